@@ -1,0 +1,43 @@
+/*
+ * tokenizer.h - text to DeBERTa-v3 piece ids (SentencePiece unigram, spm.model).
+ *
+ * Ids equal those of Hugging Face's DebertaV2TokenizerFast, with one deliberate
+ * difference: text is only ever text. "[MASK]" or "<|source|>" in a prompt are
+ * ordinary characters and no input yields a special id. A literal "[SEP]" is
+ * replaced by a space first, as BEST-Route's trainer does.
+ *
+ * Immutable after create: any number of threads may encode at once.
+ */
+#ifndef BESTROUTE_TOKENIZER_H
+#define BESTROUTE_TOKENIZER_H
+
+#include <stdint.h>
+
+#include "bestroute/error.h"
+#include "bestroute/memory.h"
+
+typedef struct br_tokenizer br_tokenizer;
+
+/* `model` holds the bytes of spm.model; copied. `file` names it in errors.
+ * BR_EFORMAT: not a SentencePiece model; BR_EINVAL: it lacks [CLS] or [SEP] control pieces. */
+BR_NODISCARD br_status br_tokenizer_create(br_tokenizer **out, br_str model, const char *file,
+                                           br_error *error);
+
+/* Accepts NULL. */
+void br_tokenizer_destroy(br_tokenizer *tokenizer);
+
+/* Number of pieces in the model, special ones included: ids are 0 .. count - 1. */
+int32_t br_tokenizer_piece_count(const br_tokenizer *tokenizer);
+int32_t br_tokenizer_cls(const br_tokenizer *tokenizer);
+int32_t br_tokenizer_sep(const br_tokenizer *tokenizer);
+
+/* True for ids that a text can yield: normal, byte and unknown pieces. Any int is a legal question. */
+bool br_tokenizer_is_text_id(const br_tokenizer *tokenizer, int64_t id);
+
+/* Writes the first ids_max ids of `text`, without special tokens, and sets *count to the number
+ * the whole text has (it may exceed ids_max).
+ * BR_EFORMAT: the text is not UTF-8. BR_ENOMEM. On failure *count is 0. */
+BR_NODISCARD br_status br_tokenizer_encode(const br_tokenizer *tokenizer, br_str text, int32_t *ids,
+                                           size_t ids_max, size_t *count);
+
+#endif
