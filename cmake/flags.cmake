@@ -1,0 +1,52 @@
+# Flags travel with targets: every library, program and test of ours is made by these functions.
+
+add_library(bestroute_flags INTERFACE)
+target_compile_definitions(bestroute_flags INTERFACE _GNU_SOURCE)
+target_include_directories(bestroute_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
+target_compile_options(bestroute_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wundef
+  $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes>
+  $<$<BOOL:${BESTROUTE_WERROR}>:-Werror>
+  -fno-math-errno -fno-trapping-math -ffp-contract=off)
+
+if(BESTROUTE_SANITIZE STREQUAL "address")
+  set(sanitize -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+elseif(BESTROUTE_SANITIZE STREQUAL "thread")
+  set(sanitize -fsanitize=thread -fno-omit-frame-pointer)
+elseif(NOT BESTROUTE_SANITIZE STREQUAL "none")
+  message(FATAL_ERROR "BESTROUTE_SANITIZE is '${BESTROUTE_SANITIZE}': expected none, address or thread")
+endif()
+if(sanitize)
+  target_compile_options(bestroute_flags INTERFACE ${sanitize} -O1 -g)
+  target_link_options(bestroute_flags INTERFACE ${sanitize})
+endif()
+if(BESTROUTE_FUZZ)
+  target_compile_options(bestroute_flags INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(bestroute_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+function(bestroute_present out)
+  set(present)
+  foreach(file ${ARGN})
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+      list(APPEND present ${file})
+    endif()
+  endforeach()
+  set(${out} ${present} PARENT_SCOPE)
+endfunction()
+
+function(bestroute_library name)
+  bestroute_present(sources ${ARGN})
+  add_library(${name} STATIC ${sources})
+  target_link_libraries(${name} PUBLIC bestroute_flags)
+endfunction()
+
+function(bestroute_program name)
+  bestroute_present(sources ${ARGN})
+  if(NOT sources)
+    file(WRITE ${CMAKE_BINARY_DIR}/absent_${name}.c "int main(void) { return 1; }\n")
+    set(sources ${CMAKE_BINARY_DIR}/absent_${name}.c)
+  endif()
+  add_executable(${name} ${sources})
+  target_link_libraries(${name} PRIVATE bestroute_flags)
+endfunction()

@@ -1,0 +1,58 @@
+/*
+ * batcher.h - groups waiting queries into packed batches.
+ *
+ * Passive: it runs nothing, never blocks and never reads a clock; time comes in
+ * as an argument, so a test can replay any timing. Not thread-safe: worker.c
+ * holds the lock. A worker that is idle takes what is there at once; while all
+ * are busy, queries accumulate.
+ *
+ * Order: earliest deadline first, then arrival. A query that does not fit the
+ * batch is skipped, not waited for, so one long prompt delays nobody behind it;
+ * it keeps its place and leads the next batch. A batch holds queries of one group
+ * only (a loaded bundle): that of the query that leads it.
+ */
+#ifndef BESTROUTE_BATCHER_H
+#define BESTROUTE_BATCHER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bestroute/status.h"
+
+typedef struct br_batcher br_batcher;
+
+/* Embedded in the caller's query; borrowed from push until take or expire hands it back. */
+typedef struct br_batch_item {
+    uint64_t deadline_ns; /* UINT64_MAX: none */
+    uint64_t arrival;     /* written by push: order of arrival */
+    const void *group;    /* only items of equal groups share a batch */
+    int32_t tokens;       /* 1..tokens_max */
+} br_batch_item;
+
+typedef struct br_batcher_options {
+    int32_t tokens_max;   /* per batch, 1..BR_BATCH_TOKENS_MAX */
+    int32_t seqs_max;     /* per batch, 1..BR_BATCH_SEQS_MAX */
+    int32_t queue_max;    /* waiting queries, 1..BR_QUEUE_QUERIES_MAX */
+} br_batcher_options;
+
+/* Allocates all the memory the batcher will ever use. BR_EINVAL, BR_ENOMEM. On failure *out is NULL. */
+BR_NODISCARD br_status br_batcher_create(br_batcher **out, const br_batcher_options *options);
+
+/* Accepts NULL. The batcher must be empty: its queries would never be answered. */
+void br_batcher_destroy(br_batcher *batcher);
+
+/* BR_EBUSY: the queue is full; nothing is kept. */
+BR_NODISCARD br_status br_batcher_push(br_batcher *batcher, br_batch_item *item);
+
+/* Moves the next batch into items[seqs_max] and returns its size; 0 when nothing waits. Items whose
+ * deadline is <= now_ns are left for br_batcher_expire: call that first. */
+int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, uint64_t now_ns);
+
+/* Hands back one item whose deadline is <= now_ns, or NULL. */
+br_batch_item *br_batcher_expire(br_batcher *batcher, uint64_t now_ns);
+
+int32_t br_batcher_queries(const br_batcher *batcher);
+int64_t br_batcher_tokens(const br_batcher *batcher);
+
+#endif
