@@ -59,8 +59,8 @@ typedef struct br_matrix_source {
  * distance = query index - key index in (-S, S). Bucketing, clamping, bias and the score's
  * scale are already in. A term the model lacks is NULL. */
 typedef struct br_positions_source {
-    const float *key;   /* [2 * seq_tokens_max - 1, C], host: c2p, dotted with the query */
-    const float *query; /* [2 * seq_tokens_max - 1, C], host: p2c, dotted with the key */
+    const float *key;       /* [2 * seq_tokens_max - 1, C], host: c2p, dotted with the query */
+    const float *query;     /* [2 * seq_tokens_max - 1, C], host: p2c, dotted with the key */
     int32_t seq_tokens_max; /* S */
     int32_t heads;
     int32_t head_size;
@@ -134,11 +134,11 @@ typedef struct br_layernorm_args {
 
 /* pooled_x[b] = x[offsets[b] + pool_index] for residual and input. */
 typedef struct br_gather_args {
-    const void *residual;  /* [T, C] */
-    const void *input;     /* [T, C] */
+    const void *residual;   /* [T, C] */
+    const void *input;      /* [T, C] */
     const int32_t *offsets; /* [B + 1] */
-    void *pooled_residual; /* [B, C] */
-    void *pooled_input;    /* [B, C]; == pooled_residual when the two types agree */
+    void *pooled_residual;  /* [B, C] */
+    void *pooled_input;     /* [B, C]; == pooled_residual when the two types agree */
     int32_t pool_index;
     int32_t seqs;
     int32_t width;
@@ -179,7 +179,10 @@ typedef struct br_backend_table {
     br_status (*positions_create)(br_backend *, br_positions **out, const br_positions_source *, br_error *);
     void (*positions_destroy)(br_backend *, br_positions *);
 
-    /* Plain device memory, aligned to BR_ALIGNMENT; NULL when there is none left. */
+    /* Device memory holding a copy of source[count]; release it with free. */
+    br_status (*vector_create)(br_backend *, float **out, const float *source, size_t count, br_error *);
+
+    /* Plain device memory, aligned to BR_ALIGNMENT; NULL when there is none left. free accepts NULL. */
     void *(*alloc)(br_backend *, size_t bytes);
     void (*free)(br_backend *, void *memory);
 

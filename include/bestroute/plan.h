@@ -25,19 +25,19 @@
 #include "bestroute/dtype.h"
 #include "bestroute/model.h"
 
-#define BR_PLAN_LIST(X) \
-    X(ids)              \
-    X(offsets)          \
-    X(residual)         \
-    X(input)            \
-    X(qkv)              \
-    X(context)          \
-    X(ffn)              \
-    X(pooled_residual)  \
-    X(pooled_input)     \
-    X(pooled_query)     \
-    X(pooled_context)   \
-    X(pooled_ffn)       \
+#define BR_PLAN_LIST(X)                                                                                      \
+    X(ids)                                                                                                   \
+    X(offsets)                                                                                               \
+    X(residual)                                                                                              \
+    X(input)                                                                                                 \
+    X(qkv)                                                                                                   \
+    X(context)                                                                                               \
+    X(ffn)                                                                                                   \
+    X(pooled_residual)                                                                                       \
+    X(pooled_input)                                                                                          \
+    X(pooled_query)                                                                                          \
+    X(pooled_context)                                                                                        \
+    X(pooled_ffn)                                                                                            \
     X(quality)
 
 typedef struct br_plan {

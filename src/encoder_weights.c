@@ -1,0 +1,444 @@
+/*
+ * encoder_weights.c - see encoder.h: a bundle's weights, folded and handed to a backend.
+ *
+ * Works through the bundle one tensor after the other: widen to float, refuse
+ * what is not finite, fold, hand over, drop. The most that is held besides the
+ * backend's own copies is one layer's query, key and value matrices and its two position tables.
+ */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "bestroute/limits.h"
+#include "encoder_weights.h"
+#include "positions.h"
+
+#define PREFIX "pretrained_model."
+
+/* What loading needs at hand. */
+typedef struct loader {
+    br_encoder_weights *w;
+    br_backend *backend;
+    const br_bundle *bundle;
+    br_error *error;
+    br_position_rows rows; /* empty where the model has no position terms */
+} loader;
+
+static size_t elements(const br_tensor *tensor)
+{
+    size_t count = 1;
+    for (int32_t i = 0; i < tensor->rank; i++) count *= (size_t)tensor->shape[i];
+    return count;
+}
+
+/* Refuses a tensor's `count` values starting at element `first` by its name. */
+static br_status check_finite(const loader *l, const br_tensor *tensor, const float *values, size_t first,
+                              size_t count)
+{
+    bool finite = true;
+    for (size_t i = 0; i < count; i++) finite &= fabsf(values[i]) <= 3.402823466e+38F; /* false for NaN */
+    if (finite) return BR_OK;
+
+    size_t bad = 0;
+    while (isfinite(values[bad])) bad++;
+    return br_fail(
+        l->error, BR_EINVAL, "model.safetensors: tensor '%.*s': element %zu is %s; weights must be finite",
+        (int)tensor->name.size, tensor->name.data, first + bad, isnan(values[bad]) ? "NaN" : "infinite");
+}
+
+/* Widens a whole tensor into out[count]. */
+static br_status widen(const loader *l, float *out, const br_tensor *tensor, size_t count)
+{
+    assert(tensor != NULL);
+    assert(tensor->readable);
+    assert(elements(tensor) == count);
+    br_dtype_to_f32(out, tensor->data, tensor->type, count);
+    return check_finite(l, tensor, out, 0, count);
+}
+
+static br_status no_memory(const loader *l, size_t floats)
+{
+    return br_fail(l->error, BR_ENOMEM, "no memory to read %zu weights", floats);
+}
+
+/* Vectors and plain matrices. */
+
+static br_status make_vector(const loader *l, float **out, const float *source, size_t count)
+{
+    l->w->bytes += count * sizeof *source;
+    return l->backend->table->vector_create(l->backend, out, source, count, l->error);
+}
+
+static br_status make_layernorm(const loader *l, br_layernorm *out, const br_tensor *gamma,
+                                const br_tensor *beta)
+{
+    const size_t width = (size_t)l->w->model.width;
+    float *values = br_alloc_array(width, sizeof *values);
+    if (values == NULL) return no_memory(l, width);
+
+    br_status status = widen(l, values, gamma, width);
+    if (status == BR_OK) status = make_vector(l, &out->gamma, values, width);
+    if (status == BR_OK) status = widen(l, values, beta, width);
+    if (status == BR_OK) status = make_vector(l, &out->beta, values, width);
+    free(values);
+    return status;
+}
+
+static br_status make_layer_norm_of(const loader *l, br_layernorm *out, int32_t layer, const char *module)
+{
+    const char *const format = PREFIX "encoder.layer.%d.%s.LayerNorm.%s";
+    return make_layernorm(l, out, br_bundle_tensor(l->bundle, format, (int)layer, module, "weight"),
+                          br_bundle_tensor(l->bundle, format, (int)layer, module, "bias"));
+}
+
+static br_status make_matrix(const loader *l, br_matrix **out, const br_matrix_source *source)
+{
+    const size_t weights = (size_t)source->outputs * (size_t)source->inputs;
+    l->w->bytes += weights * br_dtype_bytes(l->backend->activation);
+    l->w->bytes += (size_t)source->outputs * sizeof *source->bias;
+    return l->backend->table->matrix_create(l->backend, out, source, l->error);
+}
+
+/* `module`.weight and .bias of a layer, as they are. */
+static br_status make_linear(const loader *l, br_matrix **out, int32_t layer, const char *module,
+                             int32_t outputs, int32_t inputs, br_epilogue epilogue)
+{
+    const size_t weights = (size_t)outputs * (size_t)inputs;
+    float *values = br_alloc_array(weights + (size_t)outputs, sizeof *values);
+    if (values == NULL) return no_memory(l, weights);
+
+    const char *const format = PREFIX "encoder.layer.%d.%s.%s";
+    float *bias = values + weights;
+    br_status status =
+        widen(l, values, br_bundle_tensor(l->bundle, format, (int)layer, module, "weight"), weights);
+    if (status == BR_OK)
+        status =
+            widen(l, bias, br_bundle_tensor(l->bundle, format, (int)layer, module, "bias"), (size_t)outputs);
+    if (status == BR_OK)
+        status = make_matrix(l, out, &(br_matrix_source){values, bias, outputs, inputs, epilogue});
+    free(values);
+    return status;
+}
+
+/* Attention: query, key, value and positions. */
+
+/* The weights of a projection C -> C, and its bias. */
+typedef struct projection {
+    float *weight; /* [C, C] */
+    float *bias;   /* [C] */
+} projection;
+
+static br_status read_projection(const loader *l, const projection *out, int32_t layer, const char *name,
+                                 float scale)
+{
+    const size_t width = (size_t)l->w->model.width;
+    const char *const format = PREFIX "encoder.layer.%d.attention.self.%s.%s";
+    br_status status =
+        widen(l, out->weight, br_bundle_tensor(l->bundle, format, (int)layer, name, "weight"), width * width);
+    if (status == BR_OK)
+        status = widen(l, out->bias, br_bundle_tensor(l->bundle, format, (int)layer, name, "bias"), width);
+    if (status != BR_OK) return status;
+
+    for (size_t i = 0; i < width * width; i++) out->weight[i] *= scale;
+    for (size_t i = 0; i < width; i++) out->bias[i] *= scale;
+    return BR_OK;
+}
+
+/* 1 / sqrt(D * terms): the terms the model is configured for count, whether or not it has relative attention. */
+static float score_scale(const br_model *model)
+{
+    const int terms = 1 + (model->c2p ? 1 : 0) + (model->p2c ? 1 : 0);
+    return (float)(1 / sqrt((double)model->head_size * terms));
+}
+
+/* Projects the reachable rows with the shared projection, or with the layer's own `name` where nothing is shared. */
+static br_status project_positions(const loader *l, float **out, int32_t layer, const char *name,
+                                   const projection *shared, float scale)
+{
+    const br_model *model = &l->w->model;
+    const size_t width = (size_t)model->width;
+    float *own = NULL;
+    br_status status = BR_OK;
+    projection p = *shared;
+    if (!model->share_att_key) {
+        own = br_alloc_array((width + 1) * width, sizeof *own);
+        if (own == NULL) return no_memory(l, (width + 1) * width);
+        p = (projection){.weight = own, .bias = own + width * width};
+        status = read_projection(l, &p, layer, name, scale);
+    }
+    if (status == BR_OK) {
+        status = br_position_rows_project(out, &l->rows, p.weight, p.bias);
+        if (status != BR_OK) status = no_memory(l, width * width);
+    }
+    free(own);
+    return status;
+}
+
+static br_status make_positions(const loader *l, br_positions **out, int32_t layer, const projection *query,
+                                const projection *key)
+{
+    const br_model *model = &l->w->model;
+    float *keys = NULL;
+    float *queries = NULL;
+    br_status status = BR_OK;
+    /* Keys are dotted with the query, which comes scaled; queries carry the scale themselves. */
+    if (model->c2p) status = project_positions(l, &keys, layer, "pos_key_proj", key, 1);
+    if (model->p2c && status == BR_OK)
+        status = project_positions(l, &queries, layer, "pos_query_proj", query, score_scale(model));
+    if (status != BR_OK) goto done;
+
+    const br_positions_source source = {
+        .key = keys,
+        .query = queries,
+        .seq_tokens_max = l->w->seq_tokens_max,
+        .heads = model->heads,
+        .head_size = model->head_size,
+    };
+    const size_t rows = 2 * (size_t)source.seq_tokens_max - 1;
+    const size_t tables = (model->c2p ? 1U : 0U) + (model->p2c ? 1U : 0U);
+    l->w->bytes += tables * rows * (size_t)model->width * br_dtype_bytes(l->backend->activation);
+    status = l->backend->table->positions_create(l->backend, out, &source, l->error);
+
+done:
+    free(keys);
+    free(queries);
+    return status;
+}
+
+static bool has_positions(const br_model *model)
+{
+    return model->relative_attention && (model->c2p || model->p2c);
+}
+
+/* q | k | v stacked as one [3C, C], which the last layer takes apart again. */
+static br_status make_attention(const loader *l, br_encoder_layer *out, int32_t layer)
+{
+    const br_model *model = &l->w->model;
+    const int32_t c = model->width;
+    const size_t width = (size_t)c;
+    float *weight = br_alloc_array(3 * width * width, sizeof *weight);
+    float *bias = br_alloc_array(3 * width, sizeof *bias);
+    br_status status;
+    if (weight == NULL || bias == NULL) {
+        status = no_memory(l, 3 * width * width);
+        goto done;
+    }
+    const projection query = {weight, bias};
+    const projection key = {weight + width * width, bias + width};
+    const projection value = {weight + 2 * width * width, bias + 2 * width};
+    status = read_projection(l, &query, layer, "query_proj", score_scale(model));
+    if (status == BR_OK) status = read_projection(l, &key, layer, "key_proj", 1);
+    if (status == BR_OK) status = read_projection(l, &value, layer, "value_proj", 1);
+    if (status == BR_OK && has_positions(model))
+        status = make_positions(l, &out->positions, layer, &query, &key);
+    if (status != BR_OK) goto done;
+
+    if (layer < model->layers - 1) {
+        status = make_matrix(l, &out->qkv, &(br_matrix_source){weight, bias, 3 * c, c, BR_EPILOGUE_STORE});
+    } else {
+        status =
+            make_matrix(l, &out->q, &(br_matrix_source){query.weight, query.bias, c, c, BR_EPILOGUE_STORE});
+        if (status == BR_OK)
+            status = make_matrix(l, &out->kv,
+                                 &(br_matrix_source){key.weight, key.bias, 2 * c, c, BR_EPILOGUE_STORE});
+    }
+
+done:
+    free(weight);
+    free(bias);
+    return status;
+}
+
+static br_status make_layer(const loader *l, br_encoder_layer *out, int32_t layer)
+{
+    const int32_t width = l->w->model.width;
+    const int32_t ffn_width = l->w->model.ffn_width;
+    br_status status = make_attention(l, out, layer);
+    if (status == BR_OK)
+        status = make_linear(l, &out->attention_output, layer, "attention.output.dense", width, width,
+                             BR_EPILOGUE_ACCUMULATE);
+    if (status == BR_OK) status = make_layer_norm_of(l, &out->attention_norm, layer, "attention.output");
+    if (status == BR_OK)
+        status =
+            make_linear(l, &out->ffn_up, layer, "intermediate.dense", ffn_width, width, BR_EPILOGUE_GELU);
+    if (status == BR_OK)
+        status =
+            make_linear(l, &out->ffn_down, layer, "output.dense", width, ffn_width, BR_EPILOGUE_ACCUMULATE);
+    if (status == BR_OK) status = make_layer_norm_of(l, &out->output_norm, layer, "output");
+    return status;
+}
+
+/* What surrounds the layers. */
+
+static br_status make_embedding(const loader *l)
+{
+    enum { CHUNK = 1 << 16 };
+    br_encoder_weights *w = l->w;
+    const br_tensor *table = br_bundle_tensor(l->bundle, PREFIX "embeddings.word_embeddings.weight");
+    float *values = br_alloc_array(CHUNK, sizeof *values);
+    if (values == NULL) return no_memory(l, CHUNK);
+
+    const size_t count = elements(table);
+    br_status status = BR_OK;
+    for (size_t first = 0; first < count && status == BR_OK; first += CHUNK) {
+        const size_t chunk = count - first < CHUNK ? count - first : CHUNK;
+        const char *from = (const char *)table->data + first * br_dtype_bytes(table->type);
+        br_dtype_to_f32(values, from, table->type, chunk);
+        status = check_finite(l, table, values, first, chunk);
+    }
+    free(values);
+    if (status != BR_OK) return status;
+
+    w->bytes += table->bytes;
+    status = l->backend->table->embedding_create(l->backend, &w->embedding, table, l->error);
+    if (status != BR_OK) return status;
+    return make_layernorm(l, &w->embedding_norm,
+                          br_bundle_tensor(l->bundle, PREFIX "embeddings.LayerNorm.weight"),
+                          br_bundle_tensor(l->bundle, PREFIX "embeddings.LayerNorm.bias"));
+}
+
+/* Widens gamma [C] and beta [C] of the LayerNorm over relative embeddings. */
+static br_status read_positions_norm(const loader *l, float *gamma_beta)
+{
+    const size_t width = (size_t)l->w->model.width;
+    const br_tensor *gamma = br_bundle_tensor(l->bundle, PREFIX "encoder.LayerNorm.weight");
+    const br_tensor *beta = br_bundle_tensor(l->bundle, PREFIX "encoder.LayerNorm.bias");
+    br_status status = widen(l, gamma_beta, gamma, width);
+    if (status == BR_OK) status = widen(l, gamma_beta + width, beta, width);
+    return status;
+}
+
+/* The relative embeddings, normalised where the model says so: the rows every layer projects. */
+static br_status read_positions(loader *l)
+{
+    const br_model *model = &l->w->model;
+    const size_t width = (size_t)model->width;
+    const size_t count = 2 * (size_t)model->position_span * width;
+    float *table = br_alloc_array(count, sizeof *table);
+    float *norm = br_alloc_array(2 * width, sizeof *norm); /* gamma, beta */
+    br_status status;
+    if (table == NULL || norm == NULL) {
+        status = no_memory(l, count);
+        goto done;
+    }
+    status = widen(l, table, br_bundle_tensor(l->bundle, PREFIX "encoder.rel_embeddings.weight"), count);
+    if (status == BR_OK && model->norm_rel_ebd) status = read_positions_norm(l, norm);
+    if (status != BR_OK) goto done;
+
+    const float *gamma = model->norm_rel_ebd ? norm : NULL;
+    const float *beta = model->norm_rel_ebd ? norm + width : NULL;
+    status = br_position_rows_init(&l->rows, model, l->w->seq_tokens_max, table, gamma, beta);
+    if (status != BR_OK) status = no_memory(l, count);
+
+done:
+    free(table);
+    free(norm);
+    return status;
+}
+
+/* softmax over two logits, entry 0, is sigmoid of their difference. */
+static br_status make_heads(const loader *l)
+{
+    br_encoder_weights *w = l->w;
+    const size_t width = (size_t)w->model.width;
+    const size_t count = (size_t)w->heads_count;
+    float *pair = br_alloc_array(2 * width, sizeof *pair);
+    float *weight = br_alloc_array(count * width, sizeof *weight);
+    float *bias = br_alloc_array(count, sizeof *bias);
+    br_status status = BR_OK;
+    if (pair == NULL || weight == NULL || bias == NULL) {
+        status = no_memory(l, count * width);
+        goto done;
+    }
+    for (size_t k = 0; k < count; k++) {
+        status = widen(l, pair, br_bundle_tensor(l->bundle, "single_heads.%d.1.weight", (int)k), 2 * width);
+        if (status != BR_OK) goto done;
+        for (size_t i = 0; i < width; i++) weight[k * width + i] = pair[i] - pair[width + i];
+        status = widen(l, pair, br_bundle_tensor(l->bundle, "single_heads.%d.1.bias", (int)k), 2);
+        if (status != BR_OK) goto done;
+        bias[k] = pair[0] - pair[1];
+    }
+    status = make_vector(l, &w->head_weight, weight, count * width);
+    if (status == BR_OK) status = make_vector(l, &w->head_bias, bias, count);
+
+done:
+    free(pair);
+    free(weight);
+    free(bias);
+    return status;
+}
+
+br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backend, const br_bundle *bundle,
+                                    br_error *error)
+{
+    *out = NULL;
+    const br_model *model = &bundle->model;
+    br_encoder_weights *w = calloc(1, sizeof *w); /* zeroed: destroy is safe from here on */
+    if (w == NULL) return br_fail(error, BR_ENOMEM, "no memory for weights");
+    w->backend = backend;
+    w->model = *model;
+    w->seq_tokens_max = bundle->router.max_tokens;
+    w->heads_count = bundle->router.head_count;
+    assert(w->model.layers >= 1);
+    assert(w->heads_count >= 1);
+
+    loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error};
+    br_status status;
+    w->layers = calloc((size_t)model->layers, sizeof *w->layers);
+    if (w->layers == NULL) {
+        status = no_memory(&l, 0);
+        goto done;
+    }
+    status = make_embedding(&l);
+    if (status == BR_OK && has_positions(model)) status = read_positions(&l);
+    for (int32_t i = 0; i < model->layers && status == BR_OK; i++) status = make_layer(&l, &w->layers[i], i);
+    if (status == BR_OK) status = make_heads(&l);
+    if (status != BR_OK) goto done;
+
+    *out = w;
+    w = NULL;
+
+done:
+    br_position_rows_deinit(&l.rows);
+    br_encoder_weights_destroy(w);
+    return status;
+}
+
+static void destroy_layernorm(br_backend *backend, const br_layernorm *norm)
+{
+    backend->table->free(backend, norm->gamma);
+    backend->table->free(backend, norm->beta);
+}
+
+static void destroy_layer(br_backend *backend, const br_encoder_layer *layer)
+{
+    const br_backend_table *table = backend->table;
+    table->matrix_destroy(backend, layer->qkv);
+    table->matrix_destroy(backend, layer->q);
+    table->matrix_destroy(backend, layer->kv);
+    table->matrix_destroy(backend, layer->attention_output);
+    table->matrix_destroy(backend, layer->ffn_up);
+    table->matrix_destroy(backend, layer->ffn_down);
+    table->positions_destroy(backend, layer->positions);
+    destroy_layernorm(backend, &layer->attention_norm);
+    destroy_layernorm(backend, &layer->output_norm);
+}
+
+void br_encoder_weights_destroy(br_encoder_weights *weights)
+{
+    if (weights == NULL) return;
+    br_backend *backend = weights->backend;
+    const int32_t layers = weights->layers != NULL ? weights->model.layers : 0;
+    for (int32_t i = 0; i < layers; i++) destroy_layer(backend, &weights->layers[i]);
+    free(weights->layers);
+    backend->table->embedding_destroy(backend, weights->embedding);
+    destroy_layernorm(backend, &weights->embedding_norm);
+    backend->table->free(backend, weights->head_weight);
+    backend->table->free(backend, weights->head_bias);
+    free(weights);
+}
+
+size_t br_encoder_weights_bytes(const br_encoder_weights *weights)
+{
+    return weights->bytes;
+}
