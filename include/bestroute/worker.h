@@ -1,0 +1,75 @@
+/*
+ * worker.h - the threads that score: each takes the next batch when it is idle, packs it, runs it.
+ *
+ * A job is one tokenised query. Its replica is the batcher's group, so a batch
+ * never mixes bundles. Jobs are the caller's memory, borrowed from push until
+ * `done` is called; `done` runs on a worker's thread with no lock held, and the
+ * job may be gone once it returns.
+ *
+ * One mutex guards the batcher, the list of errands and the flags. No other lock
+ * is ever taken while it is held.
+ *
+ * Uses: batcher, metrics, replica.  Used by: server.
+ */
+#ifndef BESTROUTE_WORKER_H
+#define BESTROUTE_WORKER_H
+
+#include <stdint.h>
+
+#include "bestroute/batcher.h"
+#include "bestroute/log.h"
+#include "bestroute/metrics.h"
+#include "bestroute/replica.h"
+
+typedef struct br_job br_job;
+struct br_job {
+    br_batch_item item; /* first: the batcher hands this back. group: the br_replica */
+    const int32_t *ids; /* [item.tokens] */
+    float *quality;     /* [head_count], out */
+    void (*done)(br_job *job);
+
+    /* Out. */
+    br_status status;    /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_EDEVICE: the pass failed;
+                          * BR_ECLOSED: abandoned */
+    uint64_t queued_ns;  /* when push took it */
+    uint64_t started_ns; /* when its batch left; 0 when expired */
+    uint64_t finished_ns;
+    int32_t batch; /* queries that shared the pass */
+};
+
+typedef struct br_workers br_workers;
+
+typedef struct br_workers_options {
+    int32_t count;       /* 1..BR_WORKERS_MAX */
+    int32_t tokens_max;  /* per batch */
+    int32_t seqs_max;    /* per batch */
+    int32_t queue_max;   /* waiting jobs */
+    br_metrics *metrics; /* borrowed */
+    const br_log *log;   /* borrowed; may be NULL */
+} br_workers_options;
+
+/* Takes all the memory scoring will use and starts the threads. Qualities are as wide as
+ * BR_CANDIDATES_MAX. BR_ENOMEM, BR_EINTERNAL: no thread. On failure *out is NULL. */
+BR_NODISCARD br_status br_workers_create(br_workers **out, const br_workers_options *options);
+
+/* Accepts NULL. Finishes every job that was pushed, then stops the threads. */
+void br_workers_destroy(br_workers *workers);
+
+/* From now on jobs are handed back with BR_ECLOSED, not computed: a shutdown that ran out of patience. */
+void br_workers_abandon(br_workers *workers);
+
+/* Queues jobs[count] together, so that they may leave in one batch. BR_EBUSY: there is no room
+ * for all of them; none is kept. */
+BR_NODISCARD br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count);
+
+/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it.
+ * The others keep scoring. One caller at a time. */
+typedef void (*br_errand_fn)(void *context, int32_t worker);
+void br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context);
+
+int32_t br_workers_count(const br_workers *workers);
+
+/* Jobs waiting now. */
+int32_t br_workers_waiting(br_workers *workers);
+
+#endif
