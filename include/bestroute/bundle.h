@@ -9,8 +9,9 @@
  * harms nobody. Everything else stays for the bundle's life. Immutable after
  * opening (but for the drop): threads may share it.
  *
- * The hash is SHA-256 over the five files, each as name, size, content, in the
- * order above. Extra files in the folder (a card, a licence) do not count.
+ * The hash is SHA-256 over the five files in the order above, each as name, a zero
+ * byte, size in 8 bytes little-endian, content. Extra files in the folder (a card, a
+ * licence) do not count, and extra tensors in the weights are tolerated.
  */
 #ifndef BESTROUTE_BUNDLE_H
 #define BESTROUTE_BUNDLE_H
@@ -21,12 +22,15 @@
 #include "bestroute/safetensors.h"
 #include "bestroute/tokenizer.h"
 
+/* The largest known spm.model has a quarter of a million pieces in 4.3 MB; read into memory once. */
+enum { BR_BUNDLE_SPM_BYTES_MAX = 64 << 20 };
+
 typedef struct br_bundle {
     br_model model;
     br_router router;
     br_tokenizer *tokenizer;
-    int32_t source_id; /* id of router.source_prefix, from added_tokens.json */
-    char hash[65];     /* 64 hex digits */
+    int32_t source_id;       /* id of router.source_prefix, from added_tokens.json */
+    char hash[65];           /* 64 hex digits */
     br_safetensors *tensors; /* NULL once dropped */
     void *mapping;
     size_t mapping_bytes;
@@ -50,8 +54,8 @@ const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, .
 
 /* The input of the encoder: [CLS] <|source|> pieces [SEP], at most router.max_tokens ids. */
 typedef struct br_prompt {
-    int32_t tokens;      /* ids written */
-    bool truncated;      /* pieces were dropped from the end */
+    int32_t tokens;       /* ids written */
+    bool truncated;       /* pieces were dropped from the end */
     uint64_t text_tokens; /* pieces of the whole prompt, before truncation, without special tokens */
 } br_prompt;
 

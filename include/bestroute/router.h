@@ -44,8 +44,13 @@ typedef struct br_router {
     br_arena arena;
 } br_router;
 
-/* Parses the JSON text of router.json. Refuses: another format, duplicate candidates, an unknown
- * model, no reference or two, a head used twice, non-finite or negative prices, an invalid default policy.
+/* Parses the JSON text of router.json. Refuses: another format or pool, duplicate candidates, an unknown
+ * model, no reference or two, nothing but the reference, a head used twice or given to the reference,
+ * non-finite or negative prices, one price without the other, an invalid default policy. Heads may be left out
+ * (a candidate taken off the list), the weights hold them all the same. Unknown keys are ignored, as in messages: an
+ * older service can load a newer bundle. Absent: source_prefix is "<|source|>", policy is threshold 0.5.
+ * Whether the default policy is complete is for policy.h to say: a request may bring what it lacks.
+ * BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM.
  * Release with br_router_deinit, which also accepts a router whose parse failed. */
 BR_NODISCARD br_status br_router_parse(br_router *out, br_str json, const char *file, br_error *error);
 void br_router_deinit(br_router *router);
