@@ -33,7 +33,7 @@ typedef struct parser {
 
 static const struct {
     const char *name;
-    int bits = 0;
+    int bits;
 } types[] = {
     {"F32", 32},    {"F16", 16},    {"BF16", 16},   {"F64", 64},    {"I64", 64},    {"I32", 32}, {"I16", 16},
     {"I8", 8},      {"U64", 64},    {"U32", 32},    {"U16", 16},    {"U8", 8},      {"BOOL", 8}, {"C64", 64},
