@@ -6,10 +6,18 @@
  * holds the lock. A worker that is idle takes what is there at once; while all
  * are busy, queries accumulate.
  *
- * Order: earliest deadline first, then arrival. A query that does not fit the
- * batch is skipped, not waited for, so one long prompt delays nobody behind it;
- * it keeps its place and leads the next batch. A batch holds queries of one group
- * only (a loaded bundle): that of the query that leads it.
+ * Order: earliest deadline first, then arrival; a query without a deadline comes
+ * after all that have one. A query that does not fit the batch is skipped, not
+ * waited for, so one long prompt delays nobody behind it; it keeps its place and
+ * leads the next batch, unless an earlier deadline arrives meanwhile. A batch
+ * holds queries of one group only (a loaded bundle): that of the query that leads it.
+ *
+ *   push    O(log waiting)
+ *   take    O((taken + BR_BATCH_SKIPS_MAX) * log waiting), and O(log waiting) once in a query's
+ *           life when it is found expired
+ *   expire  O(log waiting)
+ *
+ * Uses: limits, status.  Used by: worker.
  */
 #ifndef BESTROUTE_BATCHER_H
 #define BESTROUTE_BATCHER_H
@@ -18,11 +26,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bestroute/limits.h"
 #include "bestroute/status.h"
+
+/* A batch is closed when this many queries were skipped for it. It bounds the time that take holds
+ * the worker's lock; larger fills batches better while two bundles' queries are mixed by a reload. */
+enum { BR_BATCH_SKIPS_MAX = 64 };
 
 typedef struct br_batcher br_batcher;
 
-/* Embedded in the caller's query; borrowed from push until take or expire hands it back. */
+/* Embedded in the caller's query; borrowed from push until take or expire hands it back. Not to be
+ * changed in between. */
 typedef struct br_batch_item {
     uint64_t deadline_ns; /* UINT64_MAX: none */
     uint64_t arrival;     /* written by push: order of arrival */
@@ -31,27 +45,30 @@ typedef struct br_batch_item {
 } br_batch_item;
 
 typedef struct br_batcher_options {
-    int32_t tokens_max;   /* per batch, 1..BR_BATCH_TOKENS_MAX */
-    int32_t seqs_max;     /* per batch, 1..BR_BATCH_SEQS_MAX */
-    int32_t queue_max;    /* waiting queries, 1..BR_QUEUE_QUERIES_MAX */
+    int32_t tokens_max; /* per batch, 1..BR_BATCH_TOKENS_MAX */
+    int32_t seqs_max;   /* per batch, 1..BR_BATCH_SEQS_MAX */
+    int32_t queue_max;  /* waiting queries, 1..BR_QUEUE_QUERIES_MAX */
 } br_batcher_options;
 
-/* Allocates all the memory the batcher will ever use. BR_EINVAL, BR_ENOMEM. On failure *out is NULL. */
+/* Allocates all the memory the batcher will ever use. On failure *out is NULL.
+ * BR_EINVAL: an option is out of its range. BR_ENOMEM. */
 BR_NODISCARD br_status br_batcher_create(br_batcher **out, const br_batcher_options *options);
 
 /* Accepts NULL. The batcher must be empty: its queries would never be answered. */
 void br_batcher_destroy(br_batcher *batcher);
 
-/* BR_EBUSY: the queue is full; nothing is kept. */
+/* Borrows the item. BR_EBUSY: the queue is full; nothing is kept. */
 BR_NODISCARD br_status br_batcher_push(br_batcher *batcher, br_batch_item *item);
 
-/* Moves the next batch into items[seqs_max] and returns its size; 0 when nothing waits. Items whose
- * deadline is <= now_ns are left for br_batcher_expire: call that first. */
+/* Moves the next batch into items[seqs_max], in order, and returns its size. Items whose deadline is
+ * <= now_ns are never in it: they wait for br_batcher_expire, and still count. 0 when nothing else waits. */
 int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, uint64_t now_ns);
 
-/* Hands back one item whose deadline is <= now_ns, or NULL. */
+/* Hands back one item whose deadline is <= now_ns, or that take found expired, in any order; NULL
+ * when there is none. */
 br_batch_item *br_batcher_expire(br_batcher *batcher, uint64_t now_ns);
 
+/* What waits, expired or not. */
 int32_t br_batcher_queries(const br_batcher *batcher);
 int64_t br_batcher_tokens(const br_batcher *batcher);
 
