@@ -1,0 +1,519 @@
+/*
+ * test_batcher.c - batcher.h: order, limits, groups, expiry; and random replays
+ * against a model that searches a plain list.
+ *
+ * BESTROUTE_SEED chooses another seed for the replays.
+ */
+#include "bestroute/batcher.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "oom.h"
+
+enum { SEQS_MAX = 4, TOKENS_MAX = 1024, QUEUE_MAX = 100, NONE = -1 };
+
+static const char group_a[1];
+static const char group_b[1];
+
+static br_batcher *create(int32_t tokens_max, int32_t seqs_max, int32_t queue_max)
+{
+    const br_batcher_options options = {
+        .tokens_max = tokens_max, .seqs_max = seqs_max, .queue_max = queue_max};
+    br_batcher *batcher;
+    assert_int_equal(br_batcher_create(&batcher, &options), BR_OK);
+    return batcher;
+}
+
+static br_batch_item item(int32_t tokens, uint64_t deadline_ns, const void *group)
+{
+    return (br_batch_item){.tokens = tokens, .deadline_ns = deadline_ns, .group = group};
+}
+
+static void push(br_batcher *batcher, br_batch_item *it)
+{
+    assert_int_equal(br_batcher_push(batcher, it), BR_OK);
+}
+
+/* Expires everything that may expire and takes the rest away. */
+static void empty(br_batcher *batcher)
+{
+    static br_batch_item *items[BR_BATCH_SEQS_MAX];
+    while (br_batcher_expire(batcher, UINT64_MAX) != NULL) {
+    }
+    while (br_batcher_take(batcher, items, 0) > 0) {
+    }
+    assert_int_equal(br_batcher_queries(batcher), 0);
+    assert_int_equal(br_batcher_tokens(batcher), 0);
+    br_batcher_destroy(batcher);
+}
+
+static void test_options_out_of_range_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        br_batcher_options options;
+        br_status status;
+    } cases[] = {
+        {{1, 1, 1}, BR_OK},
+        {{BR_BATCH_TOKENS_MAX, BR_BATCH_SEQS_MAX, BR_QUEUE_QUERIES_MAX}, BR_OK},
+        {{0, 1, 1}, BR_EINVAL},
+        {{1, 0, 1}, BR_EINVAL},
+        {{1, 1, 0}, BR_EINVAL},
+        {{-1, -1, -1}, BR_EINVAL},
+        {{BR_BATCH_TOKENS_MAX + 1, 1, 1}, BR_EINVAL},
+        {{1, BR_BATCH_SEQS_MAX + 1, 1}, BR_EINVAL},
+        {{1, 1, BR_QUEUE_QUERIES_MAX + 1}, BR_EINVAL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        br_batcher *batcher = (br_batcher *)&batcher;
+        assert_int_equal(br_batcher_create(&batcher, &cases[i].options), cases[i].status);
+        if (cases[i].status == BR_OK) {
+            assert_non_null(batcher);
+        } else {
+            assert_null(batcher);
+        }
+        br_batcher_destroy(batcher);
+    }
+}
+
+static void test_create_survives_every_failing_allocation(void **state)
+{
+    (void)state;
+    const br_batcher_options options = {.tokens_max = 1, .seqs_max = 1, .queue_max = 1};
+    int failures = 0;
+    br_batcher *batcher = NULL;
+    BR_OOM_SWEEP({
+        const br_status status = br_batcher_create(&batcher, &options);
+        assert_true(status == BR_OK || status == BR_ENOMEM);
+        assert_true((status == BR_OK) == (batcher != NULL));
+        if (status == BR_ENOMEM) failures++;
+        br_batcher_destroy(batcher);
+    });
+    assert_true(failures > 0);
+    assert_non_null(batcher); /* the last round succeeded */
+}
+
+static void test_nothing_is_allocated_after_create(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+    br_batch_item items[QUEUE_MAX];
+    br_batch_item *batch[SEQS_MAX];
+    const size_t before = br_oom_count();
+    for (size_t i = 0; i < QUEUE_MAX; i++) {
+        items[i] = item(1 + (int32_t)(i * 37 % TOKENS_MAX), i % 3 == 0 ? i : UINT64_MAX, group_a);
+        (void)!br_batcher_push(batcher, &items[i]);
+    }
+    while (br_batcher_expire(batcher, 40) != NULL) {
+    }
+    while (br_batcher_take(batcher, batch, 50) > 0) {
+    }
+    assert_int_equal(br_oom_count(), before);
+    empty(batcher);
+}
+
+static void test_destroy_accepts_null(void **state)
+{
+    (void)state;
+    br_batcher_destroy(NULL);
+}
+
+static void test_an_empty_batcher_gives_nothing(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+    br_batch_item *batch[SEQS_MAX];
+    assert_int_equal(br_batcher_take(batcher, batch, 0), 0);
+    assert_null(br_batcher_expire(batcher, UINT64_MAX));
+    empty(batcher);
+}
+
+/* Who leaves together: arrivals in order, then batches until nothing waits. */
+static void test_batches_hold_what_fits_and_skip_what_does_not(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int32_t lengths[8]; /* 0 ends the list */
+        int32_t batches[8]
+                       [SEQS_MAX + 1]; /* indices of arrival, NONE ends a batch; an empty one ends the list */
+    } cases[] = {
+        {"one alone leaves at once", {512}, {{0, NONE}, {NONE}}},
+        {"exactly the budget", {512, 512}, {{0, 1, NONE}, {NONE}}},
+        {"one token over the budget", {512, 513}, {{0, NONE}, {1, NONE}, {NONE}}},
+        {"one fills the budget", {1024, 1}, {{0, NONE}, {1, NONE}, {NONE}}},
+        {"a long one blocks nobody", {512, 1024, 256, 256}, {{0, 2, 3, NONE}, {1, NONE}, {NONE}}},
+        {"a skipped one leads the next batch",
+         {1000, 30, 1000, 20, 4},
+         {{0, 3, 4, NONE}, {1, NONE}, {2, NONE}, {NONE}}},
+        {"as many sequences as allowed", {1, 1, 1, 1, 1}, {{0, 1, 2, 3, NONE}, {4, NONE}, {NONE}}},
+        {"skipped ones keep their order",
+         {1000, 500, 400, 300, 24},
+         {{0, 4, NONE}, {1, 2, NONE}, {3, NONE}, {NONE}}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+        br_batch_item items[8];
+        for (size_t k = 0; k < 8 && cases[i].lengths[k] > 0; k++) {
+            items[k] = item(cases[i].lengths[k], UINT64_MAX, group_a);
+            push(batcher, &items[k]);
+        }
+        br_batch_item *batch[SEQS_MAX];
+        int32_t taken;
+        size_t at = 0;
+        do {
+            taken = br_batcher_take(batcher, batch, 0);
+            for (int32_t k = 0; k < taken; k++) {
+                if (batch[k] - items != cases[i].batches[at][k]) fail_msg("%s", cases[i].name);
+            }
+            if (cases[i].batches[at][taken] != NONE) fail_msg("%s: batch %zu", cases[i].name, at);
+            at++;
+        } while (taken > 0);
+        empty(batcher);
+    }
+}
+
+static void test_the_earliest_deadline_leads_then_arrival(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+    br_batch_item items[] = {
+        item(1, UINT64_MAX, group_a), item(1, 900, group_a), item(1, 500, group_a),
+        item(1, 900, group_a),        item(1, 0, group_a),
+    };
+    for (size_t i = 0; i < 5; i++) push(batcher, &items[i]);
+    br_batch_item *batch[SEQS_MAX];
+    assert_ptr_equal(br_batcher_expire(batcher, 0), &items[4]);
+    assert_int_equal(br_batcher_take(batcher, batch, 0), 4);
+    assert_ptr_equal(batch[0], &items[2]);
+    assert_ptr_equal(batch[1], &items[1]);
+    assert_ptr_equal(batch[2], &items[3]);
+    assert_ptr_equal(batch[3], &items[0]);
+    empty(batcher);
+}
+
+static void test_an_earlier_deadline_overtakes_a_skipped_query(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+    br_batch_item first = item(1000, 100, group_a);
+    br_batch_item skipped = item(1000, 200, group_a);
+    br_batch_item urgent = item(1000, 150, group_a);
+    br_batch_item *batch[SEQS_MAX];
+    push(batcher, &first);
+    push(batcher, &skipped);
+    assert_int_equal(br_batcher_take(batcher, batch, 0), 1);
+    push(batcher, &urgent);
+    assert_int_equal(br_batcher_take(batcher, batch, 0), 1);
+    assert_ptr_equal(batch[0], &urgent);
+    assert_int_equal(br_batcher_take(batcher, batch, 0), 1);
+    assert_ptr_equal(batch[0], &skipped);
+    empty(batcher);
+}
+
+static void test_groups_never_share_a_batch(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+    br_batch_item items[] = {
+        item(1, UINT64_MAX, group_a), item(1, UINT64_MAX, group_b), item(1, UINT64_MAX, group_a),
+        item(1, UINT64_MAX, NULL),    item(1, UINT64_MAX, group_b),
+    };
+    for (size_t i = 0; i < 5; i++) push(batcher, &items[i]);
+    static const int32_t expected[][3] = {{0, 2, NONE}, {1, 4, NONE}, {3, NONE}};
+    br_batch_item *batch[SEQS_MAX];
+    for (size_t i = 0; i < 3; i++) {
+        const int32_t taken = br_batcher_take(batcher, batch, 0);
+        for (int32_t k = 0; k < taken; k++) assert_int_equal(batch[k] - items, expected[i][k]);
+        assert_int_equal(expected[i][taken], NONE);
+    }
+    empty(batcher);
+}
+
+static void test_a_full_queue_is_busy_until_something_leaves(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, 1, 2);
+    br_batch_item items[] = {item(7, 10, group_a), item(8, UINT64_MAX, group_a),
+                             item(9, UINT64_MAX, group_a)};
+    br_batch_item *batch[1];
+    push(batcher, &items[0]);
+    push(batcher, &items[1]);
+    assert_int_equal(br_batcher_push(batcher, &items[2]), BR_EBUSY);
+    assert_int_equal(br_batcher_queries(batcher), 2);
+    assert_int_equal(br_batcher_tokens(batcher), 15);
+
+    /* What take found expired still fills the queue. */
+    assert_int_equal(br_batcher_take(batcher, batch, 10), 1);
+    assert_ptr_equal(batch[0], &items[1]);
+    push(batcher, &items[2]);
+    assert_int_equal(br_batcher_queries(batcher), 2);
+    assert_int_equal(br_batcher_tokens(batcher), 16);
+    assert_int_equal(br_batcher_push(batcher, &items[1]), BR_EBUSY);
+
+    assert_ptr_equal(br_batcher_expire(batcher, 0), &items[0]); /* found expired once is expired */
+    push(batcher, &items[1]);
+    empty(batcher);
+}
+
+static void test_what_has_expired_never_leaves_in_a_batch(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        uint64_t deadline_ns;
+        uint64_t now_ns;
+        bool expired;
+    } cases[] = {
+        {"before", 100, 99, false},
+        {"at the deadline", 100, 100, true},
+        {"after", 100, 101, true},
+        {"at once", 0, 0, true},
+        {"the last deadline", UINT64_MAX - 1, UINT64_MAX - 1, true},
+        {"none never does", UINT64_MAX, UINT64_MAX, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+        br_batch_item it = item(1, cases[i].deadline_ns, group_a);
+        br_batch_item *batch[SEQS_MAX];
+        push(batcher, &it);
+        if (cases[i].expired) {
+            if (br_batcher_take(batcher, batch, cases[i].now_ns) != 0) fail_msg("%s", cases[i].name);
+            if (br_batcher_expire(batcher, cases[i].now_ns) != &it) fail_msg("%s", cases[i].name);
+            push(batcher, &it); /* without a take in between, too */
+            if (br_batcher_expire(batcher, cases[i].now_ns) != &it) fail_msg("%s", cases[i].name);
+        } else {
+            if (br_batcher_expire(batcher, cases[i].now_ns) != NULL) fail_msg("%s", cases[i].name);
+            if (br_batcher_take(batcher, batch, cases[i].now_ns) != 1) fail_msg("%s", cases[i].name);
+        }
+        empty(batcher);
+    }
+}
+
+/* Expired queries on top do not use up the skips. */
+static void test_any_number_of_expired_queries_hides_nobody(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, BR_BATCH_SKIPS_MAX * 3);
+    br_batch_item dead[BR_BATCH_SKIPS_MAX * 2];
+    br_batch_item alive = item(1, 1000, group_a);
+    br_batch_item *batch[SEQS_MAX];
+    push(batcher, &alive);
+    for (size_t i = 0; i < BR_BATCH_SKIPS_MAX * 2; i++) {
+        dead[i] = item(1, i, group_a);
+        push(batcher, &dead[i]);
+    }
+    assert_int_equal(br_batcher_take(batcher, batch, 999), 1);
+    assert_ptr_equal(batch[0], &alive);
+    assert_int_equal(br_batcher_queries(batcher), BR_BATCH_SKIPS_MAX * 2);
+    empty(batcher);
+}
+
+static void test_skipping_ends_after_its_bound(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t misfits;
+        int32_t taken;
+    } cases[] = {{BR_BATCH_SKIPS_MAX - 1, 2}, {BR_BATCH_SKIPS_MAX, 1}, {BR_BATCH_SKIPS_MAX + 1, 1}};
+    for (size_t i = 0; i < 3; i++) {
+        br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+        br_batch_item first = item(TOKENS_MAX - 1, UINT64_MAX, group_a);
+        br_batch_item last = item(1, UINT64_MAX, group_a);
+        br_batch_item misfits[BR_BATCH_SKIPS_MAX + 1];
+        br_batch_item *batch[SEQS_MAX];
+        push(batcher, &first);
+        for (int32_t k = 0; k < cases[i].misfits; k++) {
+            misfits[k] = item(2, UINT64_MAX, group_a);
+            push(batcher, &misfits[k]);
+        }
+        push(batcher, &last);
+        assert_int_equal(br_batcher_take(batcher, batch, 0), cases[i].taken);
+        empty(batcher);
+    }
+}
+
+/* The model: an unsorted list, searched from end to end for each query. */
+
+enum { MODEL_MAX = 64 };
+
+typedef struct model {
+    br_batch_item *waiting[MODEL_MAX];
+    bool dead[MODEL_MAX]; /* take has seen it expired */
+    bool passed[MODEL_MAX];
+    int32_t count;
+} model;
+
+static void model_remove(model *m, int32_t at)
+{
+    m->count--;
+    m->waiting[at] = m->waiting[m->count];
+    m->dead[at] = m->dead[m->count];
+    m->passed[at] = m->passed[m->count];
+}
+
+static int32_t model_first(const model *m)
+{
+    int32_t first = -1;
+    for (int32_t i = 0; i < m->count; i++) {
+        if (m->dead[i] || m->passed[i]) continue;
+        const br_batch_item *a = m->waiting[i];
+        const br_batch_item *b = first < 0 ? NULL : m->waiting[first];
+        if (b == NULL || a->deadline_ns < b->deadline_ns ||
+            (a->deadline_ns == b->deadline_ns && a->arrival < b->arrival)) {
+            first = i;
+        }
+    }
+    return first;
+}
+
+static int32_t model_take(model *m, br_batch_item **batch, const br_batcher_options *options, uint64_t now)
+{
+    int32_t taken = 0;
+    int32_t tokens = 0;
+    for (int32_t i = 0; i < m->count; i++) {
+        m->dead[i] =
+            m->dead[i] || (m->waiting[i]->deadline_ns <= now && m->waiting[i]->deadline_ns != UINT64_MAX);
+        m->passed[i] = false;
+    }
+    while (taken < options->seqs_max) {
+        const int32_t at = model_first(m);
+        if (at < 0) break;
+        br_batch_item *it = m->waiting[at];
+        const bool together = taken == 0 || batch[0]->group == it->group;
+        if (together && tokens + it->tokens <= options->tokens_max) {
+            batch[taken++] = it;
+            tokens += it->tokens;
+            model_remove(m, at);
+        } else {
+            m->passed[at] = true; /* MODEL_MAX <= BR_BATCH_SKIPS_MAX: the bound is never reached */
+        }
+    }
+    return taken;
+}
+
+static bool model_forget(model *m, const br_batch_item *it, uint64_t now)
+{
+    for (int32_t i = 0; i < m->count; i++) {
+        if (m->waiting[i] != it) continue;
+        const bool may = m->dead[i] || (it->deadline_ns <= now && it->deadline_ns != UINT64_MAX);
+        model_remove(m, i);
+        return may;
+    }
+    return false;
+}
+
+static bool model_has_expired(const model *m, uint64_t now)
+{
+    for (int32_t i = 0; i < m->count; i++) {
+        if (m->dead[i] || (m->waiting[i]->deadline_ns <= now && m->waiting[i]->deadline_ns != UINT64_MAX))
+            return true;
+    }
+    return false;
+}
+
+static uint64_t random_next(uint64_t *seed)
+{
+    *seed += UINT64_C(0x9e3779b97f4a7c15); /* splitmix64 */
+    uint64_t x = *seed;
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+static uint64_t below(uint64_t *seed, uint64_t bound)
+{
+    return random_next(seed) % bound;
+}
+
+static void check_counts(const br_batcher *batcher, const model *m)
+{
+    int64_t tokens = 0;
+    for (int32_t i = 0; i < m->count; i++) tokens += m->waiting[i]->tokens;
+    assert_int_equal(br_batcher_queries(batcher), m->count);
+    assert_int_equal(br_batcher_tokens(batcher), tokens);
+}
+
+static void replay(uint64_t *seed)
+{
+    static_assert((int)MODEL_MAX <= (int)BR_BATCH_SKIPS_MAX, "the model knows no bound of skips");
+    const br_batcher_options options = {
+        .tokens_max = 1 + (int32_t)below(seed, 40),
+        .seqs_max = 1 + (int32_t)below(seed, 8),
+        .queue_max = 1 + (int32_t)below(seed, MODEL_MAX),
+    };
+    const char *groups[] = {group_a, group_b};
+    const uint64_t group_count = 1 + below(seed, 2);
+    br_batcher *batcher = create(options.tokens_max, options.seqs_max, options.queue_max);
+    br_batch_item pool[200];
+    size_t pushed = 0;
+    model m = {0};
+    uint64_t now = 0;
+    for (int step = 0; step < 400; step++) {
+        const uint64_t what = below(seed, 10);
+        now += below(seed, 3);
+        if (what < 6 && pushed < 200) {
+            br_batch_item *it = &pool[pushed++];
+            *it = item(1 + (int32_t)below(seed, (uint64_t)options.tokens_max),
+                       below(seed, 3) == 0 ? UINT64_MAX : now + below(seed, 60),
+                       groups[below(seed, group_count)]);
+            const br_status expected = m.count < options.queue_max ? BR_OK : BR_EBUSY;
+            assert_int_equal(br_batcher_push(batcher, it), expected);
+            if (expected == BR_OK) {
+                m.dead[m.count] = false;
+                m.waiting[m.count++] = it;
+            }
+        } else if (what < 8) {
+            br_batch_item *got[8];
+            br_batch_item *expected[8];
+            const int32_t taken = br_batcher_take(batcher, got, now);
+            assert_int_equal(taken, model_take(&m, expected, &options, now));
+            for (int32_t i = 0; i < taken; i++) assert_ptr_equal(got[i], expected[i]);
+        } else {
+            br_batch_item *it = br_batcher_expire(batcher, now);
+            if (it == NULL) {
+                assert_false(model_has_expired(&m, now));
+            } else {
+                assert_true(model_forget(&m, it, now));
+            }
+        }
+        check_counts(batcher, &m);
+    }
+    empty(batcher);
+}
+
+static void test_random_replays_equal_the_model(void **state)
+{
+    (void)state;
+    const char *chosen = getenv("BESTROUTE_SEED");
+    uint64_t seed = chosen != NULL ? strtoull(chosen, NULL, 0) : 1;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    for (int i = 0; i < 500; i++) replay(&seed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_options_out_of_range_are_refused),
+        cmocka_unit_test(test_create_survives_every_failing_allocation),
+        cmocka_unit_test(test_nothing_is_allocated_after_create),
+        cmocka_unit_test(test_destroy_accepts_null),
+        cmocka_unit_test(test_an_empty_batcher_gives_nothing),
+        cmocka_unit_test(test_batches_hold_what_fits_and_skip_what_does_not),
+        cmocka_unit_test(test_the_earliest_deadline_leads_then_arrival),
+        cmocka_unit_test(test_an_earlier_deadline_overtakes_a_skipped_query),
+        cmocka_unit_test(test_groups_never_share_a_batch),
+        cmocka_unit_test(test_a_full_queue_is_busy_until_something_leaves),
+        cmocka_unit_test(test_what_has_expired_never_leaves_in_a_batch),
+        cmocka_unit_test(test_any_number_of_expired_queries_hides_nobody),
+        cmocka_unit_test(test_skipping_ends_after_its_bound),
+        cmocka_unit_test(test_random_replays_equal_the_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
