@@ -23,7 +23,7 @@ typedef struct br_reply_candidate {
     br_str model;
     uint64_t n;
     double quality;
-    double cost;  /* NAN on the wire as nil: no price */
+    double cost; /* NAN, on the wire nil: no price */
     bool allowed;
     br_str reason;
 } br_reply_candidate;
@@ -75,6 +75,14 @@ typedef struct br_info {
     size_t device_count;
 } br_info;
 
+/* One number of the admin socket's `stats`. */
+typedef struct br_stat {
+    br_str name;
+    bool is_real;
+    uint64_t count; /* when !is_real */
+    double real;    /* when is_real; not finite is written as nil */
+} br_stat;
+
 typedef struct br_reply {
     br_str id; /* the scalar's msgpack bytes; empty is written as nil */
     bool ok;
@@ -91,12 +99,16 @@ typedef struct br_reply {
     bool has_timing;
     br_timing timing;
     const br_info *info;
+    const br_stat *stats; /* in the order given */
+    size_t stat_count;
 } br_reply;
 
-/* -1 as the sink says, else 0. Floats are written as float64. */
+/* -1 as the sink says, else 0. Floats are written as float64; NAN and infinities as nil. Messages of
+ * errors quote outside bytes: what is not UTF-8 in them is written as '?'. */
 int br_reply_encode(const br_reply *reply, void *sink, br_write_fn write);
 
-/* BR_EFORMAT: not a reply of version 1. BR_ENOMEM. Views point into `message` and `arena`. */
+/* BR_EFORMAT: not a reply of version 1. BR_ENOMEM. Views point into `message` and `arena`. An error code
+ * that this version does not know is read as `internal`. */
 BR_NODISCARD br_status br_reply_decode(br_reply *out, const void *message, size_t size, br_arena *arena,
                                        br_error *error);
 

@@ -1,14 +1,17 @@
 /*
  * request.h - a request message, decoded for the service and encoded for clients.
  *
- * Decoding makes one pass over the bytes into arrays of an arena; strings stay
- * views into the message, which must outlive the request. What is wrong with
- * the request as a whole is its status and error; what is wrong inside one
- * query (its text, its tokens, its own policy) is that query's error and
- * leaves the others alone. Anything malformed as msgpack is wrong as a whole.
+ * Decoding builds no tree: it notes where the known keys of a map stand, then
+ * reads their values into arrays of an arena. Strings stay views into the
+ * message, which must outlive the request. What is wrong with the request as a
+ * whole is its code and error; what is wrong inside one query (its text, its
+ * tokens, its own policy) is that query's error and leaves the others alone.
+ * Whatever order the keys come in, the same fault is reported: bytes that are
+ * not msgpack, then the version, then the op, then the rest.
  *
- * Names of models are looked up later, against the bundle that will score the
- * request. Fuzzed.
+ * Types, finiteness and UTF-8 are checked here. Ranges of policies and names of
+ * models are checked later, against the bundle that will score the request.
+ * Fuzzed.
  */
 #ifndef BESTROUTE_REQUEST_H
 #define BESTROUTE_REQUEST_H
@@ -61,8 +64,8 @@ typedef struct br_query {
     size_t token_count;
     br_counts prompt_tokens;
     br_counts output_tokens;
-    double max_cost; /* INFINITY when absent */
-    br_policy policy; /* overrides; has == 0 when absent */
+    double max_cost;  /* >= 0; INFINITY when absent */
+    br_policy policy; /* overrides, never of kind pool; has == 0 when absent, and for score */
 } br_query;
 
 typedef struct br_request {
@@ -71,7 +74,7 @@ typedef struct br_request {
     bool has_deadline;
     uint64_t deadline_ms;
     bool explain;
-    br_policy policy; /* overrides of the server's defaults */
+    br_policy policy; /* route, set_defaults: overrides of the server's defaults; has == 0 otherwise */
     br_query *queries;
     size_t query_count;
     br_str bundle; /* admin reload: the folder; empty when absent */
@@ -79,12 +82,14 @@ typedef struct br_request {
 
 typedef struct br_request_limits {
     size_t queries_max;
-    size_t text_bytes_max;
+    size_t text_bytes_max; /* of one query; its `tokens` may be as many: each stands for a byte or more */
     size_t message_bytes_max;
     bool admin; /* the admin socket's ops are known, the data socket's are not; and the reverse */
 } br_request_limits;
 
-/* Decodes one message. Whatever the status, out->id is what could be found of it. The error text names the key.
+/* Decodes one message. The error text names the key: "queries[3].policy.threshold: expected a number,
+ * found str". out->id is found whatever else is wrong, but stays empty when the bytes are not one msgpack
+ * value: what stands in them cannot be trusted then.
  *   BR_CODE_NONE          the request is well-formed (single queries may still carry errors)
  *   BR_CODE_BAD_REQUEST   malformed, a known key of the wrong type or repeated, a value out of range
  *   BR_CODE_TOO_LARGE     over a limit
@@ -94,10 +99,8 @@ typedef struct br_request_limits {
 br_code br_request_decode(br_request *out, const void *message, size_t size, const br_request_limits *limits,
                           br_arena *arena, br_error *error);
 
-/* Appends bytes somewhere; 0, or -1 when there is no room. The form of msgpack-c's write callback. */
-typedef int (*br_write_fn)(void *sink, const char *bytes, size_t size);
-
-/* Writes the message of `request` (errors in queries are ignored). -1 as the sink says, else 0. */
+/* Writes the message of `request`, whose op is not NONE; errors in queries are ignored.
+ * -1 as the sink says, else 0. */
 int br_request_encode(const br_request *request, void *sink, br_write_fn write);
 
 #endif
