@@ -1,0 +1,43 @@
+#!/bin/sh
+# The whole way once: make a bundle, start the service, route the prompts of prompts.txt, show the decisions, stop.
+# demo.sh BUILD_FOLDER
+set -eu
+build=$1
+here=$(cd "$(dirname "$0")" && pwd)
+bundle=$build/demo-bundle
+scratch=$(mktemp -d)
+daemon=
+cleanup() {
+    [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
+    [ -z "$daemon" ] || wait "$daemon" 2>/dev/null || true
+    rm -rf "$scratch"
+}
+trap cleanup EXIT INT TERM
+
+if [ ! -f "$bundle/router.json" ]; then
+    echo "Making a bundle of DeBERTa-v3-small's shape with seeded random weights (its decisions mean nothing yet)."
+    python=/usr/bin/python3
+    [ -x "$python" ] || python=python3
+    "$python" "$here/../weights/generate.py" --preset 44m --seed 1 --out "$bundle"
+fi
+
+url=ipc://$scratch/bestroute.ipc
+echo "Starting the service: bestrouted --bundle $bundle --listen $url"
+"$build/bestrouted" --bundle "$bundle" --listen "$url" 2>"$scratch/log" &
+daemon=$!
+# A ping is answered ok once the bundle is loaded.
+tries=0
+until "$build/bestroute" ping --url "$url" >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 600 ] || ! kill -0 "$daemon" 2>/dev/null; then
+        cat "$scratch/log" >&2
+        echo "the service did not start" >&2
+        exit 1
+    fi
+    sleep 0.1
+done
+grep -E ' (bundle|ready|listening)' "$scratch/log" || true
+echo
+"$build/bestroute" info --url "$url"
+echo
+"$build/bestroute" route --url "$url" --file "$here/prompts.txt"
