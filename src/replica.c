@@ -10,6 +10,7 @@
 
 struct br_replica {
     atomic_int references;
+    br_replica *link;
     br_replica_options options;
     char *folder;
     br_bundle *bundle;
@@ -90,6 +91,11 @@ bool br_replica_release(br_replica *replica)
     const int before = atomic_fetch_sub_explicit(&replica->references, 1, memory_order_acq_rel);
     assert(before >= 1);
     return before == 1;
+}
+
+br_replica **br_replica_link(br_replica *replica)
+{
+    return &replica->link;
 }
 
 void br_replica_set_tokens_max(br_replica *replica, int32_t tokens_max)

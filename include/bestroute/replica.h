@@ -54,6 +54,9 @@ void br_replica_retain(br_replica *replica);
 /* True when that was the last reference: the caller then closes and destroys, or hands that to who may. */
 BR_NODISCARD bool br_replica_release(br_replica *replica);
 
+/* A link for whoever dropped the last reference. */
+br_replica **br_replica_link(br_replica *replica);
+
 /* Before the first open, for a replica made with tokens_max 0. Not below the bundle's max_tokens. */
 void br_replica_set_tokens_max(br_replica *replica, int32_t tokens_max);
 

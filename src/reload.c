@@ -1,0 +1,143 @@
+/* reload.c - bundles: load beside the old one, try, switch, retire. All of it on the keeper's thread. */
+#include "bestroute/clock.h"
+#include "service.h"
+
+enum { CPU_BATCH_TOKENS = 512, DEVICE_BATCH_TOKENS = 2816 };
+
+/* ---- encoders, on the workers' own threads ------------------------------------------------------ */
+
+typedef struct opening {
+    br_replica *replica;
+    br_status status;
+    br_error *error;
+} opening;
+
+static void open_errand(void *context, int32_t worker)
+{
+    opening *o = context;
+    o->status = br_replica_open(o->replica, worker, o->error);
+}
+
+static void close_errand(void *context, int32_t worker)
+{
+    br_replica_close(context, worker);
+}
+
+void br_reload_collect(br_server *server, br_replica *replica)
+{
+    if (replica == NULL) return;
+    for (int32_t i = 0; server->workers != NULL && i < br_workers_count(server->workers); i++)
+        br_workers_run_on(server->workers, i, close_errand, replica);
+    br_replica_destroy(replica);
+}
+
+/* One worker after another, so that the others keep scoring meanwhile. */
+static br_status open_everywhere(br_server *server, br_replica *replica, br_error *error)
+{
+    opening o = {.replica = replica, .status = BR_OK, .error = error};
+    for (int32_t i = 0; o.status == BR_OK && i < br_workers_count(server->workers); i++)
+        br_workers_run_on(server->workers, i, open_errand, &o);
+    return o.status;
+}
+
+/* ---- the first bundle decides what `batch_tokens = 0` means ----------------------------------------- */
+
+static int32_t batch_tokens_for(const br_server *server, const br_replica *replica)
+{
+    if (server->config->batch_tokens != 0) return (int32_t)server->config->batch_tokens;
+    const bool cpu = server->backend != NULL && strcmp(server->backend->table->engine, "cuda") != 0;
+    const int32_t wanted = cpu ? CPU_BATCH_TOKENS : DEVICE_BATCH_TOKENS;
+    const int32_t needed = br_replica_bundle(replica)->router.max_tokens;
+    return wanted > needed ? wanted : needed;
+}
+
+static br_status make_workers(br_server *server, br_replica *replica, br_error *error)
+{
+    server->batch_tokens = batch_tokens_for(server, replica);
+    const br_workers_options options = {
+        .count = server->worker_count,
+        .tokens_max = server->batch_tokens,
+        .seqs_max = (int32_t)server->config->batch_seqs,
+        .queue_max = (int32_t)server->config->queue_max,
+        .metrics = &server->metrics,
+        .log = server->log,
+    };
+    const br_status status = br_workers_create(&server->workers, &options);
+    if (status != BR_OK) return br_fail(error, status, "cannot start %d workers", (int)options.count);
+    br_replica_set_tokens_max(replica, server->batch_tokens);
+    return BR_OK;
+}
+
+/* ---- load, try, switch --------------------------------------------------------------------------- */
+
+/* The admin's defaults hold across a reload; a bundle they do not fit is refused. */
+static br_status check_defaults(br_server *server, const br_replica *replica, br_error *error)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    br_defaults *defaults = server->defaults;
+    if (defaults != NULL) atomic_fetch_add_explicit(&defaults->references, 1, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&server->state_lock);
+    if (defaults == NULL) return BR_OK;
+    const br_policy merged = br_scoring_base_policy(replica, defaults);
+    br_resolved_policy resolved;
+    br_error why = {0};
+    br_status status = br_policy_resolve(&resolved, &br_replica_bundle(replica)->router, &merged, &why);
+    br_defaults_release(defaults);
+    if (status == BR_OK) return BR_OK;
+    return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
+}
+
+static br_status prepare(br_server *server, br_replica **out, const char *folder, br_error *error)
+{
+    const br_replica_options options = {
+        .folder = folder,
+        .backend = server->backend,
+        .workers = server->worker_count,
+        .tokens_max = server->workers != NULL ? server->batch_tokens : (int32_t)server->config->batch_tokens,
+        .seqs_max = (int32_t)server->config->batch_seqs,
+    };
+    br_status status = br_replica_create(out, &options, error);
+    if (status != BR_OK) return status;
+    if (server->workers == NULL) status = make_workers(server, *out, error);
+    if (status == BR_OK) status = check_defaults(server, *out, error);
+    if (status == BR_OK) status = open_everywhere(server, *out, error);
+    if (status == BR_OK) return BR_OK;
+    br_reload_collect(server, *out);
+    *out = NULL;
+    return status;
+}
+
+static void switch_to(br_server *server, br_replica *replica)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    br_replica *old = server->current;
+    server->current = replica;
+    if (server->phase == PHASE_LOADING) server->phase = PHASE_READY;
+    (void)pthread_mutex_unlock(&server->state_lock);
+    /* The service's own reference; calls in flight may hold more. */
+    if (old != NULL) br_server_unpin(server, old, NULL, false);
+}
+
+br_status br_reload(br_server *server, const char *folder, br_error *error)
+{
+    const uint64_t start_ns = br_clock_now_ns();
+    br_error why = {0};
+    br_replica *replica;
+    const br_status status = prepare(server, &replica, folder, &why);
+    if (status != BR_OK) {
+        BR_LOG(server->log, BR_LOG_ERROR, "bundle_refused", BR_STR("folder", folder),
+               BR_STR("reason", why.text));
+        return br_fail(error, status, "%s", why.text);
+    }
+    const br_bundle *bundle = br_replica_bundle(replica);
+    BR_LOG(server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),
+           BR_STR("hash", bundle->hash), BR_STR("folder", folder),
+           BR_I64("ms", (br_clock_now_ns() - start_ns) / BR_NS_PER_MS),
+           BR_I64("candidates", bundle->router.candidate_count),
+           BR_I64("max_tokens", bundle->router.max_tokens), BR_I64("batch_tokens", server->batch_tokens),
+           BR_I64("weights_bytes", br_replica_weights_bytes(replica)),
+           BR_I64("encoders_bytes", br_replica_encoders_bytes(replica)),
+           BR_I64("workers", server->worker_count));
+    switch_to(server, replica);
+    return BR_OK;
+}

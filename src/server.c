@@ -1,0 +1,345 @@
+/* server.c - life and death of the service, and its keeper. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <nng/nng.h> /* first: the next needs it */
+
+#include <nng/supplemental/util/platform.h>
+
+#include "bestroute/clock.h"
+#include "service.h"
+
+/* nng says that a reply was sent when it was handed to the connection; the system gets this long to take it. */
+enum { LINGER_MS = 20 };
+
+/* ---- what calls hold ---------------------------------------------------------------------------- */
+
+bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,
+                   const char **why)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    const br_phase phase = server->phase;
+    if (phase == PHASE_READY) {
+        *replica = server->current;
+        *defaults = server->defaults;
+        br_replica_retain(*replica);
+        if (*defaults != NULL) atomic_fetch_add_explicit(&(*defaults)->references, 1, memory_order_relaxed);
+        if (count) server->in_flight++;
+    }
+    (void)pthread_mutex_unlock(&server->state_lock);
+    *why = phase == PHASE_LOADING ? "no bundle is loaded yet" : "the service is draining";
+    return phase == PHASE_READY;
+}
+
+void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaults, bool counted)
+{
+    const bool last = br_replica_release(replica);
+    br_defaults_release(defaults);
+    if (!last && !counted) return;
+    (void)pthread_mutex_lock(&server->state_lock);
+    if (last) {
+        *br_replica_link(replica) = server->retired;
+        server->retired = replica;
+    }
+    if (counted) server->in_flight--;
+    if (last || server->in_flight == 0) (void)pthread_cond_signal(&server->state_changed);
+    (void)pthread_mutex_unlock(&server->state_lock);
+}
+
+/* ---- requests to the keeper ----------------------------------------------------------------------- */
+
+static void note(br_server *server, bool *flag)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    *flag = true;
+    (void)pthread_cond_signal(&server->state_changed);
+    (void)pthread_mutex_unlock(&server->state_lock);
+}
+
+void br_server_reload(br_server *server)
+{
+    note(server, &server->reload_wanted);
+}
+
+void br_server_drain(br_server *server)
+{
+    note(server, &server->drain_wanted);
+}
+
+void br_server_stop(br_server *server)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    if (server->stop_wanted) server->hurry = true;
+    server->stop_wanted = true;
+    server->drain_wanted = true;
+    (void)pthread_cond_signal(&server->state_changed);
+    (void)pthread_mutex_unlock(&server->state_lock);
+}
+
+void br_server_ask_reload(br_server *server, br_call *call)
+{
+    call->next = NULL;
+    (void)pthread_mutex_lock(&server->state_lock);
+    const bool stopping = server->stop_wanted;
+    if (!stopping) {
+        br_call **last = &server->reloads;
+        while (*last != NULL) last = &(*last)->next;
+        *last = call;
+        (void)pthread_cond_signal(&server->state_changed);
+    }
+    (void)pthread_mutex_unlock(&server->state_lock);
+    if (stopping) br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+}
+
+/* ---- the keeper ------------------------------------------------------------------------------------- */
+
+/* One reload; `call` is the admin's that asked, or NULL for a signal. */
+static void reload(br_server *server, br_call *call)
+{
+    char folder[4096];
+    const br_str asked = call != NULL ? call->request.bundle : (br_str){NULL, 0};
+    const char *current =
+        server->current != NULL ? br_replica_folder(server->current) : server->config->bundle;
+    const br_str chosen = asked.size > 0 ? asked : br_str_from(current);
+    br_error error = {0};
+    br_status status;
+    if (chosen.size >= sizeof folder || memchr(chosen.data, '\0', chosen.size) != NULL) {
+        status = br_fail(&error, BR_EINVAL, "bundle: not the name of a folder");
+    } else {
+        memcpy(folder, chosen.data, chosen.size);
+        folder[chosen.size] = '\0';
+        status = br_reload(server, folder, &error);
+    }
+    br_metrics_add(&server->metrics, status == BR_OK ? BR_COUNTER_reloads : BR_COUNTER_reloads_failed, 1);
+    if (call == NULL) return;
+    if (status != BR_OK) {
+        const bool theirs = status != BR_ENOMEM && status != BR_EDEVICE && status != BR_EINTERNAL;
+        br_call_refuse(call, theirs ? BR_CODE_BAD_REQUEST : BR_CODE_INTERNAL, error.text);
+        return;
+    }
+    /* Only this thread switches bundles, so the current one stays while we look at it. */
+    const br_bundle *bundle = br_replica_bundle(server->current);
+    const br_reply reply = {
+        .id = call->request.id,
+        .ok = true,
+        .op = BR_OP_RELOAD,
+        .has_bundle = true,
+        .bundle_name = br_str_from(bundle->router.name),
+        .bundle_hash = br_str_from(bundle->hash),
+    };
+    br_call_reply(call, &reply);
+}
+
+static void begin_drain(br_server *server)
+{
+    server->phase = PHASE_DRAINING;
+    server->drain_until_ns =
+        br_clock_now_ns() + (uint64_t)server->config->drain_timeout_ms * (uint64_t)BR_NS_PER_MS;
+    BR_LOG(server->log, BR_LOG_INFO, "draining", BR_I64("in_flight", server->in_flight),
+           BR_I64("timeout_ms", server->config->drain_timeout_ms));
+}
+
+/* Waits for news; while stopping, until the drain's end at most. State lock held. */
+static void wait_for_news(br_server *server)
+{
+    if (!server->stop_wanted) {
+        (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
+        return;
+    }
+    const struct timespec until = {
+        .tv_sec = (time_t)(server->drain_until_ns / 1000000000u),
+        .tv_nsec = (long)(server->drain_until_ns % 1000000000u),
+    };
+    (void)pthread_cond_timedwait(&server->state_changed, &server->state_lock, &until);
+}
+
+/* Does one thing that is due, without the lock meanwhile. False when nothing is. State lock held. */
+static bool do_one(br_server *server)
+{
+    br_replica *retired = server->retired;
+    br_call *call = server->reloads;
+    if (retired != NULL) {
+        server->retired = *br_replica_link(retired);
+        (void)pthread_mutex_unlock(&server->state_lock);
+        BR_LOG(server->log, BR_LOG_INFO, "bundle_freed", BR_STR("hash", br_replica_bundle(retired)->hash));
+        br_reload_collect(server, retired);
+    } else if (call != NULL || (server->reload_wanted && !server->stop_wanted)) {
+        if (call != NULL)
+            server->reloads = call->next;
+        else
+            server->reload_wanted = false;
+        (void)pthread_mutex_unlock(&server->state_lock);
+        reload(server, call);
+    } else {
+        return false;
+    }
+    (void)pthread_mutex_lock(&server->state_lock);
+    return true;
+}
+
+void br_server_run(br_server *server)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    for (;;) {
+        if (server->drain_wanted && server->phase != PHASE_DRAINING) begin_drain(server);
+        if (server->hurry) break;
+        if (do_one(server)) continue;
+        if (server->stop_wanted && (server->in_flight == 0 || br_clock_now_ns() >= server->drain_until_ns))
+            break;
+        wait_for_news(server);
+    }
+    const int64_t left = server->in_flight;
+    (void)pthread_mutex_unlock(&server->state_lock);
+    nng_msleep(LINGER_MS);
+    BR_LOG(server->log, left == 0 ? BR_LOG_INFO : BR_LOG_WARN, "stopped", BR_I64("unanswered", left));
+}
+
+/* ---- creation and destruction -------------------------------------------------------------------------- */
+
+static br_engine engine_of(const br_config *config)
+{
+    switch ((br_config_engine)config->engine) {
+    case BR_CONFIG_ENGINE_REFERENCE:
+        return BR_ENGINE_REFERENCE;
+    case BR_CONFIG_ENGINE_CPU:
+        return BR_ENGINE_CPU;
+    case BR_CONFIG_ENGINE_CUDA:
+        return BR_ENGINE_CUDA;
+    case BR_CONFIG_ENGINE_AUTO:
+    case BR_CONFIG_ENGINE_NOOP:
+        break;
+    }
+    return BR_ENGINE_AUTO;
+}
+
+static int32_t tokenizer_threads_for(const br_server *server)
+{
+    if (server->config->tokenizer_threads != 0) return (int32_t)server->config->tokenizer_threads;
+    /* On a CPU the encoder takes hundreds of times as long; a device wants a few cores' worth of tokens. */
+    const bool cpu = server->backend != NULL && strcmp(server->backend->table->engine, "cuda") != 0;
+    return cpu ? 1 : 2;
+}
+
+static br_status open_engine(br_server *server, br_error *error)
+{
+    const br_config *config = server->config;
+    const bool noop = config->engine == BR_CONFIG_ENGINE_NOOP;
+    const br_engine engine = engine_of(config);
+    if (!noop) {
+        const br_status status =
+            br_backend_open(&server->backend, engine, (br_precision)config->precision, 0, error);
+        if (status != BR_OK) return status;
+    }
+    server->worker_count = config->workers != 0 ? (int32_t)config->workers
+                           : noop               ? 1
+                                                : br_engine_streams(engine);
+    if (server->worker_count > BR_WORKERS_MAX) server->worker_count = BR_WORKERS_MAX;
+    if (noop)
+        BR_LOG(server->log, BR_LOG_WARN, "noop_engine",
+               BR_STR("note", "no encoder: every quality is the same; for measuring the service only"));
+    else
+        BR_LOG(server->log, BR_LOG_INFO, "engine", BR_STR("name", server->backend->table->engine),
+               BR_STR("precision", br_precision_name(server->backend->precision)),
+               BR_STR("device", server->backend->device), BR_I64("workers", server->worker_count));
+    return BR_OK;
+}
+
+static br_status make_locks(br_server *server, br_error *error)
+{
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes) != 0) return br_fail(error, BR_ENOMEM, "out of memory");
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* br_clock_now_ns is that clock */
+    (void)pthread_mutex_init(&server->state_lock, NULL);
+    (void)pthread_cond_init(&server->state_changed, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+    server->state_lock_made = true;
+    return BR_OK;
+}
+
+br_status br_server_create(br_server **out, const br_config *config, const br_log *log, br_error *error)
+{
+    *out = NULL;
+    br_server *server = calloc(1, sizeof *server);
+    if (server == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    server->config = config;
+    server->log = log;
+    br_metrics_init(&server->metrics);
+
+    br_status status = make_locks(server, error);
+    if (status != BR_OK) goto fail;
+    status = open_engine(server, error);
+    if (status != BR_OK) goto fail;
+    const int32_t threads = tokenizer_threads_for(server);
+    status = stage_create(&server->stage, threads, &br_scoring_work);
+    if (status != BR_OK) {
+        status = br_fail(error, status, "cannot start %d tokenizer threads", (int)threads);
+        goto fail;
+    }
+    *out = server;
+    return BR_OK;
+
+fail:
+    br_server_destroy(server);
+    return status;
+}
+
+br_status br_server_listen(br_server *server, br_error *error)
+{
+    return br_sockets_open(server, error);
+}
+
+br_status br_server_load(br_server *server, br_error *error)
+{
+    return br_reload(server, server->config->bundle, error);
+}
+
+/* Reloads that the keeper never came to: their calls would never be answered. */
+static void refuse_reloads(br_server *server)
+{
+    while (server->reloads != NULL) {
+        br_call *call = server->reloads;
+        server->reloads = call->next;
+        br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+    }
+}
+
+static void collect_all(br_server *server)
+{
+    if (server->current != NULL && br_replica_release(server->current))
+        br_reload_collect(server, server->current);
+    while (server->retired != NULL) {
+        br_replica *replica = server->retired;
+        server->retired = *br_replica_link(replica);
+        br_reload_collect(server, replica);
+    }
+}
+
+void br_server_destroy(br_server *server)
+{
+    if (server == NULL) return;
+    /* Nothing new comes in; then each station is emptied in the order of a request's way, what is left
+     * unanswered going through uncomputed; then nothing holds a replica any more. */
+    if (server->state_lock_made) br_server_stop(server);
+    br_sockets_close(server);
+    if (server->workers != NULL) br_workers_abandon(server->workers);
+    stage_destroy(server->stage);
+    if (server->state_lock_made) {
+        (void)pthread_mutex_lock(&server->state_lock);
+        while (server->in_flight > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
+        (void)pthread_mutex_unlock(&server->state_lock);
+    }
+    refuse_reloads(server);
+    for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
+    free(server->calls);
+    collect_all(server);
+    br_workers_destroy(server->workers);
+    br_backend_close(server->backend);
+    br_defaults_release(server->defaults);
+    if (server->state_lock_made) {
+        (void)pthread_cond_destroy(&server->state_changed);
+        (void)pthread_mutex_destroy(&server->state_lock);
+    }
+    free(server);
+}

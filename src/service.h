@@ -1,0 +1,183 @@
+/*
+ * service.h - what the files of the running service share: the server and its calls.
+ *
+ *   sockets.c   listeners, TLS, permissions
+ *   call.c      one context: receive, decode, hand on, send
+ *   scoring.c   route and score: admit, prepare, tokenise, collect
+ *   answer.c    policies and the results of a finished call
+ *   info.c      info, and the words of the reply that never change
+ *   admin.c     the operations of the admin socket
+ *   reload.c    bundles: load, try, switch, retire
+ *   server.c    life and death
+ *
+ * A call's way, and who owns it:
+ *
+ *   RECEIVING (nng) -> WORKING: callback -> stage thread -> batcher -> worker -> SENDING (nng) -> RECEIVING
+ *
+ * Locks: `state_lock` guards the fields under it. While it is held no other lock
+ * is taken and nothing is sent. worker.c and stage.c have a lock each, never
+ * held across a call into this code.
+ */
+#ifndef BESTROUTE_SERVICE_H
+#define BESTROUTE_SERVICE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <nng/nng.h>
+
+#include "bestroute/policy.h"
+#include "bestroute/reply.h"
+#include "bestroute/server.h"
+#include "bestroute/worker.h"
+#include "stage.h"
+
+enum {
+    SPARE_CONTEXTS = 64,        /* beyond queue_max, so that a refusal always finds a context */
+    ADMIN_CONTEXTS = 8,         /* a reload occupies one for its whole time */
+    MESSAGE_SLACK = 1 << 20,    /* a message this much over the limit still gets `too_large` */
+    ARENA_KEEP_BYTES = 1 << 18, /* per context, between calls */
+};
+
+/* Policy overrides of the admin's set_defaults: immutable, counted, owning its strings. */
+typedef struct br_defaults {
+    atomic_int references;
+    br_policy policy;
+    br_arena arena;
+} br_defaults;
+
+typedef struct br_call br_call;
+
+typedef struct br_query_state {
+    br_job job; /* first: workers hand this back */
+    br_call *call;
+    const br_query *query;
+    br_query_error error;             /* code NONE: it was or will be scored */
+    const br_resolved_policy *policy; /* route */
+    br_prompt prompt;
+    uint64_t tokenize_ns;
+} br_query_state;
+
+struct br_call {
+    stage_entry entry; /* first: the stage hands this back */
+    br_server *server;
+    bool admin;
+    enum { CALL_STOPPED, CALL_RECEIVING, CALL_WORKING, CALL_SENDING } state;
+    nng_ctx ctx;
+    bool ctx_open;
+    nng_aio *aio;
+    nng_msg *message; /* the request while WORKING */
+    br_arena arena;   /* reset for each request */
+    br_request request;
+    uint64_t arrival_ns;
+    uint64_t deadline_ns; /* UINT64_MAX: none */
+
+    /* route and score, from admission on. */
+    br_replica *replica;
+    br_defaults *defaults; /* may be NULL */
+    br_resolved_policy policy;
+    br_query_state *queries;
+    atomic_int remaining; /* queries not yet finished; who brings it to 0 answers */
+
+    br_call *next; /* reloads that wait for the keeper */
+};
+
+typedef enum br_phase {
+    PHASE_LOADING, /* no bundle yet */
+    PHASE_READY,
+    PHASE_DRAINING,
+} br_phase;
+
+struct br_server {
+    const br_config *config;
+    const br_log *log;
+    br_metrics metrics;
+    br_backend *backend; /* NULL: noop */
+    int32_t worker_count;
+    int32_t batch_tokens; /* known with the first bundle */
+    stage *stage;
+    br_workers *workers; /* made with the first bundle, before the phase is READY */
+
+    nng_socket data;
+    nng_socket admin;
+    bool data_open;
+    bool admin_open;
+    nng_listener listeners[BR_LISTENERS_MAX];
+    int32_t listener_count;
+    br_call **calls; /* of both sockets */
+    int32_t call_count;
+
+    atomic_int_fast64_t admitted;        /* queries admitted and not yet scored */
+    _Atomic uint64_t overload_logged_ns; /* when an overload was last logged */
+    _Atomic uint64_t overloads_unlogged; /* refused since then */
+
+    pthread_mutex_t state_lock;
+    pthread_cond_t state_changed; /* on CLOCK_MONOTONIC */
+    bool state_lock_made;
+    br_phase phase;
+    br_replica *current;
+    br_defaults *defaults;
+    int64_t in_flight; /* calls admitted and not yet handed to nng */
+    bool stop_wanted;  /* drain, then leave br_server_run */
+    bool hurry;        /* leave without waiting any longer */
+    bool drain_wanted;
+    bool reload_wanted;
+    uint64_t drain_until_ns; /* while draining */
+    br_call *reloads;        /* admin calls that wait for a reload, oldest first */
+    br_replica *retired;     /* nobody uses them any more; linked by br_replica_link */
+};
+
+/* sockets.c */
+BR_NODISCARD br_status br_sockets_open(br_server *server, br_error *error);
+void br_sockets_close(br_server *server);
+
+/* call.c: the request is answered and the call waits for the next one; it must not be touched afterwards. */
+BR_NODISCARD br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin);
+void br_call_destroy(br_call *call); /* accepts NULL; the socket is closed */
+void br_call_start(br_call *call);
+void br_call_reply(br_call *call, const br_reply *reply);
+void br_call_refuse(br_call *call, br_code code, const char *text);
+void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text);
+/* Sends what the sink took; NULL stands for a reply that could not be made. */
+void br_call_send(br_call *call, nng_msg *message);
+nng_msg *br_call_encode(const br_reply *reply);
+
+/* The outgoing message as a sink for br_write_fn. */
+typedef struct br_message_sink {
+    nng_msg *message;
+    size_t used;
+} br_message_sink;
+bool br_message_sink_open(br_message_sink *sink, size_t expected_bytes);
+int br_message_sink_write(void *sink, const char *bytes, size_t size);
+/* The finished message, or NULL; the sink is empty afterwards. */
+nng_msg *br_message_sink_take(br_message_sink *sink, bool good);
+
+/* scoring.c */
+void br_scoring_admit(br_call *call);
+extern const stage_work br_scoring_work;
+/* The policy that a request starts from: the bundle's, then the admin's. */
+br_policy br_scoring_base_policy(const br_replica *replica, const br_defaults *defaults);
+
+/* answer.c: every query of the call is finished. */
+void br_answer_finish(br_call *call);
+
+/* info.c */
+void br_info_answer(br_call *call);
+void br_ping_answer(br_call *call);
+
+/* admin.c */
+void br_admin_handle(br_call *call);
+void br_defaults_release(br_defaults *defaults);
+
+/* reload.c */
+BR_NODISCARD br_status br_reload(br_server *server, const char *folder, br_error *error);
+void br_reload_collect(br_server *server, br_replica *replica); /* closes and destroys: the keeper's thread */
+
+/* server.c */
+BR_NODISCARD bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,
+                                const char **why);
+void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaults, bool counted);
+void br_server_ask_reload(br_server *server, br_call *call);
+
+#endif

@@ -1,0 +1,196 @@
+/* sockets.c - the data and the admin socket: listeners, TLS, permissions, contexts. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <nng/nng.h> /* first: the two below need it */
+
+#include <nng/protocol/reqrep0/rep.h>
+#include <nng/supplemental/tls/tls.h>
+
+#include "service.h"
+
+enum { PEM_BYTES_MAX = 1 << 20, ADMIN_MODE = 0600 };
+
+/* ---- TLS -------------------------------------------------------------------------------------- */
+
+/* The whole file as a string; release with free. */
+static br_status read_pem(char **out, const char *option, const char *path, br_error *error)
+{
+    *out = NULL;
+    FILE *file = fopen(path, "rb");
+    if (file == NULL)
+        return br_fail(error, BR_EIO, "%s: cannot open \"%s\": %s", option, path, strerror(errno));
+    br_status status = BR_OK;
+    char *text = malloc(PEM_BYTES_MAX + 1);
+    if (text == NULL) {
+        status = br_fail(error, BR_ENOMEM, "out of memory");
+    } else {
+        const size_t size = fread(text, 1, PEM_BYTES_MAX, file);
+        text[size] = '\0';
+        if (ferror(file) != 0)
+            status = br_fail(error, BR_EIO, "%s: cannot read \"%s\": %s", option, path, strerror(errno));
+    }
+    (void)fclose(file);
+    if (status == BR_OK)
+        *out = text;
+    else
+        free(text);
+    return status;
+}
+
+static br_status tls_fail(br_error *error, const char *option, const char *path, int result)
+{
+    return br_fail(error, result == NNG_ENOMEM ? BR_ENOMEM : BR_EIO, "%s: \"%s\" was refused: %s", option,
+                   path, nng_strerror(result));
+}
+
+static br_status set_authorities(nng_tls_config *tls, const char *path, br_error *error)
+{
+    char *authorities;
+    const br_status status = read_pem(&authorities, "tls_ca", path, error);
+    if (status != BR_OK) return status;
+    int result = nng_tls_config_ca_chain(tls, authorities, NULL);
+    if (result == 0) result = nng_tls_config_auth_mode(tls, NNG_TLS_AUTH_MODE_REQUIRED);
+    free(authorities);
+    return result == 0 ? BR_OK : tls_fail(error, "tls_ca", path, result);
+}
+
+static br_status make_tls(nng_tls_config **out, const br_config *config, br_error *error)
+{
+    *out = NULL;
+    char *certificate = NULL;
+    char *key = NULL;
+    nng_tls_config *tls = NULL;
+    br_status status = read_pem(&certificate, "tls_cert", config->tls_cert, error);
+    if (status == BR_OK) status = read_pem(&key, "tls_key", config->tls_key, error);
+    if (status != BR_OK) goto done;
+
+    int result = nng_tls_config_alloc(&tls, NNG_TLS_MODE_SERVER);
+    if (result == NNG_ENOTSUP) {
+        status = br_fail(error, BR_ENOTSUP, "listen: this nng library was built without TLS");
+        goto done;
+    }
+    if (result == 0) result = nng_tls_config_own_cert(tls, certificate, key, NULL);
+    if (result != 0) {
+        status = tls_fail(error, "tls_cert", config->tls_cert, result);
+        goto done;
+    }
+    if (*config->tls_ca != '\0') status = set_authorities(tls, config->tls_ca, error);
+
+done:
+    free(certificate);
+    free(key);
+    if (status == BR_OK)
+        *out = tls;
+    else if (tls != NULL)
+        nng_tls_config_free(tls);
+    return status;
+}
+
+/* ---- listeners -------------------------------------------------------------------------------- */
+
+static br_status url_fail(br_error *error, const char *option, const char *url, int result)
+{
+    return br_fail(error, result == NNG_ENOMEM ? BR_ENOMEM : BR_EIO, "%s: cannot listen on \"%s\": %s",
+                   option, url, nng_strerror(result));
+}
+
+static br_status listen_on(br_server *server, const char *url, br_error *error)
+{
+    nng_listener listener;
+    int result = nng_listener_create(&listener, server->data, url);
+    if (result != 0) return url_fail(error, "listen", url, result);
+    if (strncmp(url, "tls+tcp://", 10) == 0) {
+        nng_tls_config *tls;
+        const br_status status = make_tls(&tls, server->config, error);
+        if (status != BR_OK) return status;
+        result = nng_listener_set_ptr(listener, NNG_OPT_TLS_CONFIG, tls);
+        nng_tls_config_free(tls); /* the listener holds its own reference */
+        if (result != 0) return url_fail(error, "listen", url, result);
+    }
+    result = nng_listener_start(listener, 0);
+    if (result != 0) return url_fail(error, "listen", url, result);
+    server->listeners[server->listener_count++] = listener;
+
+    char address[256];
+    if (br_server_url(server, server->listener_count - 1, address, sizeof address) != BR_OK)
+        address[0] = '\0';
+    BR_LOG(server->log, BR_LOG_INFO, "listening", BR_STR("url", address),
+           BR_I64("contexts", server->call_count));
+    return BR_OK;
+}
+
+static br_status open_calls(br_server *server, nng_socket socket, int32_t count, bool admin, br_error *error)
+{
+    for (int32_t i = 0; i < count; i++) {
+        const br_status status = br_call_create(&server->calls[server->call_count], server, socket, admin);
+        if (status != BR_OK) return br_fail(error, status, "out of memory for %d contexts", (int)count);
+        br_call_start(server->calls[server->call_count++]);
+    }
+    return BR_OK;
+}
+
+static br_status open_socket(nng_socket *socket, bool *open, size_t message_bytes_max, br_error *error)
+{
+    int result = nng_rep0_open(socket);
+    if (result != 0) return br_fail(error, BR_ENOMEM, "cannot open a socket: %s", nng_strerror(result));
+    *open = true;
+    /* Beyond the slack the connection is closed before the message is held. */
+    result = nng_socket_set_size(*socket, NNG_OPT_RECVMAXSZ, message_bytes_max + MESSAGE_SLACK);
+    return result == 0 ? BR_OK
+                       : br_fail(error, BR_EINTERNAL, "cannot bound messages: %s", nng_strerror(result));
+}
+
+static br_status open_admin(br_server *server, br_error *error)
+{
+    const char *url = server->config->admin;
+    br_status status =
+        open_socket(&server->admin, &server->admin_open, (size_t)server->config->max_message_bytes, error);
+    if (status != BR_OK) return status;
+    status = open_calls(server, server->admin, ADMIN_CONTEXTS, true, error);
+    if (status != BR_OK) return status;
+    nng_listener listener;
+    int result = nng_listener_create(&listener, server->admin, url);
+    if (result == 0 && strncmp(url, "ipc://", 6) == 0)
+        result = nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, ADMIN_MODE);
+    if (result == 0) result = nng_listener_start(listener, 0);
+    if (result != 0) return url_fail(error, "admin", url, result);
+    BR_LOG(server->log, BR_LOG_INFO, "admin_listening", BR_STR("url", url));
+    return BR_OK;
+}
+
+br_status br_sockets_open(br_server *server, br_error *error)
+{
+    const br_config *config = server->config;
+    const int32_t contexts = (int32_t)config->queue_max + SPARE_CONTEXTS;
+    server->calls = calloc((size_t)(contexts + ADMIN_CONTEXTS), sizeof *server->calls);
+    if (server->calls == NULL)
+        return br_fail(error, BR_ENOMEM, "out of memory for %d contexts", (int)contexts);
+
+    br_status status =
+        open_socket(&server->data, &server->data_open, (size_t)config->max_message_bytes, error);
+    if (status == BR_OK) status = open_calls(server, server->data, contexts, false, error);
+    for (int32_t i = 0; status == BR_OK && i < config->listen.count; i++)
+        status = listen_on(server, config->listen.items[i], error);
+    if (status == BR_OK && *config->admin != '\0') status = open_admin(server, error);
+    return status;
+}
+
+void br_sockets_close(br_server *server)
+{
+    if (server->data_open) (void)nng_close(server->data);
+    if (server->admin_open) (void)nng_close(server->admin);
+    server->data_open = false;
+    server->admin_open = false;
+}
+
+br_status br_server_url(const br_server *server, int32_t index, char *out, size_t size)
+{
+    if (index < 0 || index >= server->listener_count) return BR_EINVAL;
+    char *url = NULL;
+    if (nng_listener_get_string(server->listeners[index], NNG_OPT_URL, &url) != 0) return BR_EINVAL;
+    (void)snprintf(out, size, "%s", url);
+    nng_strfree(url);
+    return BR_OK;
+}

@@ -1,0 +1,43 @@
+/*
+ * stage.h - threads that work through queued entries, several of them on a large one.
+ *
+ * An entry is prepared by one thread, which learns how many parts it has; its
+ * parts are then handed out in runs of STAGE_RUN to whoever is free, in the
+ * order in which entries came. An entry leaves the queue with its last run, so
+ * whoever finishes it may free it.
+ *
+ * One mutex guards the queue; it is never held while an entry is worked on.
+ */
+#ifndef BESTROUTE_STAGE_H
+#define BESTROUTE_STAGE_H
+
+#include <stdint.h>
+
+#include "bestroute/status.h"
+
+enum { STAGE_RUN = 16 };
+
+/* Embedded in the caller's object; borrowed from push until its last run was worked on. */
+typedef struct stage_entry stage_entry;
+struct stage_entry {
+    stage_entry *next;
+    int32_t parts;   /* 0 until prepared */
+    int32_t claimed; /* parts handed out */
+};
+
+typedef struct stage_work {
+    int32_t (*prepare)(stage_entry *entry); /* number of parts; 0: the entry is gone already */
+    void (*run)(stage_entry *entry, int32_t first, int32_t count);
+} stage_work;
+
+typedef struct stage stage;
+
+/* BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
+BR_NODISCARD br_status stage_create(stage **out, int32_t threads, const stage_work *work);
+
+/* Accepts NULL. Works through what is queued, then stops the threads. */
+void stage_destroy(stage *stage);
+
+void stage_push(stage *stage, stage_entry *entry);
+
+#endif
