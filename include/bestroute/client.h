@@ -1,21 +1,25 @@
 /*
  * client.h - the C client: connect to a bestroute service, route or score prompts.
  *
- *   br_client *client;
  *   br_error error = {0};
+ *   br_client *client;
  *   br_client_options options = {.url = "tcp://127.0.0.1:5555", .timeout_ms = 1000};
  *   if (br_client_connect(&client, &options, &error) != BR_OK) ...
  *
  *   br_client_query query = {.text = "What is 2 + 2?", .text_bytes = 14};
+ *   br_client_call call = {.queries = &query, .query_count = 1};
  *   br_answer *answer;
- *   br_status status = br_client_route(client, &answer, &(br_client_call){.queries = &query, .query_count = 1},
- *                                      &error);
- *   ... answer->results[0].model ...
+ *   if (br_client_route(client, &answer, &call, &error) != BR_OK) ... error.text says why
+ *   ... answer->results[0].model, answer->results[0].n ...
  *   br_answer_free(answer);
  *   br_client_close(client);
  *
  * Thread-safe: any number of threads may call at once through one client; each
- * call uses a context of its own. Nothing leaks on any error. Needs nng only.
+ * call has a context of its own, all share one connection. A broken connection
+ * comes back by itself. Everything that a call borrows is free again when the
+ * call returns; an answer is the caller's and outlives the client.
+ *
+ * Stands alone with status.h and error.h; usable from C++. Link with nng.
  */
 #ifndef BESTROUTE_CLIENT_H
 #define BESTROUTE_CLIENT_H
@@ -24,41 +28,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bestroute/error.h"
-#include "bestroute/status.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+#include "bestroute/error.h"
+#include "bestroute/status.h"
+
 typedef struct br_client br_client;
 
 typedef struct br_client_options {
-    const char *url;        /* tcp://, ipc://, tls+tcp://, inproc:// */
-    uint32_t timeout_ms;    /* one call, retries included; 0: 30 s */
-    uint32_t retries;       /* times an `overloaded` answer is tried again after its retry_ms, within the timeout */
-    const char *tls_ca;     /* tls+tcp: PEM file with the authorities to trust */
-    const char *tls_cert;   /* PEM file with the client's certificate and key, or NULL */
-    const char *tls_name;   /* the server's name in its certificate; NULL: the host of the url */
+    const char *url;     /* tcp://, ipc://, tls+tcp://, inproc:// */
+    uint32_t timeout_ms; /* one call, retries included, at most 2^31 - 1; 0: 30 s */
+    uint32_t connect_ms; /* of that, how long a call waits for a connection; 0: the whole timeout */
+    uint32_t retries; /* times an `overloaded` answer is tried again after its retry_ms, within the timeout */
+    const char *tls_ca;   /* tls+tcp: PEM file with the authorities to trust; needed there */
+    const char *tls_cert; /* PEM file with the client's certificate and key, or NULL */
+    const char *tls_name; /* the server's name in its certificate; NULL: the host of the url */
 } br_client_options;
 
 /* Starts connecting in the background: a service that is not up yet is an error of the first call, not of this one.
- * BR_EINVAL: the url or an option. BR_EIO: a TLS file. BR_ENOTSUP: a transport the library lacks. BR_ENOMEM. */
+ * The options are not needed afterwards.
+ * BR_EINVAL: the url or an option. BR_EIO: a TLS file. BR_ENOTSUP: a transport the library lacks. BR_ENOMEM.
+ * On failure *out is NULL. */
 BR_NODISCARD br_status br_client_connect(br_client **out, const br_client_options *options, br_error *error);
 
 /* Accepts NULL. No call may be running. */
 void br_client_close(br_client *client);
-
-/* Text or tokens, exactly one. */
-typedef struct br_client_query {
-    const char *text; /* UTF-8 */
-    size_t text_bytes;
-    const uint32_t *tokens;
-    size_t token_count;
-    uint64_t prompt_tokens; /* billed input tokens; 0: the service's own count */
-    uint64_t output_tokens; /* expected per sample; 0: the bundle's averages */
-    double max_cost;        /* USD; 0: none. A cap of zero is written with policy fields */
-} br_client_query;
 
 /* Overrides of the service's defaults; zero or NULL leaves a field alone, except where `has_...` says otherwise. */
 typedef struct br_client_policy {
@@ -69,11 +65,11 @@ typedef struct br_client_policy {
     bool has_lambda;
     bool has_tolerance;
     bool has_total_budget;
-    double threshold;
-    double max_cost;
-    double lambda;
-    double tolerance;
-    double total_budget;
+    double threshold;    /* [0, 1] */
+    double max_cost;     /* USD per query, >= 0 */
+    double lambda;       /* quality per USD, >= 0 */
+    double tolerance;    /* [0, 1] */
+    double total_budget; /* USD for the whole call, >= 0 */
     uint32_t max_n;
     const char *const *models; /* names */
     size_t model_count;
@@ -81,35 +77,62 @@ typedef struct br_client_policy {
     size_t exclude_count;
 } br_client_policy;
 
+/* A number of tokens that holds for one model. */
+typedef struct br_client_count {
+    const char *model;
+    uint64_t tokens;
+} br_client_count;
+
+/* Text or tokens, exactly one: the text is taken where `text` is not NULL. */
+typedef struct br_client_query {
+    const char *text; /* UTF-8; may hold zero bytes */
+    size_t text_bytes;
+    const uint32_t *tokens; /* ids of the bundle's own vocabulary, no special ones */
+    size_t token_count;
+    bool has_prompt_tokens; /* billed input tokens; without: the service's own count */
+    bool has_output_tokens; /* expected per sample; without: the bundle's averages */
+    bool has_max_cost;      /* this query's own cap */
+    uint64_t prompt_tokens;
+    uint64_t output_tokens;
+    double max_cost;                               /* USD, >= 0 */
+    const br_client_count *prompt_tokens_by_model; /* instead of one number, where the count is not 0 */
+    size_t prompt_tokens_by_model_count;
+    const br_client_count *output_tokens_by_model;
+    size_t output_tokens_by_model_count;
+    const br_client_policy *policy; /* for this query alone; may be NULL */
+} br_client_query;
+
 typedef struct br_client_call {
     const br_client_query *queries;
-    size_t query_count;
+    size_t query_count;             /* 1 to the service's max_queries */
     const br_client_policy *policy; /* route; may be NULL */
-    uint32_t deadline_ms;           /* 0: none */
-    bool explain;                   /* route */
+    bool has_deadline;
+    bool explain;         /* route: fill the candidates of each result */
+    uint32_t deadline_ms; /* the service gives up on a query after this, counted from the first arrival */
 } br_client_call;
 
 typedef struct br_answer_candidate {
     const char *model;
     uint32_t n;
-    double quality;
-    double cost; /* NAN: no price */
+    double quality; /* explain; so are the fields below */
+    double cost;    /* USD; NAN: no price */
     bool allowed;
-    const char *reason;
+    const char
+        *reason; /* "", or why it was out: "filtered", "over_max_cost", "below_threshold", "no_price" */
 } br_answer_candidate;
 
 typedef struct br_answer_result {
-    const char *error;   /* NULL, or the code that kept this query from an answer */
+    const char *error; /* NULL, or the code that kept this query from an answer: then only `message` counts */
     const char *message; /* with error */
     const char *model;   /* route */
     uint32_t n;
     double quality;
-    double cost; /* NAN: no price */
+    double cost; /* USD; NAN: no price */
     bool met;
     double margin;
-    uint32_t tokens;
+    uint64_t tokens; /* the encoder used */
     bool truncated;
-    const double *qualities; /* score */
+    const double *qualities; /* score; in the order of info's candidates */
     size_t quality_count;
     const br_answer_candidate *candidates; /* route with explain */
     size_t candidate_count;
@@ -120,30 +143,32 @@ typedef struct br_answer_model {
     bool has_price;
     double input_price; /* USD per token */
     double output_price;
-    double avg_output_tokens;
+    double avg_output_tokens; /* per sample */
     bool input_per_sample;
 } br_answer_model;
 
-/* Everything a reply holds; one allocation, freed as one. */
+/* Everything a reply holds; one allocation, freed as one. Texts are never NULL unless said, "" where the reply
+ * has none. What a reply of that kind does not carry is zero. */
 typedef struct br_answer {
-    const char *error;   /* NULL, or the code of a refused request */
-    const char *message; /* with error */
-    uint32_t retry_ms;   /* with "overloaded" */
-    const br_answer_result *results;
+    const br_answer_result *results; /* route, score: one per query, in order */
     size_t result_count;
     const char *bundle_name;
     const char *bundle_hash;
-    uint64_t tokenize_us, queue_us, compute_us, total_us, batch;
+    uint64_t tokenize_us, queue_us, compute_us, total_us;
+    uint64_t batch; /* queries that shared the encoder pass */
     /* info */
-    const br_answer_candidate *candidates;
+    const br_answer_candidate *candidates; /* model and n alone */
     size_t candidate_count;
-    uint32_t reference;
+    size_t reference; /* index into candidates */
     const br_answer_model *models;
     size_t model_count;
+    const br_client_policy *policy; /* the service's defaults; NULL but for info */
     uint64_t max_queries, max_tokens, max_message_bytes, max_text_bytes;
     const char *version;
     const char *engine;
     const char *precision;
+    const char *const *devices;
+    size_t device_count;
 } br_answer;
 
 /* Accepts NULL. */
@@ -151,18 +176,26 @@ void br_answer_free(br_answer *answer);
 
 /* Each sends one request and waits for its reply.
  *   BR_OK          answered; single results may still carry errors
- *   BR_EINVAL      the service refused the request, or the call itself is wrong: see the error
- *   BR_ETOOBIG, BR_EBUSY (overloaded), BR_ETIMEDOUT (no answer in time, or `deadline`), BR_ENOTREADY, BR_ENOTSUP,
- *   BR_EINTERNAL   as the service answered
- *   BR_EIO         not connected, or the connection broke; BR_EFORMAT: the reply is not one; BR_ENOMEM
- * On any status but BR_OK *out is NULL and the error says why. */
-BR_NODISCARD br_status br_client_route(br_client *client, br_answer **out, const br_client_call *call, br_error *error);
-BR_NODISCARD br_status br_client_score(br_client *client, br_answer **out, const br_client_call *call, br_error *error);
+ *   BR_EINVAL      the service refused the request (bad_request), or the call itself is wrong
+ *   BR_ETOOBIG     too_large, or the message would exceed what any service takes
+ *   BR_EBUSY       overloaded, still after the retries
+ *   BR_ETIMEDOUT   no answer within timeout_ms, or the service's own word for it (deadline)
+ *   BR_ENOTREADY, BR_ENOTSUP, BR_EINFEASIBLE, BR_EINTERNAL   as the service answered
+ *   BR_EIO         not connected, or the connection broke again and again
+ *   BR_EFORMAT     the reply is not one
+ *   BR_ENOMEM
+ * On any status but BR_OK *out is NULL and the error says why: for a refusal "<code>: <message>". */
+BR_NODISCARD br_status br_client_route(br_client *client, br_answer **out, const br_client_call *call,
+                                       br_error *error);
+BR_NODISCARD br_status br_client_score(br_client *client, br_answer **out, const br_client_call *call,
+                                       br_error *error);
 BR_NODISCARD br_status br_client_info(br_client *client, br_answer **out, br_error *error);
 BR_NODISCARD br_status br_client_ping(br_client *client, br_error *error);
 
-/* On a client connected to the admin socket. folder NULL: the bundle's own folder again. */
-BR_NODISCARD br_status br_client_reload(br_client *client, const char *folder, br_error *error);
+/* On a client connected to the admin socket. folder NULL: the bundle's own folder again. The answer names the
+ * bundle that serves from now on; `out` may be NULL. */
+BR_NODISCARD br_status br_client_reload(br_client *client, br_answer **out, const char *folder,
+                                        br_error *error);
 
 #ifdef __cplusplus
 }
