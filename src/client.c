@@ -363,7 +363,7 @@ static br_status exchange(br_client *client, slot *s, nng_msg **out, const br_re
                           uint64_t end_ns, br_error *error)
 {
     for (int breaks = 0;; breaks++) {
-        nng_msg *message;
+        nng_msg *message = NULL;
         br_status status = pack(&message, request, error);
         if (status != BR_OK) return status;
         status = send_message(client, s, message, end_ns, error);
@@ -442,7 +442,7 @@ static br_status call_in_slot(br_client *client, slot *s, br_answer **out, br_re
     const uint64_t deadline_ms = request->deadline_ms;
 
     for (uint32_t retry = 0;; retry++) {
-        nng_msg *message;
+        nng_msg *message = NULL;
         br_status status = exchange(client, s, &message, request, end_ns, error);
         if (status != BR_OK) return status;
 
@@ -460,7 +460,7 @@ static br_status call_service(br_client *client, br_answer **out, br_op op, cons
                               const char *folder, br_error *error)
 {
     *out = NULL;
-    slot *s;
+    slot *s = NULL;
     br_status status = slot_take(&s, client, error);
     if (status != BR_OK) return status;
 
