@@ -306,9 +306,9 @@ static br_status embed_layernorm(br_stream *stream, const br_embed_args *a)
     return BR_OK;
 }
 
-static float gelu(float x)
+static double gelu(double x)
 {
-    return (float)(0.5 * (double)x * (1 + erf((double)x * sqrt(0.5))));
+    return 0.5 * x * (1 + erf(x * sqrt(0.5)));
 }
 
 static br_status linear(br_stream *stream, const br_linear_args *a)
@@ -327,7 +327,7 @@ static br_status linear(br_stream *stream, const br_linear_args *a)
                 store(a->y, at, activation, (float)product);
                 break;
             case BR_EPILOGUE_GELU:
-                store(a->y, at, activation, gelu((float)product));
+                store(a->y, at, activation, (float)gelu(product));
                 break;
             case BR_EPILOGUE_ACCUMULATE:
                 store(a->y, at, residual, (float)((double)element(a->y, at, residual) + product));
