@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""What the service adds: round trips without an encoder next to a bare nng echo, and one client's latency with it.
+
+    bench/service.py BUILD_FOLDER BUNDLE [--seconds S] [--rounds N]
+
+Every figure alternates between the two sides within one run and the median of the rounds is taken, since machines are
+shared and noisy. Prints Markdown.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+
+
+def measure(bench, url, *options):
+    out = subprocess.run([bench, "--url", url, *map(str, options)], check=True, capture_output=True, text=True)
+    return json.loads(out.stdout)
+
+
+def wait_until(action, seconds=60):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except subprocess.CalledProcessError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("build")
+    parser.add_argument("bundle")
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--port", type=int, default=35571)
+    args = parser.parse_args()
+    bench = os.path.join(args.build, "bench_service")
+    daemon = os.path.join(args.build, "bestrouted")
+    client = os.path.join(args.build, "bestroute")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        transports = {
+            "tcp": (f"tcp://127.0.0.1:{args.port}", f"tcp://127.0.0.1:{args.port + 1}"),
+            "ipc": (f"ipc://{scratch}/echo", f"ipc://{scratch}/service"),
+        }
+        running = []
+
+        def start(*command):
+            running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            return running[-1]
+
+        def ready(url):
+            wait_until(lambda: subprocess.run([client, "ping", "--url", url], check=True, capture_output=True))
+
+        try:
+            for echo, _ in transports.values():
+                start(bench, "--echo", echo)
+            noop = start(daemon, "--engine", "noop", "--bundle", args.bundle,
+                         "--listen", transports["tcp"][1], "--listen", transports["ipc"][1])
+            ready(transports["ipc"][1])
+
+            print("| transport | requests in flight | bare echo, requests/s | service without encoder | ratio | p50 echo | p50 service |")
+            print("| --- | --- | --- | --- | --- | --- | --- |")
+            for name, (echo, service) in transports.items():
+                for contexts in (1, 8, 64, 256):
+                    bare, ours = [], []
+                    for _ in range(args.rounds):
+                        bare.append(measure(bench, echo, "--contexts", contexts, "--seconds", args.seconds, "--raw"))
+                        ours.append(measure(bench, service, "--contexts", contexts, "--seconds", args.seconds, "--raw"))
+                    mid = lambda rows, key: statistics.median(row[key] for row in rows)
+                    ratio = statistics.median(o["requests_per_s"] / b["requests_per_s"] for o, b in zip(ours, bare))
+                    print(f"| {name} | {contexts} | {mid(bare, 'requests_per_s'):,.0f} | {mid(ours, 'requests_per_s'):,.0f} "
+                          f"| {ratio:.2f} | {mid(bare, 'p50_us'):.0f} us | {mid(ours, 'p50_us'):.0f} us |", flush=True)
+            rows = [measure(bench, transports["ipc"][1], "--contexts", 8, "--queries", 64, "--seconds", args.seconds, "--raw")
+                    for _ in range(args.rounds)]
+            print(f"\n64 prompts of 20 words a request, ipc, 8 requests in flight: "
+                  f"{statistics.median(r['queries_per_s'] for r in rows):,.0f} prompts/s, tokenising included.")
+            noop.terminate()
+            noop.wait()
+
+            full = f"ipc://{scratch}/full"
+            start(daemon, "--bundle", args.bundle, "--listen", full)
+            ready(full)
+            rows = [measure(bench, full, "--contexts", 1, "--seconds", args.seconds) for _ in range(args.rounds)]
+            rows.sort(key=lambda r: r["p50_us"] - r["compute_p50_us"])
+            row = rows[len(rows) // 2]
+            print(f"\nOne client, one prompt of 20 words, with the encoder: p50 {row['p50_us']:.0f} us for the round trip, of "
+                  f"which {row['compute_p50_us']:.0f} us in the encoder: the service and the transport add "
+                  f"{row['p50_us'] - row['compute_p50_us']:.0f} us.")
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+
+
+if __name__ == "__main__":
+    main()
