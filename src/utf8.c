@@ -3,13 +3,7 @@
  */
 #include "bestroute/utf8.h"
 
-#include <stdint.h>
 #include <string.h>
-
-static int is_continuation(unsigned char byte)
-{
-    return (byte & 0xC0) == 0x80;
-}
 
 /* Bytes of the well-formed sequence at `at`, of which `left` bytes exist; 0 when there is none. */
 static size_t sequence_bytes(const unsigned char *at, size_t left)
@@ -17,17 +11,17 @@ static size_t sequence_bytes(const unsigned char *at, size_t left)
     const unsigned char lead = at[0];
     if (lead < 0x80) return 1;
     if (lead < 0xC2) return 0; /* a continuation, or an overlong form of ASCII */
-    if (left < 2 || !is_continuation(at[1])) return 0;
+    if (left < 2 || !br_utf8_is_continuation((char)at[1])) return 0;
     if (lead < 0xE0) return 2;
 
-    if (left < 3 || !is_continuation(at[2])) return 0;
+    if (left < 3 || !br_utf8_is_continuation((char)at[2])) return 0;
     if (lead < 0xF0) {
         if (lead == 0xE0 && at[1] < 0xA0) return 0; /* overlong */
         if (lead == 0xED && at[1] > 0x9F) return 0; /* surrogate */
         return 3;
     }
 
-    if (left < 4 || !is_continuation(at[3])) return 0;
+    if (left < 4 || !br_utf8_is_continuation((char)at[3])) return 0;
     if (lead == 0xF0 && at[1] < 0x90) return 0; /* overlong */
     if (lead == 0xF4 && at[1] > 0x8F) return 0; /* above U+10FFFF */
     return lead <= 0xF4 ? 4 : 0;
