@@ -159,6 +159,8 @@ static void make_request(const options *o)
     }
     const br_request request = {.op = BR_OP_ROUTE, .queries = queries, .query_count = (size_t)o->queries};
     (void)br_request_encode(&request, &request_bytes, append);
+    for (int q = 0; q < o->queries; q++) free((void *)(uintptr_t)queries[q].text.data);
+    free(queries);
 }
 
 static void send_request(loop *l)
@@ -296,6 +298,7 @@ static void run_loops(const options *o)
         free(loops[i].total.values);
     }
     free(loops);
+    free((void *)(uintptr_t)request_bytes.data);
     (void)nng_close(socket);
 }
 
