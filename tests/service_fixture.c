@@ -108,6 +108,13 @@ void service_stop(service *s)
     br_config_deinit(&s->config);
 }
 
+void service_wait_for_waiting(service *s, int32_t count)
+{
+    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
+    while (br_workers_waiting(s->server->workers) != count)
+        if (br_clock_now_ns() > until_ns) fail_msg("the queue never held %d", (int)count);
+}
+
 /* ---- the gate --------------------------------------------------------------------------------- */
 
 static void wait_in_gate(void *context, int32_t worker)

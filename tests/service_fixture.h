@@ -48,6 +48,9 @@ void service_stop(service *s);
 /* Waits for a keeper that was told to stop by other means. */
 void service_join(service *s);
 
+/* Until so many tokenised queries wait for a worker. */
+void service_wait_for_waiting(service *s, int32_t count);
+
 /* Holds worker 0 between two batches until gate_open. */
 typedef struct gate {
     service *service;

@@ -17,13 +17,6 @@ static br_request route(br_query *queries, size_t count)
     return (br_request){.op = BR_OP_ROUTE, .queries = queries, .query_count = count};
 }
 
-static void wait_for_waiting(service *s, int32_t count)
-{
-    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
-    while (br_workers_waiting(s->server->workers) != count)
-        if (br_clock_now_ns() > until_ns) fail_msg("the queue never held %d", (int)count);
-}
-
 static void pass_time_ms(uint64_t ms)
 {
     const uint64_t until_ns = br_clock_now_ns() + ms * BR_NS_PER_MS;
@@ -48,7 +41,7 @@ static void test_a_full_queue_is_answered_at_once_and_whole(void **state)
 
     pending first;
     pending_send(&first, &p, &three);
-    wait_for_waiting(&s, 3);
+    service_wait_for_waiting(&s, 3);
     two.id = BR_STR_LITERAL("\x2a");
     peer_ask(&p, &a, &two); /* answered while the worker stands still */
     assert_false(a.reply.ok);
@@ -59,7 +52,7 @@ static void test_a_full_queue_is_answered_at_once_and_whole(void **state)
 
     pending second; /* what still fits is admitted */
     pending_send(&second, &p, &one);
-    wait_for_waiting(&s, 4);
+    service_wait_for_waiting(&s, 4);
     peer_ask(&p, &a, &one);
     assert_int_equal(a.reply.code, BR_CODE_OVERLOADED);
 
@@ -95,7 +88,7 @@ static void test_more_refusals_than_contexts_are_all_answered(void **state)
     gate_close(&g, &s);
     pending waiting[COUNT];
     pending_send(&waiting[0], &p, &request);
-    wait_for_waiting(&s, 1);
+    service_wait_for_waiting(&s, 1);
     for (int i = 1; i < COUNT; i++) pending_send(&waiting[i], &p, &request);
     for (int i = 1; i < COUNT; i++) {
         pending_wait(&waiting[i], &a);
@@ -125,7 +118,7 @@ static void test_expired_work_is_not_computed(void **state)
     gate_close(&g, &s);
     pending w;
     pending_send(&w, &p, &request);
-    wait_for_waiting(&s, 2);
+    service_wait_for_waiting(&s, 2);
     pass_time_ms(201);
     gate_open(&g);
     pending_wait(&w, &a);
@@ -185,7 +178,7 @@ static void test_a_drain_answers_what_is_in_flight_and_refuses_the_rest(void **s
     gate_close(&g, &s);
     pending w;
     pending_send(&w, &p, &request);
-    wait_for_waiting(&s, 1);
+    service_wait_for_waiting(&s, 1);
     br_server_stop(s.server);
     const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
     do { /* the keeper takes notice */
@@ -217,7 +210,7 @@ static void test_a_drain_ends_when_its_time_is_up(void **state)
     gate_close(&g, &s);
     pending w;
     pending_send(&w, &p, &request);
-    wait_for_waiting(&s, 1);
+    service_wait_for_waiting(&s, 1);
     br_server_stop(s.server);
     service_join(&s); /* though the worker still stands */
     gate_open(&g);
