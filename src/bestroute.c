@@ -1,0 +1,212 @@
+/* bestroute.c - the command line: reads the options, connects, runs one command. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "bestroute/clock.h"
+
+enum {
+    OVERLOAD_RETRIES = 1000000, /* the timeout ends them */
+    READY_POLL_MS = 50,
+};
+
+cli_exit cli_exit_of(br_status status)
+{
+    switch (status) {
+    case BR_OK:
+        return CLI_EXIT_OK;
+    case BR_EIO:
+    case BR_ETIMEDOUT:
+    case BR_EFORMAT: /* whatever answers there, it is no service of ours */
+    case BR_ECLOSED:
+        return CLI_EXIT_UNREACHABLE;
+    case BR_EINVAL:
+    case BR_EBUSY:
+    case BR_ENOTSUP:
+    case BR_ETOOBIG:
+    case BR_ENOTREADY:
+    case BR_EINFEASIBLE:
+    case BR_EDEVICE:
+    case BR_EINTERNAL:
+        return CLI_EXIT_REFUSED;
+    case BR_ENOMEM:
+        break;
+    }
+    return CLI_EXIT_BROKEN;
+}
+
+const char *cli_code_of(cli_exit code, br_status status)
+{
+    if (code == CLI_EXIT_USAGE) return "usage";
+    if (code == CLI_EXIT_BROKEN) return "failed";
+    switch (status) {
+    case BR_EINVAL:
+        return "bad_request";
+    case BR_ETOOBIG:
+        return "too_large";
+    case BR_EBUSY:
+        return "overloaded";
+    case BR_ETIMEDOUT:
+        return "deadline";
+    case BR_ENOTREADY:
+        return "not_ready";
+    case BR_ENOTSUP:
+        return "unsupported";
+    case BR_EINFEASIBLE:
+        return "infeasible";
+    case BR_EIO:
+    case BR_EFORMAT:
+    case BR_ECLOSED:
+        return "unreachable";
+    case BR_OK:
+    case BR_ENOMEM:
+    case BR_EDEVICE:
+    case BR_EINTERNAL:
+        break;
+    }
+    return "internal";
+}
+
+static cli_exit report(const cli_options *options, cli_exit code, const br_error *error)
+{
+    cli_output_error(options->json, cli_code_of(code, error->status), error->text);
+    return code;
+}
+
+/* ---- commands ----------------------------------------------------------------------------------- */
+
+static cli_exit run_info(const cli_options *options, br_client *client)
+{
+    br_answer *info;
+    br_error error = {0};
+    const br_status status = br_client_info(client, &info, &error);
+    if (status != BR_OK) return report(options, cli_exit_of(status), &error);
+    cli_output_info(stdout, options, info);
+    br_answer_free(info);
+    return CLI_EXIT_OK;
+}
+
+/* A service that answers not_ready is asked again for as long as one that does not answer is waited for. */
+static br_status ping_until_ready(const cli_options *options, br_client *client, double *ms, br_error *error)
+{
+    const uint64_t end_ns = br_clock_now_ns() + (uint64_t)options->wait_ms * BR_NS_PER_MS;
+    for (;;) {
+        const uint64_t start_ns = br_clock_now_ns();
+        const br_status status = br_client_ping(client, error);
+        *ms = (double)(br_clock_now_ns() - start_ns) / BR_NS_PER_MS;
+        if (status != BR_ENOTREADY || br_clock_now_ns() >= end_ns) return status;
+        nanosleep(&(struct timespec){.tv_nsec = (long)READY_POLL_MS * BR_NS_PER_MS}, NULL);
+    }
+}
+
+static cli_exit run_ping(const cli_options *options, br_client *client)
+{
+    double ms;
+    br_error error = {0};
+    const br_status status = ping_until_ready(options, client, &ms, &error);
+    if (status != BR_OK) return report(options, cli_exit_of(status), &error);
+    if (options->json) {
+        (void)!cli_json_print(stdout, json_pack("{sb so}", "ok", 1, "ms", json_real(ms)));
+    } else {
+        printf("%s is ready; answered in %.2f ms\n", options->url, ms);
+    }
+    return CLI_EXIT_OK;
+}
+
+static void print_reloaded(const cli_options *options, const br_answer *answer)
+{
+    if (options->json) {
+        json_t *bundle = json_object();
+        json_object_set_new(bundle, "name", cli_json_text(answer->bundle_name));
+        json_object_set_new(bundle, "hash", cli_json_text(answer->bundle_hash));
+        (void)!cli_json_print(stdout, json_pack("{sb so}", "ok", 1, "bundle", bundle));
+    } else {
+        printf("reloaded: %s  %s\n", answer->bundle_name, answer->bundle_hash);
+    }
+}
+
+static cli_exit run_reload(const cli_options *options, br_client *client)
+{
+    br_error error = {0};
+    char *folder = NULL;
+    if (options->argument_count > 0) {
+        folder = realpath(options->arguments[0], NULL); /* the service stands in another folder */
+        if (folder == NULL) {
+            (void)!br_fail(&error, BR_EINVAL, "%s: %s", options->arguments[0], strerror(errno));
+            return report(options, CLI_EXIT_USAGE, &error);
+        }
+    }
+    br_answer *answer;
+    const br_status status = br_client_reload(client, &answer, folder, &error);
+    free(folder);
+    if (status != BR_OK) return report(options, cli_exit_of(status), &error);
+    print_reloaded(options, answer);
+    br_answer_free(answer);
+    return CLI_EXIT_OK;
+}
+
+static cli_exit run_command(const cli_options *options, br_client *client)
+{
+    switch (options->command) {
+    case CLI_ROUTE:
+    case CLI_SCORE:
+        return cli_run(options, client);
+    case CLI_INFO:
+        return run_info(options, client);
+    case CLI_PING:
+        return run_ping(options, client);
+    case CLI_RELOAD:
+        return run_reload(options, client);
+    }
+    return CLI_EXIT_USAGE;
+}
+
+static cli_exit connect_and_run(const cli_options *options)
+{
+    const br_client_options connection = {
+        .url = options->command == CLI_RELOAD ? options->admin : options->url,
+        .timeout_ms = options->timeout_ms,
+        .connect_ms = options->wait_ms,
+        .retries = OVERLOAD_RETRIES,
+        .tls_ca = options->tls_ca,
+        .tls_cert = options->tls_cert,
+        .tls_name = options->tls_name,
+    };
+    br_client *client;
+    br_error error = {0};
+    const br_status status = br_client_connect(&client, &connection, &error);
+    if (status != BR_OK)
+        return report(options, status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE, &error);
+
+    const cli_exit code = run_command(options, client);
+    br_client_close(client);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    cli_text_setup();
+    cli_options options;
+    br_error error = {0};
+    if (cli_options_read(&options, argc, argv, &error) != BR_OK) {
+        report(&options, CLI_EXIT_USAGE, &error);
+        fputs("Try 'bestroute --help'.\n", stderr);
+        return CLI_EXIT_USAGE;
+    }
+
+    cli_exit code = CLI_EXIT_OK;
+    if (options.help) {
+        cli_help_print(stdout);
+    } else if (options.version) {
+        puts("bestroute " BESTROUTE_VERSION);
+    } else {
+        code = connect_and_run(&options);
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "bestroute: standard output: %s\n", strerror(errno));
+        return CLI_EXIT_BROKEN;
+    }
+    return code;
+}
