@@ -96,52 +96,41 @@ done:
 
 /* ---- stats ------------------------------------------------------------------------------------ */
 
-static const char *phase_name(br_server *server)
+static br_phase phase_of(br_server *server)
 {
-    static const char *const names[] = {"loading", "ready", "draining"};
     (void)pthread_mutex_lock(&server->state_lock);
     const br_phase phase = server->phase;
     (void)pthread_mutex_unlock(&server->state_lock);
-    return names[phase];
+    return phase;
 }
 
-static void pack_gauge(br_packer *packer, const char *key, uint64_t value)
+static br_stat stat_of(const char *name, uint64_t count)
 {
-    br_pack_word(packer, key);
-    br_pack_uint(packer, value);
+    return (br_stat){.name = br_str_from(name), .count = count};
 }
 
-/* {"v":1, "id":.., "ok":true, "stats":{"phase":.., gauges.., counters..}} */
+/* How things stand, then every counter. */
 static void answer_stats(br_call *call)
 {
-    enum { EXPECTED_BYTES = 1024, GAUGES = 3 };
+    enum { GAUGES = 4 };
     br_server *server = call->server;
-    br_message_sink sink;
-    if (!br_message_sink_open(&sink, EXPECTED_BYTES)) {
-        br_call_send(call, NULL);
-        return;
-    }
-    br_packer packer;
-    br_packer_init(&packer, &sink, br_message_sink_write);
-    br_pack_map(&packer, 4);
-    br_pack_word(&packer, "v");
-    br_pack_uint(&packer, BR_PROTOCOL_VERSION);
-    br_pack_word(&packer, "id");
-    if (call->request.id.size > 0)
-        br_pack_raw(&packer, call->request.id);
-    else
-        br_pack_nil(&packer);
-    br_pack_word(&packer, "ok");
-    br_pack_bool(&packer, true);
-    br_pack_word(&packer, "stats");
-    br_pack_map(&packer, GAUGES + BR_COUNTER_COUNT);
-    br_pack_word(&packer, "phase");
-    br_pack_word(&packer, phase_name(server));
-    pack_gauge(&packer, "admitted", (uint64_t)atomic_load(&server->admitted));
-    pack_gauge(&packer, "query_ns", atomic_load(&server->metrics.query_ns));
+    const br_phase phase = phase_of(server);
+    br_stat stats[GAUGES + BR_COUNTER_COUNT] = {
+        stat_of("ready", phase == PHASE_READY),
+        stat_of("draining", phase == PHASE_DRAINING),
+        stat_of("admitted", (uint64_t)atomic_load(&server->admitted)),
+        stat_of("query_ns", atomic_load(&server->metrics.query_ns)),
+    };
     for (br_counter i = 0; i < BR_COUNTER_COUNT; i++)
-        pack_gauge(&packer, br_counter_name(i), br_metrics_get(&server->metrics, i));
-    br_call_send(call, br_message_sink_take(&sink, br_packer_finish(&packer) == 0));
+        stats[GAUGES + i] = stat_of(br_counter_name(i), br_metrics_get(&server->metrics, i));
+    const br_reply reply = {
+        .id = call->request.id,
+        .ok = true,
+        .op = BR_OP_STATS,
+        .stats = stats,
+        .stat_count = GAUGES + BR_COUNTER_COUNT,
+    };
+    br_call_reply(call, &reply);
 }
 
 void br_admin_handle(br_call *call)

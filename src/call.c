@@ -8,47 +8,54 @@
 
 /* ---- outgoing messages ------------------------------------------------------------------------ */
 
-bool br_message_sink_open(br_message_sink *sink, size_t expected_bytes)
+/* The outgoing message as a sink for br_write_fn. */
+typedef struct sink {
+    nng_msg *message; /* its length is the room there is */
+    size_t used;
+} sink;
+
+static bool sink_open(sink *s, size_t expected_bytes)
 {
-    *sink = (br_message_sink){0};
-    return nng_msg_alloc(&sink->message, expected_bytes) == 0;
+    *s = (sink){0};
+    return nng_msg_alloc(&s->message, expected_bytes) == 0;
 }
 
-int br_message_sink_write(void *context, const char *bytes, size_t size)
+static int sink_write(void *context, const char *bytes, size_t size)
 {
-    br_message_sink *sink = context;
-    const size_t capacity = nng_msg_len(sink->message);
-    if (size > capacity - sink->used) {
+    sink *s = context;
+    const size_t capacity = nng_msg_len(s->message);
+    if (size > capacity - s->used) {
         /* Doubling: nng's own append grows to the exact size each time. */
         size_t wanted = 2 * capacity;
-        if (wanted < sink->used + size) wanted = sink->used + size;
-        if (nng_msg_realloc(sink->message, wanted) != 0) return -1;
+        if (wanted < s->used + size) wanted = s->used + size;
+        if (nng_msg_realloc(s->message, wanted) != 0) return -1;
     }
-    memcpy((char *)nng_msg_body(sink->message) + sink->used, bytes, size);
-    sink->used += size;
+    memcpy((char *)nng_msg_body(s->message) + s->used, bytes, size);
+    s->used += size;
     return 0;
 }
 
-nng_msg *br_message_sink_take(br_message_sink *sink, bool good)
+/* The finished message, or NULL; the sink is empty afterwards. */
+static nng_msg *sink_take(sink *s, bool good)
 {
-    nng_msg *message = sink->message;
-    sink->message = NULL;
-    if (good && nng_msg_chop(message, nng_msg_len(message) - sink->used) == 0) return message;
+    nng_msg *message = s->message;
+    s->message = NULL;
+    if (good && nng_msg_chop(message, nng_msg_len(message) - s->used) == 0) return message;
     nng_msg_free(message);
     return NULL;
 }
 
-nng_msg *br_call_encode(const br_reply *reply)
+static nng_msg *encode(const br_reply *reply)
 {
     enum { BASE_BYTES = 512, RESULT_BYTES = 192, ROW_BYTES = 96 };
-    size_t expected = BASE_BYTES + reply->result_count * RESULT_BYTES;
+    size_t expected = BASE_BYTES + reply->result_count * RESULT_BYTES + reply->stat_count * ROW_BYTES;
     for (size_t i = 0; i < reply->result_count; i++) {
         expected += reply->results[i].candidate_count * ROW_BYTES;
         expected += reply->results[i].quality_count * (1 + sizeof(double));
     }
-    br_message_sink sink;
-    if (!br_message_sink_open(&sink, expected)) return NULL;
-    return br_message_sink_take(&sink, br_reply_encode(reply, &sink, br_message_sink_write) == 0);
+    sink s;
+    if (!sink_open(&s, expected)) return NULL;
+    return sink_take(&s, br_reply_encode(reply, &s, sink_write) == 0);
 }
 
 /* ---- the states ------------------------------------------------------------------------------- */
@@ -60,7 +67,7 @@ static void receive(br_call *call)
     nng_ctx_recv(call->ctx, call->aio);
 }
 
-void br_call_send(br_call *call, nng_msg *message)
+static void send(br_call *call, nng_msg *message)
 {
     assert(call->state == CALL_WORKING);
     if (message == NULL)
@@ -78,7 +85,7 @@ void br_call_send(br_call *call, nng_msg *message)
 
 void br_call_reply(br_call *call, const br_reply *reply)
 {
-    br_call_send(call, br_call_encode(reply));
+    send(call, encode(reply));
 }
 
 static void refuse(br_call *call, br_code code, const char *text, bool has_retry, uint64_t retry_ms)

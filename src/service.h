@@ -139,19 +139,6 @@ void br_call_start(br_call *call);
 void br_call_reply(br_call *call, const br_reply *reply);
 void br_call_refuse(br_call *call, br_code code, const char *text);
 void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text);
-/* Sends what the sink took; NULL stands for a reply that could not be made. */
-void br_call_send(br_call *call, nng_msg *message);
-nng_msg *br_call_encode(const br_reply *reply);
-
-/* The outgoing message as a sink for br_write_fn. */
-typedef struct br_message_sink {
-    nng_msg *message;
-    size_t used;
-} br_message_sink;
-bool br_message_sink_open(br_message_sink *sink, size_t expected_bytes);
-int br_message_sink_write(void *sink, const char *bytes, size_t size);
-/* The finished message, or NULL; the sink is empty afterwards. */
-nng_msg *br_message_sink_take(br_message_sink *sink, bool good);
 
 /* scoring.c */
 void br_scoring_admit(br_call *call);
