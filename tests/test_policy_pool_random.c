@@ -42,10 +42,35 @@ static double random_units(uint64_t *seed, int32_t max, bool coarse)
     return coarse ? below(seed, 5) * (max / 4) : below(seed, max + 1);
 }
 
+static int rising(const void *left, const void *right)
+{
+    const double a = *(const double *)left;
+    const double b = *(const double *)right;
+    return a < b ? -1 : a > b;
+}
+
+/* Better candidates cost more, as they mostly do: hulls then have several steps. */
+static void sort_market(br_option *options, int32_t count)
+{
+    double costs[CANDIDATES_MAX];
+    double qualities[CANDIDATES_MAX];
+    for (int32_t c = 0; c < count; c++) {
+        costs[c] = options[c].cost;
+        qualities[c] = options[c].quality;
+    }
+    qsort(costs, (size_t)count, sizeof costs[0], rising);
+    qsort(qualities, (size_t)count, sizeof qualities[0], rising);
+    for (int32_t c = 0; c < count; c++) {
+        options[c].cost = costs[c];
+        options[c].quality = qualities[c];
+    }
+}
+
 /* `whole`: values are whole units; `clean`: no broken scores, and every query has something to consider. */
 static void random_instance(instance *x, uint64_t *seed, int32_t queries_max, bool whole, bool clean)
 {
     const bool coarse = below(seed, 2) == 0;
+    const bool market = below(seed, 3) > 0;
     const int32_t candidates = 1 + below(seed, CANDIDATES_MAX);
     const int32_t unpriced = clean || below(seed, 4) > 0 ? -1 : below(seed, candidates);
     x->router = (br_router){.candidate_count = candidates, .reference = candidates - 1};
@@ -58,7 +83,11 @@ static void random_instance(instance *x, uint64_t *seed, int32_t queries_max, bo
             o->cost = whole ? random_units(seed, COST_MAX, coarse) / COST_UNITS : 1e-3 * uniform(seed);
             o->reason = random_reason(seed);
             if (c == x->router.reference) o->quality = 1;
-            if (c == unpriced) *o = (br_option){o->quality, NAN, BR_REASON_NO_PRICE};
+        }
+        if (market) sort_market(x->options[q], candidates);
+        if (unpriced >= 0) {
+            br_option *o = &x->options[q][unpriced];
+            *o = (br_option){o->quality, NAN, BR_REASON_NO_PRICE};
         }
         if (clean) {
             x->options[q][below(seed, candidates)].reason = BR_REASON_NONE;
@@ -122,7 +151,6 @@ typedef struct step {
     int32_t to; /* candidate */
     int64_t quality;
     int64_t cost;
-    int32_t position; /* in its hull */
 } step;
 
 static int64_t quality_units(const br_option *o)
@@ -169,22 +197,13 @@ static int32_t wrap_hull(const instance *x, int32_t q, step *steps)
             const step way = {.query = q,
                               .to = c,
                               .quality = quality_units(&o[c]) - quality_units(&o[at]),
-                              .cost = cost_units(&o[c]) - cost_units(&o[at]),
-                              .position = count};
+                              .cost = cost_units(&o[c]) - cost_units(&o[at])};
             if (best.to < 0 || compare_steps(&way, &best) < 0) best = way;
         }
         if (best.to >= 0) steps[count++] = best;
         at = best.to;
     }
     return count;
-}
-
-static int steepest_first(const void *left, const void *right)
-{
-    const step *a = left;
-    const step *b = right;
-    if (a->query == b->query) return a->position - b->position;
-    return compare_steps(a, b);
 }
 
 static bool are_met(const instance *x)
@@ -244,6 +263,29 @@ static bool has_tie(const step *steps, int32_t count)
     return false;
 }
 
+/* Takes the first of all steps until none is left; steps of one query stand in their order. */
+static void buy_greedily(step *steps, int32_t count, int64_t left, int32_t *chosen)
+{
+    bool used[QUERIES_MAX * CANDIDATES_MAX] = {false};
+    for (;;) {
+        int32_t first = -1;
+        for (int32_t k = 0; k < count; k++) {
+            const bool waits = k > 0 && steps[k - 1].query == steps[k].query && !used[k - 1];
+            if (used[k] || waits) continue;
+            if (first < 0 || compare_steps(&steps[k], &steps[first]) < 0) first = k;
+        }
+        if (first < 0) return;
+        used[first] = true;
+        const int32_t query = steps[first].query;
+        if (steps[first].cost <= left) {
+            left -= steps[first].cost;
+            chosen[query] = steps[first].to;
+        } else {
+            for (int32_t k = first; k < count && steps[k].query == query; k++) used[k] = true;
+        }
+    }
+}
+
 static void test_a_pool_buys_as_the_plain_greedy_does(void **state)
 {
     (void)state;
@@ -258,21 +300,13 @@ static void test_a_pool_buys_as_the_plain_greedy_does(void **state)
         int32_t count = 0;
         int64_t left = (int64_t)(x.budget * COST_UNITS);
         int32_t chosen[QUERIES_MAX];
-        bool stopped[QUERIES_MAX] = {false};
         for (int32_t q = 0; q < x.query_count; q++) {
             chosen[q] = cheapest(&x, q);
             left -= cost_units(&x.options[q][chosen[q]]);
             count += wrap_hull(&x, q, steps + count);
         }
         if (left < 0 || has_tie(steps, count)) continue;
-        qsort(steps, (size_t)count, sizeof steps[0], steepest_first);
-        for (int32_t k = 0; k < count; k++) {
-            const step *s = &steps[k];
-            stopped[s->query] = stopped[s->query] || s->cost > left;
-            if (stopped[s->query]) continue;
-            left -= s->cost;
-            chosen[s->query] = s->to;
-        }
+        buy_greedily(steps, count, left, chosen);
         for (int32_t q = 0; q < x.query_count; q++) {
             const br_option *expected = &x.options[q][chosen[q]];
             const br_decision *d = &x.queries[q].decision;
@@ -383,13 +417,6 @@ static void test_the_order_of_candidates_changes_no_decision_without_ties(void *
 }
 
 /* The budget. */
-
-static int rising(const void *left, const void *right)
-{
-    const double a = *(const double *)left;
-    const double b = *(const double *)right;
-    return a < b ? -1 : a > b;
-}
 
 /* The largest of some plain sums: rising, falling, and shuffled. */
 static double largest_sum(double *costs, int32_t count, uint64_t *seed)
