@@ -261,7 +261,7 @@ static br_status apply_line(br_config *config, bool *seen, br_str line, const ch
 
 static br_status apply_file(br_config *config, const char *path, br_error *error)
 {
-    br_str rest;
+    br_str rest = {NULL, 0};
     br_status status = read_file(config, &rest, path, error);
     bool seen[BR_OPTION_COUNT] = {false};
     br_str line;

@@ -191,7 +191,7 @@ br_status br_field_strs(const br_fields *fields, size_t key, size_t count_max, b
 {
     if (!br_field_present(fields, key)) return BR_OK;
     br_reader reader;
-    uint32_t found;
+    uint32_t found = 0;
     br_status status = br_field_array(fields, key, &reader, &found);
     if (status != BR_OK) return status;
     if (found > count_max) {

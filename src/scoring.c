@@ -238,7 +238,7 @@ static void tokenize(br_query_state *q)
 static void run(stage_entry *entry, int32_t first, int32_t count)
 {
     br_call *call = (br_call *)entry;
-    br_job *jobs[STAGE_RUN];
+    br_job *jobs[STAGE_RUN] = {NULL};
     int32_t ready = 0;
     for (int32_t i = first; i < first + count; i++) {
         br_query_state *q = &call->queries[i];
