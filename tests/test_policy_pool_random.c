@@ -473,6 +473,41 @@ static void test_the_budget_is_never_exceeded_in_any_order_of_adding(void **stat
     assert_true(met > LARGE_INSTANCES / 2);
 }
 
+/* Three queries with 250 steps each: what the total loses to rounding in hundreds of purchases would show. */
+static void test_many_purchases_leave_no_drift_in_the_total(void **state)
+{
+    (void)state;
+    enum { STEPS = 250, QUERIES = 3 };
+    static br_router router;
+    static br_option options[QUERIES][STEPS];
+    static uint8_t scratch[1 << 16];
+    uint64_t seed = seed_from_environment();
+    const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
+    br_pool_query queries[QUERIES];
+    router = (br_router){.candidate_count = STEPS};
+    assert_true(br_policy_pool_scratch_bytes(&router, QUERIES) <= sizeof scratch);
+    for (int32_t i = 0; i < LARGE_INSTANCES / 4; i++) {
+        double most = 0;
+        for (int32_t q = 0; q < QUERIES; q++) {
+            double cost = 0;
+            for (int32_t c = 0; c < STEPS; c++) {
+                cost += uniform(&seed);
+                options[q][c] = (br_option){.quality = sqrt(cost / STEPS), .cost = cost};
+            }
+            most += cost;
+            queries[q] = (br_pool_query){.options = options[q], .policy = &policy};
+        }
+        /* The choice at some budget; then the same choice, or all but its last step, at a few bits less than it costs. */
+        br_policy_decide_pool(queries, QUERIES, &router, (0.1 + 0.8 * uniform(&seed)) * most, scratch);
+        double costs[QUERIES];
+        for (int32_t q = 0; q < QUERIES; q++) costs[q] = queries[q].decision.cost;
+        const double budget = largest_sum(costs, QUERIES, &seed) * (1 - (1 + below(&seed, 8)) * 0x1p-53);
+        br_policy_decide_pool(queries, QUERIES, &router, budget, scratch);
+        for (int32_t q = 0; q < QUERIES; q++) costs[q] = queries[q].decision.cost;
+        if (largest_sum(costs, QUERIES, &seed) > budget) fail_msg("instance %d", i);
+    }
+}
+
 static void test_room_for_rounding_is_all_that_is_left_unused(void **state)
 {
     (void)state;
@@ -512,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_the_order_of_queries_changes_no_decision),
         cmocka_unit_test(test_the_order_of_candidates_changes_no_decision_without_ties),
         cmocka_unit_test(test_the_budget_is_never_exceeded_in_any_order_of_adding),
+        cmocka_unit_test(test_many_purchases_leave_no_drift_in_the_total),
         cmocka_unit_test(test_room_for_rounding_is_all_that_is_left_unused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
