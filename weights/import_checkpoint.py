@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""Makes a bundle from the folder that BEST-Route's trainer leaves behind (checkpoint-best).
+
+    python3 weights/import_checkpoint.py --checkpoint checkpoint-best --out BUNDLE \\
+        --candidates "llama-31-8b_ourRM_bo1,llama-31-8b_ourRM_bo2,gpt-4o_ourRM_bo1" \\
+        --prices weights/prices.json --config config.json --spm spm.model
+
+--candidates is the string the training run was given as --candidate_model: head k belongs to its k-th entry,
+and the last entry is the reference. --config and --spm are the encoder's own config.json and spm.model; they
+are needed where the trainer did not save them. The run must have been trained with the loss `prob_nlabels`,
+the only one that trains single_heads.
+
+Needs Python's standard library and numpy; neither torch nor transformers.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+
+import bundle_io
+import torch_pickle
+from bundle_io import BundleError
+
+WORD_EMBEDDINGS = "pretrained_model.embeddings.word_embeddings.weight"
+CANDIDATE = re.compile(r"(?P<model>.+?)(?:_[A-Za-z0-9]*RM)?_bo(?P<n>[0-9]+)")
+PRICE_KEYS = ("input_price", "output_price", "avg_output_tokens", "input_per_sample")
+SAMPLES_MAX = 1000
+
+
+def parse_candidates(text):
+    """'a_ourRM_bo1,a_ourRM_bo2,b_ourRM_bo1' -> [('a', 1), ('a', 2), ('b', 1)]."""
+    candidates = []
+    for word in text.split(","):
+        match = CANDIDATE.fullmatch(word.strip())
+        if match is None or not 1 <= int(match["n"]) <= SAMPLES_MAX:
+            raise BundleError(f"--candidates: found {word.strip()!r}, expected MODEL_REWARD_boN, as in "
+                              f"llama-31-8b_ourRM_bo5")
+        pair = (match["model"], int(match["n"]))
+        if pair in candidates:
+            raise BundleError(f"--candidates: found {word.strip()!r} twice as {pair}")
+        candidates.append(pair)
+    if len(candidates) < 2:
+        raise BundleError(f"--candidates: found {len(candidates)}, expected at least one and the reference")
+    return candidates
+
+
+def find_file(folder, name, override, option):
+    path = override or os.path.join(folder, name)
+    if os.path.isfile(path):
+        return path
+    if override:
+        raise BundleError(f"{path}: no such file")
+    raise BundleError(f"{path}: no such file; give the encoder's own with {option}")
+
+
+def same_file(a, b):
+    return os.path.exists(b) and os.path.samefile(a, b)
+
+
+def check_tensors(shapes, candidates, config, path):
+    """The heads, the layers and the embedding are those of the candidates and the configuration."""
+    heads = {int(match[1]) for match in (re.fullmatch(r"single_heads\.(\d+)\.1\.weight", name) for name in shapes)
+             if match}
+    if heads != set(range(len(candidates) - 1)):
+        raise BundleError(f"{path}: found {len(heads)} single_heads, expected {len(candidates) - 1}: one for each "
+                          f"of --candidates but the last")
+    if WORD_EMBEDDINGS not in shapes:
+        raise BundleError(f"{path}: has no tensor {WORD_EMBEDDINGS}")
+    rows, width = shapes[WORD_EMBEDDINGS]
+    if config.get("hidden_size", 1536) != width:
+        raise BundleError(f"config.json: hidden_size: found {config.get('hidden_size')}, expected {width} as in "
+                          f"{path}; give the right file with --config")
+    layers = {int(match[1]) for match in (re.match(r"pretrained_model\.encoder\.layer\.(\d+)\.", name)
+                                          for name in shapes) if match}
+    if layers != set(range(config.get("num_hidden_layers", 24))):
+        raise BundleError(f"config.json: num_hidden_layers: found {config.get('num_hidden_layers')}, expected "
+                          f"{len(layers)} as in {path}; give the right file with --config")
+    return rows
+
+
+def read_weights(folder):
+    """(path, name -> shape, what writes model.safetensors to a path). safetensors win, as in the trainer."""
+    path = os.path.join(folder, "model.safetensors")
+    if os.path.isfile(path):
+        header = bundle_io.read_safetensors_header(path)
+        for name, (kind, _) in header.items():
+            if kind == "F64":
+                raise BundleError(f"{path}: {name}: found F64, expected F32, F16 or BF16")
+
+        def copy(target):
+            if not same_file(path, target):
+                shutil.copyfile(path, target)
+
+        return path, {name: shape for name, (_, shape) in header.items()}, copy
+
+    path = os.path.join(folder, "pytorch_model.bin")
+    if not os.path.isfile(path):
+        raise BundleError(f"{folder}: has neither model.safetensors nor pytorch_model.bin")
+    tensors = torch_pickle.read(path)
+    for name, tensor in tensors.items():
+        if tensor.kind == "F64":
+            raise BundleError(f"{path}: {name}: found F64, expected F32, F16 or BF16")
+    # Counters and position_ids are no weights.
+    weights = {name: tensor for name, tensor in tensors.items() if tensor.kind in bundle_io.FLOAT_TYPES}
+
+    def convert(target):
+        entries = [(name, tensor.kind, tensor.shape, lambda tensor=tensor: [tensor.array().tobytes()])
+                   for name, tensor in weights.items()]
+        bundle_io.write_safetensors(target, entries)
+
+    return path, {name: tensor.shape for name, tensor in weights.items()}, convert
+
+
+def read_added_tokens(folder, pieces):
+    """Added tokens and ids, from whichever tokenizer file the trainer saved; by its rule when there is none."""
+    tokens = {}
+    path = os.path.join(folder, "added_tokens.json")
+    if os.path.isfile(path):
+        tokens = bundle_io.read_json(path)
+    path = os.path.join(folder, "tokenizer.json")
+    if not tokens and os.path.isfile(path):
+        for entry in bundle_io.read_json(path).get("added_tokens", []):
+            tokens[entry["content"]] = entry["id"]
+    path = os.path.join(folder, "tokenizer_config.json")
+    if not tokens and os.path.isfile(path):
+        for token_id, entry in bundle_io.read_json(path).get("added_tokens_decoder", {}).items():
+            tokens[entry["content"]] = int(token_id)
+    tokens = {name: token_id for name, token_id in tokens.items() if token_id >= pieces}
+
+    # The tokenizer adds [MASK] after the pieces, and the trainer's collator adds the prefix after that.
+    tokens.setdefault(bundle_io.MASK_TOKEN, pieces)
+    tokens.setdefault(bundle_io.SOURCE_TOKEN, max(tokens.values()) + 1)
+    return tokens
+
+
+def read_prices(path, candidates):
+    prices = bundle_io.read_json(path)
+    prices = prices.get("models", prices)
+    models = {}
+    for model, _ in candidates:
+        if model not in prices:
+            raise BundleError(f"{path}: has no model {model!r}; found {', '.join(sorted(prices)) or 'none'}")
+        entry = prices[model]
+        if not isinstance(entry, dict):
+            raise BundleError(f"{path}: {model}: found {entry!r:.60}, expected an object with input_price, "
+                              f"output_price and avg_output_tokens")
+        models[model] = {key: entry[key] for key in PRICE_KEYS if key in entry}
+    return models
+
+
+def make_router(options, candidates):
+    listed = [{"model": model, "n": n, "head": head} for head, (model, n) in enumerate(candidates[:-1])]
+    model, n = candidates[-1]
+    return {
+        "format": "bestroute-bundle/1",
+        "name": options.name,
+        "max_tokens": options.max_tokens,
+        "source_prefix": bundle_io.SOURCE_TOKEN,
+        "pool": "source_prefix",
+        "models": read_prices(options.prices, candidates),
+        "candidates": listed + [{"model": model, "n": n, "reference": True}],
+        "policy": {"kind": "threshold", "threshold": options.threshold},
+    }
+
+
+def import_checkpoint(options):
+    candidates = parse_candidates(options.candidates)
+    router = make_router(options, candidates)
+    config_path = find_file(options.checkpoint, "config.json", options.config, "--config")
+    spm_path = find_file(options.checkpoint, "spm.model", options.spm, "--spm")
+    config = bundle_io.read_json(config_path)
+    pieces = bundle_io.spm_piece_count(spm_path)
+    weights_path, shapes, write_weights = read_weights(options.checkpoint)
+    rows = check_tensors(shapes, candidates, config, weights_path)
+    tokens = read_added_tokens(options.checkpoint, pieces)
+    if tokens[bundle_io.SOURCE_TOKEN] >= rows:
+        raise BundleError(f"{weights_path}: {WORD_EMBEDDINGS}: found {rows} rows, expected more than "
+                          f"{tokens[bundle_io.SOURCE_TOKEN]}, the id of {bundle_io.SOURCE_TOKEN}; is {spm_path} "
+                          f"the encoder's own?")
+    if config.get("vocab_size") != rows:
+        # The trainer resizes the embedding to its tokenizer's length and leaves the published file as it was.
+        print(f"config.json: vocab_size {config.get('vocab_size')} becomes {rows}, the rows of the embedding")
+        config["vocab_size"] = rows
+
+    os.makedirs(options.out, exist_ok=True)
+    write_weights(os.path.join(options.out, "model.safetensors"))
+    target = os.path.join(options.out, "spm.model")
+    if not same_file(spm_path, target):
+        shutil.copyfile(spm_path, target)
+    bundle_io.write_json(os.path.join(options.out, "config.json"), config)
+    bundle_io.write_json(os.path.join(options.out, "added_tokens.json"), tokens)
+    bundle_io.write_json(os.path.join(options.out, "router.json"), router)
+    model, n = candidates[-1]
+    print(f"{options.out}: {len(candidates) - 1} candidates and the reference ({model}, {n}); "
+          f"check it with: bestrouted --bundle {options.out} --check")
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description="Makes a bundle from a BEST-Route checkpoint-best folder.")
+    parser.add_argument("--checkpoint", required=True, help="the folder the trainer wrote")
+    parser.add_argument("--out", required=True, help="the bundle's folder; may be the checkpoint's own")
+    parser.add_argument("--candidates", required=True, help="the trainer's --candidate_model string")
+    parser.add_argument("--prices", required=True, help="JSON file with the models' prices, see prices.json")
+    parser.add_argument("--config", help="the encoder's config.json, where the checkpoint has none")
+    parser.add_argument("--spm", help="the encoder's spm.model, where the checkpoint has none")
+    parser.add_argument("--name", default="best-route", help="the bundle's name")
+    parser.add_argument("--max-tokens", type=int, default=128, help="the trainer's --source_maxlength")
+    parser.add_argument("--threshold", type=float, default=0.5, help="of the default policy")
+    options = parser.parse_args(arguments)
+    try:
+        if not 3 <= options.max_tokens <= 2048:
+            raise BundleError(f"--max-tokens: found {options.max_tokens}, expected 3..2048")
+        if not 0 <= options.threshold <= 1:
+            raise BundleError(f"--threshold: found {options.threshold}, expected 0..1")
+        import_checkpoint(options)
+    except (BundleError, OSError) as error:
+        print(f"import_checkpoint.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
