@@ -44,7 +44,9 @@ void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaul
         server->retired = replica;
     }
     if (counted) server->in_flight--;
-    if (last || server->in_flight == 0) (void)pthread_cond_signal(&server->state_changed);
+    /* The keeper counts requests only while it waits for the last of them: do not wake it for each. */
+    if (last || (server->in_flight == 0 && server->stop_wanted))
+        (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
 
@@ -319,17 +321,21 @@ static void collect_all(br_server *server)
 void br_server_destroy(br_server *server)
 {
     if (server == NULL) return;
-    /* Nothing new comes in; then each station is emptied in the order of a request's way, what is left
-     * unanswered going through uncomputed; then nothing holds a replica any more. */
-    if (server->state_lock_made) br_server_stop(server);
+    /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a replica or a lock. */
+    if (server->state_lock_made) {
+        br_server_stop(server);
+        (void)pthread_mutex_lock(&server->state_lock);
+        server->phase = PHASE_DRAINING;
+        (void)pthread_mutex_unlock(&server->state_lock);
+    }
     br_sockets_close(server);
     if (server->workers != NULL) br_workers_abandon(server->workers);
-    stage_destroy(server->stage);
     if (server->state_lock_made) {
         (void)pthread_mutex_lock(&server->state_lock);
         while (server->in_flight > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
         (void)pthread_mutex_unlock(&server->state_lock);
     }
+    stage_destroy(server->stage);
     refuse_reloads(server);
     for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
     free(server->calls);

@@ -67,8 +67,9 @@ static void *serve(void *argument)
         }
         int32_t first;
         const int32_t count = claim(s, entry, &first);
-        if (s->first != NULL && s->idle > 0) (void)pthread_cond_signal(&s->came);
+        const bool wake = s->first != NULL && s->idle > 0;
         (void)pthread_mutex_unlock(&s->lock);
+        if (wake) (void)pthread_cond_signal(&s->came);
         s->work.run(entry, first, count);
         (void)pthread_mutex_lock(&s->lock);
     }
@@ -125,6 +126,8 @@ void stage_push(stage *s, stage_entry *entry)
     else
         s->first = entry;
     s->last = entry;
-    if (s->idle > 0) (void)pthread_cond_signal(&s->came);
+    const bool wake = s->idle > 0;
     (void)pthread_mutex_unlock(&s->lock);
+    /* After unlocking: the woken thread would only wait for the lock. */
+    if (wake) (void)pthread_cond_signal(&s->came);
 }

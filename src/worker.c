@@ -126,9 +126,10 @@ static void *serve(void *argument)
         const int32_t count = br_batcher_take(all->batcher, w->items, now_ns);
         if (count > 0) {
             /* What is left is for the others, who may all be asleep. */
-            if (all->idle > 0 && br_batcher_queries(all->batcher) > 0) (void)pthread_cond_signal(&all->work);
+            const bool wake = all->idle > 0 && br_batcher_queries(all->batcher) > 0;
             const bool abandoning = all->abandoning;
             (void)pthread_mutex_unlock(&all->lock);
+            if (wake) (void)pthread_cond_signal(&all->work);
             if (abandoning)
                 hand_back(w, count, now_ns);
             else
@@ -244,8 +245,10 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
         assert(status == BR_OK);
         (void)status;
     }
-    if (fits && count > 0 && workers->idle > 0) (void)pthread_cond_signal(&workers->work);
+    const bool wake = fits && count > 0 && workers->idle > 0;
     (void)pthread_mutex_unlock(&workers->lock);
+    /* After unlocking: the woken thread would only wait for the lock. */
+    if (wake) (void)pthread_cond_signal(&workers->work);
     return fits ? BR_OK : BR_EBUSY;
 }
 
