@@ -315,7 +315,8 @@ static double next_best(const br_option *options, const br_router *router, int32
     *exists = false;
     for (int32_t i = 0; i < router->candidate_count; i++) {
         if (i == chosen || options[i].reason != BR_REASON_NONE) continue;
-        most = fmax(most, worth(&options[i], by, lambda));
+        const double value = worth(&options[i], by, lambda);
+        if (value > most) most = value;
         *exists = true;
     }
     return most;
@@ -338,14 +339,14 @@ static double bar_margin(const br_option *options, const br_router *router, int3
                          double floor)
 {
     double margin = 1;
-    if (chosen != router->reference) margin = fmin(margin, options[chosen].quality - floor);
+    if (chosen != router->reference) margin = options[chosen].quality - floor;
     for (int32_t i = 0; i < router->candidate_count; i++) {
-        if (i == chosen) continue;
         const br_option *rival = &options[i];
-        if (rival->reason != BR_REASON_NONE && rival->reason != BR_REASON_BELOW_THRESHOLD) continue;
-        if (rival->cost < options[chosen].cost) margin = fmin(margin, bar - rival->quality);
-        if (rival->cost == options[chosen].cost)
-            margin = fmin(margin, options[chosen].quality - rival->quality);
+        const bool considered = rival->reason == BR_REASON_NONE || rival->reason == BR_REASON_BELOW_THRESHOLD;
+        if (i == chosen || !considered || rival->cost > options[chosen].cost) continue;
+        const bool cheaper = rival->cost < options[chosen].cost;
+        const double gap = (cheaper ? bar : options[chosen].quality) - rival->quality;
+        if (gap < margin) margin = gap;
     }
     return br_policy_margin(margin);
 }

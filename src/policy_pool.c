@@ -364,11 +364,12 @@ static double margin_at(const pool *p, const br_option *options, int32_t chosen)
     bool has_rival = false;
     for (int32_t i = 0; i < p->router->candidate_count; i++) {
         if (i == chosen || options[i].reason != BR_REASON_NONE) continue;
-        rival = fmax(rival, options[i].quality - p->shadow_price * options[i].cost);
+        const double utility = options[i].quality - p->shadow_price * options[i].cost;
+        if (utility > rival) rival = utility;
         has_rival = true;
     }
-    const double utility = options[chosen].quality - p->shadow_price * options[chosen].cost;
-    return has_rival ? br_policy_margin(utility - rival) : 1;
+    const double own = options[chosen].quality - p->shadow_price * options[chosen].cost;
+    return has_rival ? br_policy_margin(own - rival) : 1;
 }
 
 static void answer_all(pool *p, bool met)
