@@ -497,7 +497,7 @@ static void test_many_purchases_leave_no_drift_in_the_total(void **state)
             most += cost;
             queries[q] = (br_pool_query){.options = options[q], .policy = &policy};
         }
-        /* The choice at some budget; then the same choice, or all but its last step, at a few bits less than it costs. */
+        /* The choice at some budget, then at a few bits less than it costs. */
         br_policy_decide_pool(queries, QUERIES, &router, (0.1 + 0.8 * uniform(&seed)) * most, scratch);
         double costs[QUERIES];
         for (int32_t q = 0; q < QUERIES; q++) costs[q] = queries[q].decision.cost;

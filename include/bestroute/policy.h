@@ -29,12 +29,13 @@
  *   threshold  the smallest of: chosen quality - threshold (not for the reference, whose quality is no
  *              prediction); threshold - quality of each cheaper candidate considered; chosen quality -
  *              quality of each other one of equal cost
- *   tolerance  the same with the bar (1 - tolerance) * best; for the chosen one itself, best is that of the others
+ *   tolerance  the same with the bar (1 - tolerance) * best; for the chosen one itself, best is that
+ *              of the others
  *   budget     chosen quality - next best quality considered
  *   utility    chosen utility - next best utility
  *   pool       chosen utility - next best utility at the shadow price (0 where less: an increment that
- *              did not fit); the price is the slope of the last increment bought, of the steepest one that did
- *              not fit where none was bought, and 0 where all fit
+ *              did not fit); the price is the slope of the last increment bought, of the steepest one
+ *              that did not fit where none was bought, and 0 where all fit
  *   Where no rival exists it is 1, the whole range of quality. A fallback's margin is how far the
  *   nearest candidate's quality is from satisfying the policy, and 1 where no quality would.
  */
@@ -132,9 +133,9 @@ size_t br_policy_pool_scratch_bytes(const br_router *router, size_t query_count)
  *   - A query whose score is not finite is answered BR_EINTERNAL and takes no part.
  *   - The order of queries changes nothing: all ties are settled by the tables. Only queries whose
  *     tables are equal in every number are told apart by position.
- *   - Never over budget: when any query is met, the costs of all decisions, added as doubles in any order,
- *     come to at most total_budget. More than two costs whose sums round (they are no multiples of a common power of
- *     two) therefore leave unspent up to one part in 2^52 of the budget per query.
+ *   - Never over budget: when any query is met, the known costs of all decisions, added as doubles in any
+ *     order, come to at most total_budget. More than two costs whose sums round (they are no multiples of
+ *     a common power of two) therefore leave unspent up to one part in 2^52 of the budget per query.
  *
  * Time O(N log N) for N = query_count * candidate_count. query_count: 0..BR_QUERIES_MAX.
  * scratch: br_policy_pool_scratch_bytes bytes, aligned as malloc does; holds nothing between calls. */
