@@ -198,6 +198,9 @@ void cli_output_totals(const cli_output *out);
 
 void cli_output_info(FILE *to, const cli_options *options, const br_answer *info);
 
+/* The text behind "<code>: ", for where the code stands beside it; else the text itself. */
+const char *cli_without_code(const char *text, const char *code);
+
 /* A line on standard error, and with `json` {"error": {...}} on standard output. */
 void cli_output_error(bool json, const char *code, const char *message);
 

@@ -191,11 +191,17 @@ void cli_output_totals(const cli_output *out)
     if (!out->options->json) cli_table_totals(out);
 }
 
+const char *cli_without_code(const char *text, const char *code)
+{
+    const size_t bytes = strlen(code);
+    return strncmp(text, code, bytes) == 0 && strncmp(text + bytes, ": ", 2) == 0 ? text + bytes + 2 : text;
+}
+
 void cli_output_error(bool json, const char *code, const char *message)
 {
     if (json) {
         json_t *object = json_object();
-        json_object_set_new(object, "error", json_error(code, message));
+        json_object_set_new(object, "error", json_error(code, cli_without_code(message, code)));
         (void)!cli_json_print(stdout, object);
         fflush(stdout);
     }

@@ -227,14 +227,7 @@ static void dispatch(run *r, job *j)
 
 /* ---- printing ----------------------------------------------------------------------------------- */
 
-/* "bad_request: no such model" without the code that stands beside it. */
-static const char *without_code(const char *text, const char *code)
-{
-    const size_t bytes = strlen(code);
-    return strncmp(text, code, bytes) == 0 && strncmp(text + bytes, ": ", 2) == 0 ? text + bytes + 2 : text;
-}
-
-static void print_job(run *r, job *j)
+static void print_results(run *r, job *j)
 {
     size_t answered = 0;
     const char *code = cli_code_of(cli_exit_of(j->status), j->status);
@@ -246,21 +239,37 @@ static void print_job(run *r, job *j)
         } else if (j->status == BR_OK) {
             cli_output_result(&r->output, prompt, &j->answer->results[answered++], NULL, NULL);
         } else {
-            cli_output_result(&r->output, prompt, NULL, code, without_code(j->error.text, code));
+            cli_output_result(&r->output, prompt, NULL, code, cli_without_code(j->error.text, code));
         }
-        cli_prompt_clear(prompt);
     }
-    fflush(stdout);
+}
+
+/* A failure that the next request would meet again. A deadline that the service speaks of is not one. */
+static bool ends_the_run(const job *j)
+{
+    switch (j->status) {
+    case BR_OK:
+    case BR_EBUSY:
+    case BR_EINTERNAL:
+    case BR_EINFEASIBLE:
+        return false;
+    case BR_ETIMEDOUT:
+        return cli_without_code(j->error.text, "deadline") == j->error.text;
+    default:
+        return true;
+    }
+}
+
+/* A failure that ends the run is told once; only --json repeats it for each prompt of the request. */
+static void print_job(run *r, job *j)
+{
+    if (r->options->json || !ends_the_run(j)) print_results(r, j);
+    for (size_t i = 0; i < j->count; i++) cli_prompt_clear(&j->prompts[i]);
     br_answer_free(j->answer);
     j->answer = NULL;
     j->count = j->query_count = 0;
     j->bytes = 0;
-}
-
-/* A failure that the next request would meet again. */
-static bool ends_the_run(br_status status)
-{
-    return status != BR_OK && status != BR_EBUSY && status != BR_EINTERNAL && status != BR_EINFEASIBLE;
+    fflush(stdout);
 }
 
 static void draw(run *r, uint64_t read_bytes)
@@ -277,10 +286,12 @@ static cli_exit print_done(run *r, br_error *error)
     while (r->head < r->tail) {
         job *j = &r->jobs[r->head % r->job_count];
         if (!is_done(j)) break;
+        const bool ends = ends_the_run(j);
         print_job(r, j);
         draw(r, j->read_bytes);
-        if (ends_the_run(j->status)) {
-            *error = j->error;
+        if (ends) {
+            (void)!br_fail(error, j->status, "%s%s", j->error.text,
+                           r->head > 0 ? " (the run stops here)" : "");
             return cli_exit_of(j->status);
         }
         if (ferror(stdout)) return end_with(CLI_EXIT_BROKEN, error, "standard output: %s", strerror(errno));

@@ -132,7 +132,7 @@ static void print_shares(const cli_output *out, size_t answers)
         if (!is_first || count == 0) continue;
         fputs("  ", out->to);
         cli_text_print_padded(out->to, model, strlen(model), out->model_columns);
-        fprintf(out->to, "  %5.1f %%  %zu", 100 * (double)count / (double)answers, count);
+        fprintf(out->to, "  %5.1f %%  %6zu", 100 * (double)count / (double)answers, count);
         const char *separator = "  (";
         for (size_t j = i; j < info->candidate_count && j < CLI_CANDIDATES_MAX; j++) {
             if (out->chosen[j] == 0 || strcmp(info->candidates[j].model, model) != 0) continue;
@@ -145,13 +145,13 @@ static void print_shares(const cli_output *out, size_t answers)
 
 static void print_sums(const cli_output *out)
 {
-    fprintf(out->to, "cost %.6f USD", out->cost);
-    if (out->unpriced > 0) fprintf(out->to, " without %zu answers that have no price", out->unpriced);
+    fprintf(out->to, "expected cost %.6f USD", out->cost);
+    if (out->unpriced > 0) fprintf(out->to, ", without %zu answers that have no price", out->unpriced);
     if (out->reference_known && out->unpriced == 0 && out->reference_cost > 0) {
         const br_answer_candidate *reference = &out->info->candidates[out->info->reference];
-        fprintf(out->to, "; all by %s (n=%u): %.6f USD, so %.1f %% %s", reference->model,
+        fprintf(out->to, "; with %s (n=%u) for all %.6f USD: %.1f %% %s", reference->model,
                 (unsigned)reference->n, out->reference_cost, 100 * fabs(1 - out->cost / out->reference_cost),
-                out->cost <= out->reference_cost ? "saved" : "more");
+                out->cost <= out->reference_cost ? "less" : "more");
     }
     fputc('\n', out->to);
 }
