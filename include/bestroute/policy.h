@@ -94,12 +94,11 @@ typedef struct br_query_costs {
 
 typedef struct br_decision {
     int32_t candidate; /* -1 with status other than BR_OK */
-    br_status
-        status; /* BR_OK; BR_EINFEASIBLE: fallback `error`; BR_EINTERNAL: a score is not finite or not in [0, 1] */
-    double quality; /* NAN without a candidate */
-    double cost;    /* NAN without a price, and without a candidate */
-    double margin;  /* 0 without a candidate */
-    bool met;       /* the policy is satisfied: false for a fallback */
+    br_status status;  /* BR_OK; BR_EINFEASIBLE: fallback `error`; BR_EINTERNAL: a broken score */
+    double quality;    /* NAN without a candidate */
+    double cost;       /* NAN without a price, and without a candidate */
+    double margin;     /* 0 without a candidate */
+    bool met;          /* the policy is satisfied: false for a fallback */
 } br_decision;
 
 /* cost(model, n) in USD; NAN when the model has no price; at most DBL_MAX: a product that overflows
