@@ -59,7 +59,7 @@ class Tensor(Sealed):
         flat = np.frombuffer(self.archive.storage_bytes(self.storage), dtype=self.storage.dtype)
         strides = [step * self.storage.dtype.itemsize for step in self.stride]
         view = np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, strides, writeable=False)
-        return np.ascontiguousarray(view)
+        return np.ascontiguousarray(view).reshape(self.shape)  # which would give a scalar one dimension
 
 
 class Archive:
