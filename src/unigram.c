@@ -84,6 +84,7 @@ static void take_node(br_unigram *u, int32_t at, int32_t parent)
 static bool grow(br_unigram *u, int32_t count)
 {
     const int32_t old = u->node_count;
+    if (count > NODES_MAX) return false;
     int32_t wanted = old + old / 2;
     if (wanted < count) wanted = count;
     wanted = (wanted + BYTES - 1) / BYTES * BYTES;
@@ -129,7 +130,7 @@ static int32_t find_base(br_unigram *u, const unsigned char *labels, size_t coun
         if (base < 1 || base + BYTES > u->node_count) continue;
         if (all_free(u, base, labels, count)) return base;
     }
-    const int32_t base = u->used_end;
+    const int32_t base = u->used_end > labels[0] ? u->used_end - labels[0] : 1;
     if (base + BYTES <= u->node_count) return base;
     return grow(u, base + BYTES) ? base : -1;
 }
@@ -227,7 +228,9 @@ br_status br_unigram_create(br_unigram **out, const br_spm_model *model, const c
 
     /* An unseen character costs 10 more than the worst piece, special pieces included. */
     double least = INFINITY;
-    for (int32_t id = 0; id < model->piece_count; id++) least = fmin(least, (double)model->pieces[id].score);
+    for (int32_t id = 0; id < model->piece_count; id++) {
+        if ((double)model->pieces[id].score < least) least = (double)model->pieces[id].score;
+    }
     u->unseen_score = least - 10.0;
     u->unknown = model->unknown;
     find_bytes(u, model);
