@@ -24,6 +24,7 @@ enum {
     SLOTS_TRIED =
         64,       /* gaps tried for a node's children before they go behind all others; bounds the build */
     SCORES = 256, /* ring of Viterbi's scores */
+    NODES_MAX = 1 << 30, /* so that indices do not overflow while the array grows */
 };
 
 static_assert((int)SCORES > (int)BR_PIECE_BYTES_MAX, "a piece ends within the ring");
