@@ -51,6 +51,11 @@ static int32_t batch_tokens_for(const br_server *server, const br_replica *repli
     return wanted > needed ? wanted : needed;
 }
 
+static bool feed_workers(void *context)
+{
+    return stage_help(context);
+}
+
 static br_status make_workers(br_server *server, br_replica *replica, br_error *error)
 {
     server->batch_tokens = batch_tokens_for(server, replica);
@@ -59,6 +64,8 @@ static br_status make_workers(br_server *server, br_replica *replica, br_error *
         .tokens_max = server->batch_tokens,
         .seqs_max = (int32_t)server->config->batch_seqs,
         .queue_max = (int32_t)server->config->queue_max,
+        .feed = feed_workers,
+        .feed_context = server->stage,
         .metrics = &server->metrics,
         .log = server->log,
     };

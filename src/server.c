@@ -335,12 +335,12 @@ void br_server_destroy(br_server *server)
         while (server->in_flight > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
         (void)pthread_mutex_unlock(&server->state_lock);
     }
-    stage_destroy(server->stage);
     refuse_reloads(server);
     for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
     free(server->calls);
     collect_all(server);
-    br_workers_destroy(server->workers);
+    br_workers_destroy(server->workers); /* before the stage, from which they feed themselves */
+    stage_destroy(server->stage);
     br_backend_close(server->backend);
     br_defaults_release(server->defaults);
     if (server->state_lock_made) {

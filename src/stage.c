@@ -46,35 +46,50 @@ static void prepare(stage *s, stage_entry *entry)
     if (s->last == NULL) s->last = entry;
 }
 
+/* One step on the head of the queue, which is not empty. Called and left with the lock held. */
+static void step(stage *s)
+{
+    stage_entry *entry = s->first;
+    if (entry->parts == 0) {
+        s->first = entry->next;
+        if (s->first == NULL) s->last = NULL;
+        prepare(s, entry);
+        return;
+    }
+    int32_t first;
+    const int32_t count = claim(s, entry, &first);
+    const bool wake = s->first == entry && s->idle > 0; /* more runs of it for another thread */
+    (void)pthread_mutex_unlock(&s->lock);
+    if (wake) (void)pthread_cond_signal(&s->came);
+    s->work.run(entry, first, count);
+    (void)pthread_mutex_lock(&s->lock);
+}
+
 static void *serve(void *argument)
 {
     stage *s = argument;
     (void)pthread_mutex_lock(&s->lock);
     for (;;) {
-        stage_entry *entry = s->first;
-        if (entry == NULL) {
+        if (s->first != NULL) {
+            step(s);
+        } else {
             if (s->stopping) break;
             s->idle++;
             (void)pthread_cond_wait(&s->came, &s->lock);
             s->idle--;
-            continue;
         }
-        if (entry->parts == 0) {
-            s->first = entry->next;
-            if (s->first == NULL) s->last = NULL;
-            prepare(s, entry);
-            continue;
-        }
-        int32_t first;
-        const int32_t count = claim(s, entry, &first);
-        const bool wake = s->first != NULL && s->idle > 0;
-        (void)pthread_mutex_unlock(&s->lock);
-        if (wake) (void)pthread_cond_signal(&s->came);
-        s->work.run(entry, first, count);
-        (void)pthread_mutex_lock(&s->lock);
     }
     (void)pthread_mutex_unlock(&s->lock);
     return NULL;
+}
+
+bool stage_help(stage *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    const bool some = s->first != NULL;
+    if (some) step(s);
+    (void)pthread_mutex_unlock(&s->lock);
+    return some;
 }
 
 br_status stage_create(stage **out, int32_t threads, const stage_work *work)
@@ -115,7 +130,7 @@ void stage_destroy(stage *s)
     free(s);
 }
 
-void stage_push(stage *s, stage_entry *entry)
+void stage_add(stage *s, stage_entry *entry)
 {
     entry->next = NULL;
     entry->parts = 0;
@@ -126,7 +141,13 @@ void stage_push(stage *s, stage_entry *entry)
     else
         s->first = entry;
     s->last = entry;
-    const bool wake = s->idle > 0;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+void stage_wake(stage *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    const bool wake = s->first != NULL && s->idle > 0;
     (void)pthread_mutex_unlock(&s->lock);
     /* After unlocking: the woken thread would only wait for the lock. */
     if (wake) (void)pthread_cond_signal(&s->came);

@@ -6,11 +6,15 @@
  * order in which entries came. An entry leaves the queue with its last run, so
  * whoever finishes it may free it.
  *
+ * A thread of the caller's with nothing better to do may help: a scoring thread
+ * that is idle tokenises what came and scores it, and saves a change of threads.
+ *
  * One mutex guards the queue; it is never held while an entry is worked on.
  */
 #ifndef BESTROUTE_STAGE_H
 #define BESTROUTE_STAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "bestroute/status.h"
@@ -38,6 +42,13 @@ BR_NODISCARD br_status stage_create(stage **out, int32_t threads, const stage_wo
 /* Accepts NULL. Works through what is queued, then stops the threads. */
 void stage_destroy(stage *stage);
 
-void stage_push(stage *stage, stage_entry *entry);
+/* Adds the entry; wakes nobody. Somebody may finish it before this returns. */
+void stage_add(stage *stage, stage_entry *entry);
+
+/* Wakes a thread for what was added, unless one is on its way. */
+void stage_wake(stage *stage);
+
+/* One step, prepare or run, on the caller's thread. False when nothing is queued. */
+bool stage_help(stage *stage);
 
 #endif

@@ -28,7 +28,8 @@ struct br_workers {
     pthread_cond_t ran;   /* the errand was run */
     bool lock_made;
     br_batcher *batcher;
-    int32_t idle; /* threads waiting on `work` */
+    int32_t idle;   /* threads waiting on `work` */
+    int32_t called; /* signals sent to them and not yet taken; at most `idle` */
     bool stopping;
     bool abandoning;
     br_errand_fn errand; /* NULL: none */
@@ -114,6 +115,35 @@ static bool run_errand(scorer *w)
     return true;
 }
 
+/* Reserves a sleeping thread: the caller signals `work` after unlocking. Lock held. */
+static bool call_one(br_workers *all)
+{
+    if (all->idle <= all->called) return false;
+    all->called++;
+    return true;
+}
+
+static void sleep_until_called(br_workers *all)
+{
+    all->idle++;
+    (void)pthread_cond_wait(&all->work, &all->lock);
+    all->idle--;
+    if (all->called > 0) all->called--;
+}
+
+/* Makes work while there is less than a batch of it. Called and left with the lock held. */
+static bool feed(br_workers *all)
+{
+    if (all->options.feed == NULL) return false;
+    bool fed = true;
+    while (fed && br_batcher_tokens(all->batcher) < all->options.tokens_max) {
+        (void)pthread_mutex_unlock(&all->lock);
+        fed = all->options.feed(all->options.feed_context);
+        (void)pthread_mutex_lock(&all->lock);
+    }
+    return br_batcher_queries(all->batcher) > 0;
+}
+
 static void *serve(void *argument)
 {
     scorer *w = argument;
@@ -126,7 +156,7 @@ static void *serve(void *argument)
         const int32_t count = br_batcher_take(all->batcher, w->items, now_ns);
         if (count > 0) {
             /* What is left is for the others, who may all be asleep. */
-            const bool wake = all->idle > 0 && br_batcher_queries(all->batcher) > 0;
+            const bool wake = br_batcher_queries(all->batcher) > 0 && call_one(all);
             const bool abandoning = all->abandoning;
             (void)pthread_mutex_unlock(&all->lock);
             if (wake) (void)pthread_cond_signal(&all->work);
@@ -138,10 +168,10 @@ static void *serve(void *argument)
             continue;
         }
         if (br_batcher_queries(all->batcher) > 0) continue; /* expired since now_ns was read */
+        if (feed(all)) continue;
+        if (all->errand != NULL && all->errand_worker == w->index) continue; /* came while feeding */
         if (all->stopping) break;
-        all->idle++;
-        (void)pthread_cond_wait(&all->work, &all->lock);
-        all->idle--;
+        sleep_until_called(all);
     }
     (void)pthread_mutex_unlock(&all->lock);
     return NULL;
@@ -234,6 +264,15 @@ void br_workers_abandon(br_workers *workers)
     (void)pthread_mutex_unlock(&workers->lock);
 }
 
+bool br_workers_nudge(br_workers *workers)
+{
+    (void)pthread_mutex_lock(&workers->lock);
+    const bool wake = call_one(workers);
+    (void)pthread_mutex_unlock(&workers->lock);
+    if (wake) (void)pthread_cond_signal(&workers->work);
+    return wake;
+}
+
 br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count)
 {
     const uint64_t now_ns = br_clock_now_ns();
@@ -245,7 +284,7 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
         assert(status == BR_OK);
         (void)status;
     }
-    const bool wake = fits && count > 0 && workers->idle > 0;
+    const bool wake = fits && count > 0 && call_one(workers);
     (void)pthread_mutex_unlock(&workers->lock);
     /* After unlocking: the woken thread would only wait for the lock. */
     if (wake) (void)pthread_cond_signal(&workers->work);

@@ -313,7 +313,8 @@ static void test_the_stage_works_on_each_part_once(void **state)
         for (int i = 0; i < ENTRIES; i++) {
             parcels[i].parts = sizes[i % 6];
             atomic_store(&parcels[i].left, parcels[i].parts);
-            stage_push(s, &parcels[i].entry);
+            stage_add(s, &parcels[i].entry);
+            stage_wake(s);
         }
         stage_destroy(s); /* works through what is queued */
         for (int i = 0; i < ENTRIES; i++) {
@@ -325,6 +326,64 @@ static void test_the_stage_works_on_each_part_once(void **state)
         }
     }
     stage_destroy(NULL);
+}
+
+static void test_a_helper_steps_through_what_nobody_was_woken_for(void **state)
+{
+    (void)state;
+    static parcel p;
+    const stage_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
+    memset(&p, 0, sizeof p);
+    p.parts = STAGE_RUN;
+    atomic_store(&p.left, p.parts);
+    stage *s;
+    assert_int_equal(stage_create(&s, 1, &work_of), BR_OK);
+    assert_false(stage_help(s));
+    stage_add(s, &p.entry);
+    while (stage_help(s)) {
+    }
+    stage_destroy(s);
+    assert_int_equal(atomic_load(&p.left), 0);
+    assert_int_equal(atomic_load(&p.runs), 1);
+}
+
+/* ---- feeding ---------------------------------------------------------------------------------------- */
+
+typedef struct kitchen {
+    br_workers *workers;
+    work w[4];
+    atomic_int served;
+} kitchen;
+
+static bool serve_one(void *context)
+{
+    kitchen *k = context;
+    const int i = atomic_fetch_add(&k->served, 1);
+    if (i < 0 || i >= 4) return false; /* below 0: not open yet */
+    push(k->workers, &k->w[i], 1);
+    return true;
+}
+
+static void test_a_nudged_worker_feeds_itself_before_it_scores(void **state)
+{
+    (void)state;
+    static kitchen k;
+    br_workers_options options = options_for(1);
+    options.feed = serve_one;
+    options.feed_context = &k;
+    atomic_store(&k.served, -1000000);
+    assert_int_equal(br_workers_create(&k.workers, &options), BR_OK);
+    for (int i = 0; i < 4; i++) fill(&k.w[i], UINT64_MAX);
+    holder h;
+    hold(&h, k.workers);
+    assert_false(br_workers_nudge(k.workers)); /* the only one is busy */
+    atomic_store(&k.served, 0);
+    release(&h);
+    for (int i = 0; i < 4; i++) {
+        wait_done(&k.w[i]);
+        assert_int_equal(k.w[i].job.batch, 4); /* it fed until there was no more, then scored all */
+    }
+    br_workers_destroy(k.workers);
 }
 
 static void test_a_stage_survives_every_failing_allocation(void **state)
@@ -352,6 +411,8 @@ int main(void)
         cmocka_unit_test(test_an_errand_runs_on_the_worker_it_names),
         cmocka_unit_test(test_every_failing_allocation_is_survived),
         cmocka_unit_test(test_the_stage_works_on_each_part_once),
+        cmocka_unit_test(test_a_helper_steps_through_what_nobody_was_woken_for),
+        cmocka_unit_test(test_a_nudged_worker_feeds_itself_before_it_scores),
         cmocka_unit_test(test_a_stage_survives_every_failing_allocation),
     };
     return cmocka_run_group_tests(tests, open_replica, close_replica);

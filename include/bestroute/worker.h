@@ -14,6 +14,7 @@
 #ifndef BESTROUTE_WORKER_H
 #define BESTROUTE_WORKER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "bestroute/batcher.h"
@@ -40,10 +41,14 @@ struct br_job {
 typedef struct br_workers br_workers;
 
 typedef struct br_workers_options {
-    int32_t count;       /* 1..BR_WORKERS_MAX */
-    int32_t tokens_max;  /* per batch */
-    int32_t seqs_max;    /* per batch */
-    int32_t queue_max;   /* waiting jobs */
+    int32_t count;      /* 1..BR_WORKERS_MAX */
+    int32_t tokens_max; /* per batch */
+    int32_t seqs_max;   /* per batch */
+    int32_t queue_max;  /* waiting jobs */
+    /* What an idle worker does before it sleeps: makes jobs, pushes them, returns false when there is
+     * nothing to make them from. Called without the lock. May be NULL. */
+    bool (*feed)(void *context);
+    void *feed_context;
     br_metrics *metrics; /* borrowed */
     const br_log *log;   /* borrowed; may be NULL */
 } br_workers_options;
@@ -61,6 +66,9 @@ void br_workers_abandon(br_workers *workers);
 /* Queues jobs[count] together, so that they may leave in one batch. BR_EBUSY: there is no room
  * for all of them; none is kept. */
 BR_NODISCARD br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count);
+
+/* Wakes a sleeping worker, which will feed itself. False when none sleeps: somebody else has to. */
+bool br_workers_nudge(br_workers *workers);
 
 /* Runs errand(context, worker) on that worker's thread, between batches, and waits for it.
  * The others keep scoring. One caller at a time. */
