@@ -130,7 +130,7 @@ static void add(writer *w, const char *name, int32_t rows, int32_t columns)
 
 static void add_pair(writer *w, const char *module, int32_t rows, int32_t columns)
 {
-    char name[NAME_BYTES];
+    char name[NAME_BYTES + sizeof ".weight"];
     snprintf(name, sizeof name, "%s.weight", module);
     add(w, name, rows, columns);
     snprintf(name, sizeof name, "%s.bias", module);
