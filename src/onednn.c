@@ -256,13 +256,9 @@ static void shape_release(br_onednn *dnn, shape *s)
 /* Compiles for the typical row count first, which fixes the packing, then for the others. */
 static dnnl_status_t compile_all(const br_onednn *dnn, shape *s)
 {
-    /* oneDNN divides the work among the threads of the team it sees now; runners have one. */
-    const int team = omp_get_max_threads();
-    omp_set_num_threads(1);
     dnnl_status_t status = compile(dnn, s, TYPICAL_ROWS);
     for (int32_t rows = 1; rows < TYPICAL_ROWS && status == dnnl_success; rows++)
         status = compile(dnn, s, rows);
-    omp_set_num_threads(team);
     return status;
 }
 
@@ -394,8 +390,8 @@ static dnnl_status_t make_memories(const br_onednn *dnn, br_onednn_weights *w)
     return status;
 }
 
-br_status br_onednn_weights_create(br_onednn *dnn, br_onednn_weights **out, const br_onednn_source *source,
-                                   br_error *error)
+static br_status make_weights(br_onednn *dnn, br_onednn_weights **out, const br_onednn_source *source,
+                              br_error *error)
 {
     *out = NULL;
     br_onednn_weights *w = calloc(1, sizeof *w);
@@ -424,6 +420,18 @@ br_status br_onednn_weights_create(br_onednn *dnn, br_onednn_weights **out, cons
 
 fail:
     br_onednn_weights_destroy(dnn, w);
+    return status;
+}
+
+br_status br_onednn_weights_create(br_onednn *dnn, br_onednn_weights **out, const br_onednn_source *source,
+                                   br_error *error)
+{
+    /* oneDNN divides work among the team it sees when it compiles, and runners have a team of one. Nor is any
+     * other thread started for packing: idle ones would spin beside the streams. */
+    const int team = omp_get_max_threads();
+    omp_set_num_threads(1);
+    const br_status status = make_weights(dnn, out, source, error);
+    omp_set_num_threads(team);
     return status;
 }
 

@@ -1,0 +1,501 @@
+/*
+ * bench_forward.c - queries per second of the encoder alone, by prompt length.
+ *
+ *   bench_forward --bundle DIR [options]
+ *
+ *   --engine E         reference, cpu, cuda or auto (default auto)
+ *   --precision P      f32, bf16 or auto (default auto)
+ *   --streams N        encoders at once, each on its own thread (default: the engine's own number)
+ *   --lengths A,B,...  tokens per prompt (default 32,64,128,512), at most the bundle's max_tokens
+ *   --batch-tokens T   tokens per pass (default 2048); at least one prompt is in a batch
+ *   --seconds S        how long each length is measured (default 3)
+ *   --no-check         skip the comparison with the reference engine that comes first
+ *   --dump             print the qualities of --batch-tokens' worth of seeded prompts of each length, and end
+ *   --json             one JSON object instead of a table
+ *
+ * Prompts are seeded random ids. GFLOP/s counts what the algorithm needs: the
+ * last layer for one token per prompt, position scores for the distances that exist.
+ */
+#include <getopt.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "bestroute/bundle.h"
+#include "bestroute/clock.h"
+#include "bestroute/encoder.h"
+#include "bestroute/limits.h"
+
+enum { LENGTHS_MAX = 16, LATENCY_RUNS_MAX = 1000, CHECK_TOKENS = 24, CHECK_SEQS = 2 };
+
+typedef struct options {
+    const char *bundle;
+    br_engine engine;
+    br_precision precision;
+    int32_t streams;
+    int32_t lengths[LENGTHS_MAX];
+    int32_t lengths_count;
+    int32_t batch_tokens;
+    double seconds;
+    bool check;
+    bool dump;
+    bool json;
+} options;
+
+typedef struct result {
+    int32_t length;
+    int32_t batch; /* prompts per pass */
+    double queries_per_s;
+    double queries_per_core_s; /* by processor time, so that neighbours on the machine count less */
+    double tokens_per_s;
+    double gflops;
+    double latency_ms; /* one prompt on one stream, median */
+} result;
+
+/* One thread and its encoder. */
+typedef struct worker {
+    pthread_t thread;
+    pthread_barrier_t *start;
+    const br_encoder_weights *weights;
+    const br_bundle *bundle;
+    int32_t length;
+    int32_t batch;
+    double seconds;
+    uint64_t passes;
+    double elapsed_s;
+    double core_s; /* processor time of this thread */
+    br_status status;
+    br_error error;
+} worker;
+
+static double core_seconds(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double seconds_since(uint64_t then)
+{
+    return (double)(br_clock_now_ns() - then) * 1e-9;
+}
+
+/* Prompts of seeded ids: [CLS], the source token, anything but special ids, [SEP]. */
+static void fill_prompts(br_packing *batch, const br_bundle *bundle, int32_t length, int32_t count)
+{
+    uint64_t state = 0x9e3779b97f4a7c15u + (uint64_t)length;
+    int32_t ids[BR_SEQ_TOKENS_MAX];
+    br_packing_clear(batch);
+    for (int32_t b = 0; b < count; b++) {
+        for (int32_t t = 0; t < length; t++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            ids[t] = 4 + (int32_t)((state >> 33) % (uint64_t)(bundle->source_id - 4));
+        }
+        ids[0] = br_tokenizer_cls(bundle->tokenizer);
+        ids[BR_POOL_INDEX] = bundle->source_id;
+        ids[length - 1] = br_tokenizer_sep(bundle->tokenizer);
+        (void)br_packing_add(batch, ids, length);
+    }
+}
+
+/* An encoder with a batch and room for its qualities. */
+typedef struct rig {
+    br_encoder *encoder;
+    br_packing batch;
+    float *quality;
+} rig;
+
+static void rig_close(rig *r)
+{
+    br_encoder_destroy(r->encoder);
+    br_packing_deinit(&r->batch);
+    free(r->quality);
+}
+
+static br_status rig_open(rig *r, const br_encoder_weights *weights, const br_bundle *bundle, int32_t length,
+                          int32_t seqs, br_error *error)
+{
+    *r = (rig){0};
+    const int32_t tokens = length * seqs;
+    const br_encoder_options encoder_options = {
+        .tokens_max = tokens > bundle->router.max_tokens ? tokens : bundle->router.max_tokens,
+        .seqs_max = seqs,
+    };
+    br_status status = br_encoder_create(&r->encoder, weights, &encoder_options, error);
+    if (status == BR_OK) status = br_packing_init(&r->batch, encoder_options.tokens_max, seqs);
+    r->quality = calloc((size_t)seqs * (size_t)bundle->router.head_count, sizeof *r->quality);
+    if (status == BR_OK && r->quality == NULL) status = BR_ENOMEM;
+    if (status == BR_OK) fill_prompts(&r->batch, bundle, length, seqs);
+    if (status != BR_OK) rig_close(r);
+    return status;
+}
+
+/* --- Checking ------------------------------------------------------------------------------------- */
+
+/* Qualities of a few prompts by another engine's weights. */
+static br_status score(const br_encoder_weights *weights, const br_bundle *bundle, int32_t length,
+                       int32_t seqs, float *quality, br_error *error)
+{
+    rig r;
+    br_status status = rig_open(&r, weights, bundle, length, seqs, error);
+    if (status != BR_OK) return status;
+    status = br_encoder_run(r.encoder, &r.batch, r.quality);
+    const size_t count = (size_t)seqs * (size_t)bundle->router.head_count;
+    if (status == BR_OK) memcpy(quality, r.quality, count * sizeof *quality);
+    rig_close(&r);
+    return status;
+}
+
+/* Sets *worst to the largest difference in quality from the reference engine. */
+static br_status check(const br_encoder_weights *weights, const br_bundle *bundle, double *worst,
+                       br_error *error)
+{
+    float got[CHECK_SEQS * BR_CANDIDATES_MAX];
+    float expected[CHECK_SEQS * BR_CANDIDATES_MAX];
+    br_backend *backend = NULL;
+    br_encoder_weights *oracle = NULL;
+    br_status status = br_backend_open(&backend, BR_ENGINE_REFERENCE, BR_PRECISION_F32, 0, error);
+    if (status == BR_OK) status = br_encoder_weights_create(&oracle, backend, bundle, error);
+    if (status == BR_OK) status = score(oracle, bundle, CHECK_TOKENS, CHECK_SEQS, expected, error);
+    if (status == BR_OK) status = score(weights, bundle, CHECK_TOKENS, CHECK_SEQS, got, error);
+    *worst = 0;
+    for (int32_t i = 0; status == BR_OK && i < CHECK_SEQS * bundle->router.head_count; i++) {
+        const double difference = fabs((double)got[i] - (double)expected[i]);
+        if (!(difference <= *worst)) *worst = difference;
+    }
+    br_encoder_weights_destroy(oracle);
+    br_backend_close(backend);
+    return status;
+}
+
+static br_status dump(const br_encoder_weights *weights, const br_bundle *bundle, const options *o,
+                      br_error *error)
+{
+    for (int32_t i = 0; i < o->lengths_count; i++) {
+        const int32_t length = o->lengths[i];
+        const int32_t seqs = o->batch_tokens > length ? o->batch_tokens / length : 1;
+        rig r;
+        br_status status = rig_open(&r, weights, bundle, length, seqs, error);
+        if (status != BR_OK) return status;
+        status = br_encoder_run(r.encoder, &r.batch, r.quality);
+        for (int32_t b = 0; b < seqs && status == BR_OK; b++) {
+            printf("{\"ids\":[");
+            for (int32_t t = 0; t < length; t++)
+                printf("%s%d", t > 0 ? "," : "", (int)r.batch.ids[b * length + t]);
+            printf("],\"quality\":[");
+            for (int32_t k = 0; k < bundle->router.head_count; k++)
+                printf("%s%.9g", k > 0 ? "," : "", (double)r.quality[b * bundle->router.head_count + k]);
+            printf("]}\n");
+        }
+        rig_close(&r);
+        if (status != BR_OK) return status;
+    }
+    return BR_OK;
+}
+
+/* --- Measuring ------------------------------------------------------------------------------------ */
+
+/* What one prompt of n tokens needs. */
+static double flops_per_query(const br_model *m, double n)
+{
+    const double c = m->width;
+    const double f = m->ffn_width;
+    const double position_terms = m->relative_attention ? (m->c2p ? 1 : 0) + (m->p2c ? 1 : 0) : 0;
+    const double attention_per_token = 2 * n * c * (2 + position_terms);
+    const double dense_but_qkv = 2 * (c * c + 2 * c * f);
+    const double full_layer = n * (6 * c * c + dense_but_qkv + attention_per_token);
+    const double last_layer = n * 4 * c * c + 2 * c * c + dense_but_qkv + attention_per_token;
+    return (m->layers - 1) * full_layer + last_layer;
+}
+
+static void *work(void *context)
+{
+    worker *w = context;
+    rig r;
+    w->status = rig_open(&r, w->weights, w->bundle, w->length, w->batch, &w->error);
+    if (w->status == BR_OK) w->status = br_encoder_run(r.encoder, &r.batch, r.quality); /* warm */
+    (void)pthread_barrier_wait(w->start);
+    const uint64_t begin = br_clock_now_ns();
+    const double core_begin = core_seconds();
+    while (w->status == BR_OK && w->elapsed_s < w->seconds) {
+        w->status = br_encoder_run(r.encoder, &r.batch, r.quality);
+        w->passes++;
+        w->elapsed_s = seconds_since(begin);
+    }
+    w->core_s = core_seconds() - core_begin;
+    rig_close(&r);
+    return NULL;
+}
+
+/* All streams at once; the sum of their rates. */
+static br_status measure_throughput(const br_encoder_weights *weights, const br_bundle *bundle,
+                                    const options *o, result *out, br_error *error)
+{
+    worker workers[BR_WORKERS_MAX] = {0};
+    pthread_barrier_t start;
+    (void)pthread_barrier_init(&start, NULL, (unsigned)o->streams);
+    for (int32_t i = 0; i < o->streams; i++) {
+        workers[i] = (worker){
+            .start = &start,
+            .weights = weights,
+            .bundle = bundle,
+            .length = out->length,
+            .batch = out->batch,
+            .seconds = o->seconds,
+        };
+        if (pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0) {
+            fprintf(stderr, "cannot start a thread\n");
+            exit(1);
+        }
+    }
+    br_status status = BR_OK;
+    double queries = 0;
+    double core_s = 0;
+    for (int32_t i = 0; i < o->streams; i++) {
+        (void)pthread_join(workers[i].thread, NULL);
+        if (workers[i].status != BR_OK) {
+            status = workers[i].status;
+            *error = workers[i].error;
+            continue;
+        }
+        out->queries_per_s += (double)workers[i].passes * out->batch / workers[i].elapsed_s;
+        queries += (double)workers[i].passes * out->batch;
+        core_s += workers[i].core_s;
+    }
+    out->queries_per_core_s = core_s > 0 ? queries / core_s : 0;
+    (void)pthread_barrier_destroy(&start);
+    out->tokens_per_s = out->queries_per_s * out->length;
+    out->gflops = out->queries_per_s * flops_per_query(&bundle->model, out->length) * 1e-9;
+    return status;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a;
+    const double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* One prompt at a time on one stream: half of the seconds, at least three runs. */
+static br_status measure_latency(const br_encoder_weights *weights, const br_bundle *bundle, const options *o,
+                                 result *out, br_error *error)
+{
+    static double runs[LATENCY_RUNS_MAX];
+    int32_t count = 0;
+    rig r;
+    br_status status = rig_open(&r, weights, bundle, out->length, 1, error);
+    if (status != BR_OK) return status;
+    status = br_encoder_run(r.encoder, &r.batch, r.quality); /* warm */
+    const uint64_t begin = br_clock_now_ns();
+    while (status == BR_OK && count < LATENCY_RUNS_MAX &&
+           (count < 3 || seconds_since(begin) < o->seconds / 2)) {
+        const uint64_t before = br_clock_now_ns();
+        status = br_encoder_run(r.encoder, &r.batch, r.quality);
+        runs[count++] = seconds_since(before) * 1e3;
+    }
+    qsort(runs, (size_t)count, sizeof *runs, compare_doubles);
+    out->latency_ms = count > 0 ? runs[count / 2] : 0;
+    rig_close(&r);
+    return status;
+}
+
+/* --- Printing ------------------------------------------------------------------------------------- */
+
+static void print_table(const options *o, const br_backend *backend, const result *results)
+{
+    printf("engine %s, %s (%s), %d streams, %d tokens per pass\n\n", backend->table->engine,
+           br_precision_name(backend->precision), backend->device, (int)o->streams, (int)o->batch_tokens);
+    printf(
+        "| tokens | prompts per pass | queries/s | tokens/s | GFLOP/s | one prompt, ms | queries per core second |\n");
+    printf("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+    for (int32_t i = 0; i < o->lengths_count; i++)
+        printf("| %d | %d | %.1f | %.0f | %.0f | %.2f | %.1f |\n", (int)results[i].length,
+               (int)results[i].batch, results[i].queries_per_s, results[i].tokens_per_s, results[i].gflops,
+               results[i].latency_ms, results[i].queries_per_core_s);
+}
+
+static void print_json(const options *o, const br_backend *backend, const result *results, double load_s)
+{
+    printf(
+        "{\"engine\":\"%s\",\"precision\":\"%s\",\"device\":\"%s\",\"streams\":%d,\"load_s\":%.3f,\"results\":[",
+        backend->table->engine, br_precision_name(backend->precision), backend->device, (int)o->streams,
+        load_s);
+    for (int32_t i = 0; i < o->lengths_count; i++)
+        printf(
+            "%s{\"tokens\":%d,\"batch\":%d,\"queries_per_s\":%.3f,\"queries_per_core_s\":%.3f,\"gflops\":%.2f,\"latency_ms\":%.3f}",
+            i > 0 ? "," : "", (int)results[i].length, (int)results[i].batch, results[i].queries_per_s,
+            results[i].queries_per_core_s, results[i].gflops, results[i].latency_ms);
+    printf("]}\n");
+}
+
+/* --- The program ------------------------------------------------------------------------------------ */
+
+static void usage(const char *why)
+{
+    fprintf(
+        stderr,
+        "bench_forward: %s\nusage: bench_forward --bundle DIR [--engine E] [--precision P] [--streams N]\n"
+        "       [--lengths A,B] [--batch-tokens T] [--seconds S] [--no-check] [--dump] [--json]\n",
+        why);
+    exit(2);
+}
+
+static int32_t number(const char *text, long low, long high)
+{
+    char *end = NULL;
+    const long value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || value < low || value > high) usage(text);
+    return (int32_t)value;
+}
+
+static br_engine parse_engine(const char *name)
+{
+    static const br_engine engines[] = {BR_ENGINE_AUTO, BR_ENGINE_REFERENCE, BR_ENGINE_CPU, BR_ENGINE_CUDA};
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
+        if (strcmp(name, br_engine_name(engines[i])) == 0) return engines[i];
+    usage("unknown engine");
+    return BR_ENGINE_AUTO;
+}
+
+static br_precision parse_precision(const char *name)
+{
+    static const br_precision precisions[] = {BR_PRECISION_AUTO, BR_PRECISION_F32, BR_PRECISION_BF16};
+    for (size_t i = 0; i < sizeof precisions / sizeof precisions[0]; i++)
+        if (strcmp(name, br_precision_name(precisions[i])) == 0) return precisions[i];
+    usage("unknown precision");
+    return BR_PRECISION_AUTO;
+}
+
+static void parse_lengths(options *o, char *list)
+{
+    o->lengths_count = 0;
+    char *rest = NULL;
+    for (char *word = strtok_r(list, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest)) {
+        if (o->lengths_count == LENGTHS_MAX) usage("too many lengths");
+        o->lengths[o->lengths_count++] = number(word, BR_SEQ_TOKENS_MIN, BR_SEQ_TOKENS_MAX);
+    }
+}
+
+static void parse(options *o, int argc, char **argv)
+{
+    static const struct option names[] = {
+        {"bundle", required_argument, NULL, 'b'},
+        {"engine", required_argument, NULL, 'e'},
+        {"precision", required_argument, NULL, 'p'},
+        {"streams", required_argument, NULL, 's'},
+        {"lengths", required_argument, NULL, 'l'},
+        {"batch-tokens", required_argument, NULL, 't'},
+        {"seconds", required_argument, NULL, 'd'},
+        {"no-check", no_argument, NULL, 'n'},
+        {"dump", no_argument, NULL, 'u'},
+        {"json", no_argument, NULL, 'j'},
+        {NULL, 0, NULL, 0},
+    };
+    *o = (options){
+        .lengths = {32, 64, 128, 512}, .lengths_count = 4, .batch_tokens = 2048, .seconds = 3, .check = true};
+    for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        switch (c) {
+        case 'b':
+            o->bundle = optarg;
+            break;
+        case 'e':
+            o->engine = parse_engine(optarg);
+            break;
+        case 'p':
+            o->precision = parse_precision(optarg);
+            break;
+        case 's':
+            o->streams = number(optarg, 1, BR_WORKERS_MAX);
+            break;
+        case 'l':
+            parse_lengths(o, optarg);
+            break;
+        case 't':
+            o->batch_tokens = number(optarg, 1, BR_BATCH_TOKENS_MAX);
+            break;
+        case 'd':
+            o->seconds = atof(optarg);
+            break;
+        case 'n':
+            o->check = false;
+            break;
+        case 'u':
+            o->dump = true;
+            break;
+        case 'j':
+            o->json = true;
+            break;
+        default:
+            usage("unknown option");
+        }
+    }
+    if (o->bundle == NULL) usage("--bundle is missing");
+    if (o->streams == 0) o->streams = br_engine_streams(o->engine);
+    if (o->streams > BR_WORKERS_MAX) o->streams = BR_WORKERS_MAX;
+}
+
+static br_status bench(const options *o, const br_bundle *bundle, br_backend *backend, br_error *error)
+{
+    result results[LENGTHS_MAX] = {0};
+    double worst = 0;
+    br_encoder_weights *weights = NULL;
+    const uint64_t begin = br_clock_now_ns();
+    br_status status = br_encoder_weights_create(&weights, backend, bundle, error);
+    const double load_s = seconds_since(begin);
+    if (status == BR_OK && o->dump) {
+        status = dump(weights, bundle, o, error);
+        goto done;
+    }
+    if (status == BR_OK && o->check) {
+        status = check(weights, bundle, &worst, error);
+        if (status == BR_OK) fprintf(stderr, "largest |quality - reference|: %.2g\n", worst);
+        if (status == BR_OK && worst > (backend->precision == BR_PRECISION_F32 ? 1e-5 : 5e-2)) {
+            status =
+                br_fail(error, BR_EINTERNAL, "the results differ from the reference engine's: not timed");
+            goto done;
+        }
+    }
+    for (int32_t i = 0; i < o->lengths_count && status == BR_OK; i++) {
+        results[i].length = o->lengths[i];
+        results[i].batch = o->batch_tokens > o->lengths[i] ? o->batch_tokens / o->lengths[i] : 1;
+        if (results[i].batch > BR_BATCH_SEQS_MAX) results[i].batch = BR_BATCH_SEQS_MAX;
+        status = measure_throughput(weights, bundle, o, &results[i], error);
+        if (status == BR_OK) status = measure_latency(weights, bundle, o, &results[i], error);
+    }
+    if (status == BR_OK) {
+        if (o->json)
+            print_json(o, backend, results, load_s);
+        else
+            print_table(o, backend, results);
+    }
+
+done:
+    br_encoder_weights_destroy(weights);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    options o;
+    br_error error = {0};
+    br_bundle *bundle = NULL;
+    br_backend *backend = NULL;
+    parse(&o, argc, argv);
+
+    br_status status = br_bundle_open(&bundle, o.bundle, &error);
+    if (status != BR_OK) goto done;
+    for (int32_t i = 0; i < o.lengths_count; i++)
+        if (o.lengths[i] > bundle->router.max_tokens) usage("a length is over the bundle's max_tokens");
+    status = br_backend_open(&backend, o.engine, o.precision, 0, &error);
+    if (status == BR_OK) status = bench(&o, bundle, backend, &error);
+
+done:
+    if (status != BR_OK) fprintf(stderr, "bench_forward: %s: %s\n", br_status_name(status), error.text);
+    br_backend_close(backend);
+    br_bundle_close(bundle);
+    return status == BR_OK ? 0 : 1;
+}
