@@ -86,7 +86,7 @@ small = None  # a service with small limits
 def setUpModule():
     global service, small
     service = Service()
-    small = Service("--max-queries", "8", "--max-text-bytes", "2000", "--max-message-bytes", "20000", engine="noop")
+    small = Service("--max-queries", "16", "--max-text-bytes", "2000", "--max-message-bytes", "20000", engine="noop")
     service.wait()
     small.wait()
 
@@ -246,12 +246,12 @@ class Route(Case):
         self.assertTrue(all(a["met"] for a in answers))
 
     def test_a_pool_larger_than_a_request_is_wrong_usage(self):
-        nine = [str(i) for i in range(9)]
-        self.route("--total-budget", "1", *nine[:8], url=small.url)
-        done = self.route("--total-budget", "1", *nine, url=small.url, code=2)
-        self.assertIn("at most 8 prompts", done.err)
+        many = [str(i) for i in range(17)]
+        self.route("--total-budget", "1", *many[:16], url=small.url)
+        done = self.route("--total-budget", "1", *many, url=small.url, code=2)
+        self.assertIn("at most 16 prompts", done.err)
         self.assertEqual(done.out, "")
-        done = self.route("--total-budget", "1", "--json", *nine, url=small.url, code=2)
+        done = self.route("--total-budget", "1", "--json", *many, url=small.url, code=2)
         self.assertEqual(lines(done)[0]["error"]["code"], "usage")
 
     def test_a_refusal_ends_with_4(self):
@@ -328,7 +328,7 @@ class Input(Case):
         self.tokens("a" * 2001, url=small.url, code=1)
 
     def test_requests_stay_below_the_limits_of_the_service(self):
-        # 100 prompts of 2000 bytes: far more than 8 queries and 20000 bytes.
+        # 100 prompts of 2000 bytes: far more than 16 queries, and 16 of them more than 20000 bytes.
         got = self.tokens("--batch", "1024", text=("x" * 2000 + "\n") * 100, url=small.url)
         self.assertEqual(len(got), 100)
 

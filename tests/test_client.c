@@ -291,6 +291,7 @@ static void test_a_route_brings_every_field_in_order(void **state)
     assert_string_equal(answer->results[1].error, "infeasible");
     assert_string_equal(answer->results[1].message, "nothing fits");
     assert_int_equal(answer->results[2].n, 3);
+    assert_ptr_equal(answer->results[2].candidates, first->candidates + 2); /* its own rows */
     assert_string_equal(answer->bundle_name, "tiny");
     assert_string_equal(answer->bundle_hash, "5f0c");
     assert_int_equal(answer->tokenize_us, 1);
@@ -309,9 +310,14 @@ static void test_a_score_brings_the_qualities(void **state)
     br_client *client = connect_to(f.url, 5000, 0);
     br_answer *answer;
     br_error error = {0};
-    assert_int_equal(br_client_score(client, &answer, &one_call, &error), BR_OK);
+    const br_client_query queries[] = {one_query, one_query};
+    assert_int_equal(
+        br_client_score(client, &answer, &(br_client_call){.queries = queries, .query_count = 2}, &error),
+        BR_OK);
     assert_int_equal(answer->results[0].quality_count, 2);
     assert_true(answer->results[0].qualities[0] == 0.25 && answer->results[0].qualities[1] == 0.5);
+    assert_ptr_equal(answer->results[1].qualities, answer->results[0].qualities + 2); /* its own numbers */
+    assert_true(answer->results[1].qualities[1] == 0.5);
     br_answer_free(answer);
     br_client_close(client);
     fake_stop(&f);
