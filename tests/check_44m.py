@@ -28,7 +28,7 @@ POOL_INDEX = 1
 ENGINES = [
     ("reference", "f32", 1e-5, 1e-5),
     ("cpu", "f32", 1e-5, 1e-5),
-    ("cpu", "bf16", 5e-2, 5e-2),
+    ("cpu", "bf16", 2e-2, 2e-2),
 ]
 
 try:

@@ -66,6 +66,7 @@ CASES = {
     "short_reach": ({"position_buckets": -1, "max_relative_positions": 32, "share_att_key": False}, {}),
     "narrow_buckets": ({"position_buckets": 8, "max_relative_positions": 24}, {}),
     "odd_buckets": ({"position_buckets": 33, "max_relative_positions": 100}, {}),
+    "odd_width": ({"hidden_size": 45, "num_hidden_layers": 2, "intermediate_size": 51}, {}),
     "heads_of_64": (
         {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 257, "layer_norm_eps": 1e-5},
         {"lengths": [3, 16, 33, 128, 300, 512]},
