@@ -8,7 +8,7 @@
 
 enum {
     COLUMNS_DEFAULT = 110, /* where standard output is no terminal */
-    COLUMNS_OTHER = 48,    /* of the table, without prompt and model */
+    COLUMNS_OTHER = 50,    /* of the table, without prompt and model */
     PROMPT_COLUMNS_MIN = 16,
     PROMPT_COLUMNS_MAX = 70,
     MODEL_COLUMNS_MIN = 5,
