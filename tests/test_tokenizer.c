@@ -101,6 +101,7 @@ static void read_case(golden *to, const json_t *line)
     const size_t repeats = times == NULL ? 1 : (size_t)json_integer_value(times);
     char *bytes = malloc(unit * repeats + 1);
     assert_non_null(bytes);
+    bytes[unit * repeats] = '\0'; /* for messages */
     for (size_t i = 0; i < repeats; i++) memcpy(bytes + i * unit, json_string_value(text), unit);
     to->text = (br_str){bytes, unit * repeats};
     read_expected(to, 0, json_object_get(line, "unknown"));
@@ -434,6 +435,26 @@ static void test_the_best_cut_wins_and_ties_go_to_the_one_found_first(void **sta
         while (cases[i].ids[count] != 0) count++;
         check_ids(tokenizer, br_str_from(cases[i].text), cases[i].ids, count);
     }
+    br_tokenizer_destroy(tokenizer);
+}
+
+static void test_an_unseen_character_costs_ten_more_than_the_worst_piece(void **state)
+{
+    (void)state;
+    static const br_piece pieces[] = {
+        PIECE(MARK, -1.0F), PIECE("xa", -5.0F), PIECE("b", -5.0F), PIECE("c", -5.0F), PIECE("abc", -0.5F),
+    };
+    enum { SPACE = FIRST_BYTE, XA, B, C };
+    br_tokenizer *tokenizer = small_model(pieces, sizeof pieces / sizeof pieces[0], false, NULL, 0);
+    const int32_t seen[] = {SPACE, XA, B, C}; /* -15 is better than -15 - 0.5 */
+    check_ids(tokenizer, br_str_from("xabc"), seen, 4);
+    br_tokenizer_destroy(tokenizer);
+
+    static const br_piece others[] = {PIECE(MARK, -1.0F), PIECE("xa", -6.0F), PIECE("b", -6.0F),
+                                      PIECE("abb", -0.5F)};
+    tokenizer = small_model(others, sizeof others / sizeof others[0], false, NULL, 0);
+    const int32_t unseen[] = {SPACE, 3, FIRST_BYTE + 3}; /* -16.5 is better than -18 */
+    check_ids(tokenizer, br_str_from("xabb"), unseen, 3);
     br_tokenizer_destroy(tokenizer);
 }
 
@@ -863,6 +884,28 @@ static void test_a_lying_character_map_leads_nowhere(void **state)
     }
 }
 
+static void test_a_rule_to_the_middle_of_a_character_is_no_rule(void **state)
+{
+    (void)state;
+    static const spm_rule rules[] = {{"x", "\xC3\xA9"}};
+    spm_file map = spm_charsmap(rules, 1);
+    for (uint32_t offset = 0; offset < 2; offset++) {
+        const uint32_t leaf = UINT32_C(1) << 31 | offset;
+        memcpy(map.bytes + sizeof leaf + 512 * sizeof leaf, &leaf, sizeof leaf); /* the block of "x" */
+        spm_file model = spm_begin();
+        spm_special(&model);
+        spm_piece(&model, br_str_from("\xC3\xA9"), -1.0F, BR_PIECE_NORMAL);
+        spm_piece(&model, br_str_from("x"), -1.0F, BR_PIECE_NORMAL);
+        spm_normalizer(&model, spm_view(&map));
+        br_tokenizer *tokenizer = create(spm_view(&model));
+        const int32_t expected[] = {3, FIRST_BYTE + (int32_t)offset};
+        check_ids(tokenizer, br_str_from("x"), expected, 2);
+        br_tokenizer_destroy(tokenizer);
+        spm_end(&model);
+    }
+    spm_end(&map);
+}
+
 static void test_a_model_cut_off_anywhere_is_refused_or_whole(void **state)
 {
     (void)state;
@@ -915,6 +958,7 @@ int main(void)
         cmocka_unit_test(test_rust_tokenizers_fixtures_hold_but_for_special_tokens_in_text),
         cmocka_unit_test(test_sentencepiece_gives_the_same_ids_for_real_prompts),
         cmocka_unit_test(test_the_best_cut_wins_and_ties_go_to_the_one_found_first),
+        cmocka_unit_test(test_an_unseen_character_costs_ten_more_than_the_worst_piece),
         cmocka_unit_test(test_unseen_characters_are_their_bytes_when_asked_for),
         cmocka_unit_test(test_the_character_map_sees_clusters_of_fewer_than_six_bytes_whole),
         cmocka_unit_test(test_only_what_fits_is_written_and_all_is_counted),
@@ -926,6 +970,7 @@ int main(void)
         cmocka_unit_test(test_every_failing_allocation_is_survived),
         cmocka_unit_test(test_wrong_models_are_refused_with_a_reason),
         cmocka_unit_test(test_a_lying_character_map_leads_nowhere),
+        cmocka_unit_test(test_a_rule_to_the_middle_of_a_character_is_no_rule),
         cmocka_unit_test(test_a_model_cut_off_anywhere_is_refused_or_whole),
         cmocka_unit_test(test_unknown_fields_of_a_model_are_skipped),
     };
