@@ -1,9 +1,4 @@
-/*
- * test_client.c - the client library against a scripted service.
- *
- * The fake service reads real requests and writes real replies with the project's own encoder, or whatever else
- * its script says: refusals, bytes that are no reply, silence, a connection that closes.
- */
+/* test_client.c - the client library against a scripted service. */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -15,221 +10,12 @@
 
 #include <cmocka.h>
 
-#include <nng/nng.h>
-#include <nng/protocol/reqrep0/rep.h>
-#include <nng/supplemental/util/platform.h>
-
 #include "bestroute/client.h"
 #include "bestroute/clock.h"
-#include "bestroute/reply.h"
+#include "fake_service.h"
 #include "oom.h"
 
-/* --- The fake service ----------------------------------------------------------------------------- */
-
-enum { REPLY_BYTES_MAX = 1 << 16, CALL_THREADS = 8, CALLS_PER_THREAD = 40 };
-
-typedef struct fake {
-    /* The script; set before the first call. */
-    br_code refusal;   /* not NONE: answered at the top level */
-    int refusals;      /* that many times; -1: always */
-    uint64_t retry_ms; /* of an overloaded refusal */
-    const char *bytes; /* not NULL: sent instead of a reply */
-    size_t byte_count;
-    size_t extra_results; /* more than there were queries */
-    bool silent;
-    uint32_t delay_ms;
-    int closes; /* connections closed instead of an answer; -1: always */
-    /* What it saw. */
-    atomic_int requests;
-    atomic_uint_least64_t last_deadline_ms;
-    char last_bundle[64];
-    br_policy last_policy;
-
-    nng_socket socket;
-    pthread_t thread;
-    char url[128];
-} fake;
-
-typedef struct buffer {
-    char bytes[REPLY_BYTES_MAX];
-    size_t used;
-} buffer;
-
-static int append(void *sink, const char *bytes, size_t size)
-{
-    buffer *to = sink;
-    if (size > sizeof to->bytes - to->used) return -1;
-    memcpy(to->bytes + to->used, bytes, size);
-    to->used += size;
-    return 0;
-}
-
-static const double fake_qualities[] = {0.25, 0.5};
-static const br_reply_candidate fake_candidates[] = {
-    {.model = {"small", 5}, .n = 2, .quality = 0.5, .cost = 0.001, .allowed = true},
-    {.model = {"large", 5}, .n = 1, .quality = 1, .cost = NAN, .reason = {"no_price", 8}},
-};
-static const br_info_model fake_models[] = {
-    {.name = {"small", 5},
-     .has_price = true,
-     .input_price = 1e-6,
-     .output_price = 2e-6,
-     .avg_output_tokens = 100},
-    {.name = {"large", 5}},
-};
-static const br_str fake_names[] = {{"small", 5}};
-static const br_str fake_devices[] = {{"cpu0", 4}, {"cpu1", 4}};
-
-/* n tells the text's size, so a caller sees that an answer is its own. The text "bad" is the query's error. */
-static void fill_results(br_reply_result *results, const br_request *request, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        const br_query *query = i < request->query_count ? &request->queries[i] : &request->queries[0];
-        results[i] = (br_reply_result){
-            .model = BR_STR_LITERAL("small"),
-            .n = query->has_text ? query->text.size : query->token_count,
-            .quality = 0.75,
-            .cost = 0.002,
-            .met = true,
-            .margin = 0.25,
-            .tokens = 7,
-            .truncated = true,
-        };
-        if (request->op == BR_OP_SCORE) {
-            results[i].qualities = fake_qualities;
-            results[i].quality_count = 2;
-        }
-        if (request->explain) {
-            results[i].candidates = fake_candidates;
-            results[i].candidate_count = 2;
-        }
-        if (br_str_equal(query->text, BR_STR_LITERAL("bad")))
-            results[i] =
-                (br_reply_result){.code = BR_CODE_INFEASIBLE, .message = BR_STR_LITERAL("nothing fits")};
-    }
-}
-
-static void answer_request(fake *f, buffer *to, const br_request *request, br_arena *arena)
-{
-    static const br_info info = {
-        .candidates = fake_candidates,
-        .candidate_count = 2,
-        .reference = 1,
-        .models = fake_models,
-        .model_count = 2,
-        .policy = {.has = BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MODELS | BR_HAS_FALLBACK,
-                   .kind = BR_POLICY_THRESHOLD,
-                   .threshold = 0.5,
-                   .fallback = BR_FALLBACK_REFERENCE,
-                   .models = fake_names,
-                   .model_count = 1},
-        .max_queries = 64,
-        .max_tokens = 128,
-        .max_message_bytes = 1 << 20,
-        .max_text_bytes = 1 << 16,
-        .version = {"9.9", 3},
-        .engine = {"reference", 9},
-        .precision = {"f32", 3},
-        .devices = fake_devices,
-        .device_count = 2,
-    };
-    const size_t count = request->query_count + f->extra_results;
-    br_reply_result *results = br_arena_array(arena, count, sizeof *results);
-    fill_results(results, request, count);
-    const br_reply reply = {
-        .ok = true,
-        .op = request->op,
-        .results = results,
-        .result_count = count,
-        .has_bundle = true,
-        .bundle_name = BR_STR_LITERAL("tiny"),
-        .bundle_hash = BR_STR_LITERAL("5f0c"),
-        .has_timing = true,
-        .timing = {.tokenize_us = 1, .queue_us = 2, .compute_us = 3, .total_us = 4, .batch = 5},
-        .info = request->op == BR_OP_INFO ? &info : NULL,
-    };
-    assert_int_equal(br_reply_encode(&reply, to, append), 0);
-}
-
-static void note_request(fake *f, const br_request *request)
-{
-    atomic_fetch_add(&f->requests, 1);
-    atomic_store(&f->last_deadline_ms, request->has_deadline ? request->deadline_ms : 0);
-    snprintf(f->last_bundle, sizeof f->last_bundle, "%.*s", (int)request->bundle.size,
-             request->bundle.size == 0 ? "" : request->bundle.data);
-    f->last_policy = request->policy;
-}
-
-/* False: nothing is sent. */
-static bool play(fake *f, buffer *to, nng_msg *message)
-{
-    br_arena arena;
-    br_arena_init(&arena);
-    const br_request_limits limits = {.queries_max = 1024,
-                                      .text_bytes_max = 1 << 20,
-                                      .message_bytes_max = 1 << 26,
-                                      .admin = strstr(f->url, "admin") != NULL};
-    br_request request;
-    br_error error = {0};
-    const br_code code =
-        br_request_decode(&request, nng_msg_body(message), nng_msg_len(message), &limits, &arena, &error);
-    note_request(f, &request);
-    bool answers = true;
-    to->used = 0;
-    if (f->delay_ms > 0) nng_msleep((nng_duration)f->delay_ms);
-
-    if (f->closes != 0) {
-        if (f->closes > 0) f->closes--;
-        nng_pipe_close(nng_msg_get_pipe(message));
-        answers = false;
-    } else if (f->silent) {
-        answers = false;
-    } else if (f->bytes != NULL) {
-        append(to, f->bytes, f->byte_count);
-    } else if (code != BR_CODE_NONE || f->refusals != 0) {
-        if (code == BR_CODE_NONE && f->refusals > 0) f->refusals--;
-        const br_reply reply = {.code = code == BR_CODE_NONE ? f->refusal : code,
-                                .message = code == BR_CODE_NONE ? BR_STR_LITERAL("as the script says")
-                                                                : br_str_from(error.text),
-                                .has_retry = f->retry_ms > 0,
-                                .retry_ms = f->retry_ms};
-        br_reply_encode(&reply, to, append);
-    } else {
-        answer_request(f, to, &request, &arena);
-    }
-    br_arena_deinit(&arena);
-    return answers;
-}
-
-static void *serve(void *context)
-{
-    fake *f = context;
-    buffer *to = malloc(sizeof *to);
-    nng_msg *message;
-    while (nng_recvmsg(f->socket, &message, 0) == 0) {
-        const bool answers = play(f, to, message);
-        nng_msg_free(message);
-        if (answers) nng_send(f->socket, to->bytes, to->used, 0);
-    }
-    free(to);
-    return NULL;
-}
-
-static void fake_start(fake *f)
-{
-    static atomic_int serial;
-    if (f->url[0] == '\0')
-        snprintf(f->url, sizeof f->url, "inproc://client-%d-%d", (int)getpid(), atomic_fetch_add(&serial, 1));
-    assert_int_equal(nng_rep0_open(&f->socket), 0);
-    assert_int_equal(nng_listen(f->socket, f->url, NULL, 0), 0);
-    assert_int_equal(pthread_create(&f->thread, NULL, serve, f), 0);
-}
-
-static void fake_stop(fake *f)
-{
-    nng_close(f->socket);
-    pthread_join(f->thread, NULL);
-}
+enum { CALL_THREADS = 8, CALLS_PER_THREAD = 40 };
 
 /* --- Helpers -------------------------------------------------------------------------------------- */
 
@@ -830,14 +616,14 @@ static void test_connecting_survives_every_failing_allocation(void **state)
 static void test_calls_survive_every_failing_allocation(void **state)
 {
     (void)state;
-    static buffer recorded;
+    static fake_reply recorded;
     fake script = {0};
     br_arena arena;
     br_arena_init(&arena);
     br_query query = {.has_text = true, .text = BR_STR_LITERAL("four"), .max_cost = INFINITY};
-    answer_request(&script, &recorded,
-                   &(br_request){.op = BR_OP_ROUTE, .explain = true, .queries = &query, .query_count = 1},
-                   &arena);
+    fake_answer(&script, &recorded,
+                &(br_request){.op = BR_OP_ROUTE, .explain = true, .queries = &query, .query_count = 1},
+                &arena);
     br_arena_deinit(&arena);
 
     fake f = {.bytes = recorded.bytes, .byte_count = recorded.used};

@@ -1,0 +1,192 @@
+/* fake_service.c - the scripted service of fake_service.h. */
+#include "fake_service.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <nng/protocol/reqrep0/rep.h>
+#include <nng/supplemental/util/platform.h>
+
+static int append(void *sink, const char *bytes, size_t size)
+{
+    fake_reply *to = sink;
+    if (size > sizeof to->bytes - to->used) return -1;
+    memcpy(to->bytes + to->used, bytes, size);
+    to->used += size;
+    return 0;
+}
+
+static const double fake_qualities[] = {0.25, 0.5};
+static const br_reply_candidate fake_candidates[] = {
+    {.model = {"small", 5}, .n = 2, .quality = 0.5, .cost = 0.001, .allowed = true},
+    {.model = {"large", 5}, .n = 1, .quality = 1, .cost = NAN, .reason = {"no_price", 8}},
+};
+static const br_info_model fake_models[] = {
+    {.name = {"small", 5},
+     .has_price = true,
+     .input_price = 1e-6,
+     .output_price = 2e-6,
+     .avg_output_tokens = 100},
+    {.name = {"large", 5}},
+};
+static const br_str fake_names[] = {{"small", 5}};
+static const br_str fake_devices[] = {{"cpu0", 4}, {"cpu1", 4}};
+
+/* n tells the text's size, so a caller sees that an answer is its own. The text "bad" is the query's error. */
+static void fill_results(br_reply_result *results, const br_request *request, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const br_query *query = i < request->query_count ? &request->queries[i] : &request->queries[0];
+        results[i] = (br_reply_result){
+            .model = BR_STR_LITERAL("small"),
+            .n = query->has_text ? query->text.size : query->token_count,
+            .quality = 0.75,
+            .cost = 0.002,
+            .met = true,
+            .margin = 0.25,
+            .tokens = 7,
+            .truncated = true,
+        };
+        if (request->op == BR_OP_SCORE) {
+            results[i].qualities = fake_qualities;
+            results[i].quality_count = 2;
+        }
+        if (request->explain) {
+            results[i].candidates = fake_candidates;
+            results[i].candidate_count = 2;
+        }
+        if (br_str_equal(query->text, BR_STR_LITERAL("bad")))
+            results[i] =
+                (br_reply_result){.code = BR_CODE_INFEASIBLE, .message = BR_STR_LITERAL("nothing fits")};
+    }
+}
+
+void fake_answer(const fake *f, fake_reply *to, const br_request *request, br_arena *arena)
+{
+    static const br_info info = {
+        .candidates = fake_candidates,
+        .candidate_count = 2,
+        .reference = 1,
+        .models = fake_models,
+        .model_count = 2,
+        .policy = {.has = BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MODELS | BR_HAS_FALLBACK,
+                   .kind = BR_POLICY_THRESHOLD,
+                   .threshold = 0.5,
+                   .fallback = BR_FALLBACK_REFERENCE,
+                   .models = fake_names,
+                   .model_count = 1},
+        .max_queries = 64,
+        .max_tokens = 128,
+        .max_message_bytes = 1 << 20,
+        .max_text_bytes = 1 << 16,
+        .version = {"9.9", 3},
+        .engine = {"reference", 9},
+        .precision = {"f32", 3},
+        .devices = fake_devices,
+        .device_count = 2,
+    };
+    const size_t count = request->query_count + f->extra_results;
+    br_reply_result *results = br_arena_array(arena, count, sizeof *results);
+    fill_results(results, request, count);
+    const br_reply reply = {
+        .ok = true,
+        .op = request->op,
+        .results = results,
+        .result_count = count,
+        .has_bundle = true,
+        .bundle_name = BR_STR_LITERAL("tiny"),
+        .bundle_hash = BR_STR_LITERAL("5f0c"),
+        .has_timing = true,
+        .timing = {.tokenize_us = 1, .queue_us = 2, .compute_us = 3, .total_us = 4, .batch = 5},
+        .info = request->op == BR_OP_INFO ? &info : NULL,
+    };
+    const int failed = br_reply_encode(&reply, to, append);
+    assert(failed == 0);
+    (void)failed;
+}
+
+static void note_request(fake *f, const br_request *request)
+{
+    atomic_fetch_add(&f->requests, 1);
+    atomic_store(&f->last_deadline_ms, request->has_deadline ? request->deadline_ms : 0);
+    snprintf(f->last_bundle, sizeof f->last_bundle, "%.*s", (int)request->bundle.size,
+             request->bundle.size == 0 ? "" : request->bundle.data);
+    f->last_policy = request->policy;
+}
+
+/* False: nothing is sent. */
+static bool play(fake *f, fake_reply *to, nng_msg *message)
+{
+    br_arena arena;
+    br_arena_init(&arena);
+    const br_request_limits limits = {.queries_max = 1024,
+                                      .text_bytes_max = 1 << 20,
+                                      .message_bytes_max = 1 << 26,
+                                      .admin = strstr(f->url, "admin") != NULL};
+    br_request request;
+    br_error error = {0};
+    const br_code code =
+        br_request_decode(&request, nng_msg_body(message), nng_msg_len(message), &limits, &arena, &error);
+    note_request(f, &request);
+    bool answers = true;
+    to->used = 0;
+    if (f->delay_ms > 0) nng_msleep((nng_duration)f->delay_ms);
+
+    if (f->closes != 0) {
+        if (f->closes > 0) f->closes--;
+        nng_pipe_close(nng_msg_get_pipe(message));
+        answers = false;
+    } else if (f->silent) {
+        answers = false;
+    } else if (f->bytes != NULL) {
+        append(to, f->bytes, f->byte_count);
+    } else if (code != BR_CODE_NONE || f->refusals != 0) {
+        if (code == BR_CODE_NONE && f->refusals > 0) f->refusals--;
+        const br_reply reply = {.code = code == BR_CODE_NONE ? f->refusal : code,
+                                .message = code == BR_CODE_NONE ? BR_STR_LITERAL("as the script says")
+                                                                : br_str_from(error.text),
+                                .has_retry = f->retry_ms > 0,
+                                .retry_ms = f->retry_ms};
+        br_reply_encode(&reply, to, append);
+    } else {
+        fake_answer(f, to, &request, &arena);
+    }
+    br_arena_deinit(&arena);
+    return answers;
+}
+
+static void *serve(void *context)
+{
+    fake *f = context;
+    fake_reply *to = malloc(sizeof *to);
+    nng_msg *message;
+    while (nng_recvmsg(f->socket, &message, 0) == 0) {
+        const bool answers = play(f, to, message);
+        nng_msg_free(message);
+        if (answers) nng_send(f->socket, to->bytes, to->used, 0);
+    }
+    free(to);
+    return NULL;
+}
+
+void fake_start(fake *f)
+{
+    static atomic_int serial;
+    if (f->url[0] == '\0')
+        snprintf(f->url, sizeof f->url, "inproc://client-%d-%d", (int)getpid(), atomic_fetch_add(&serial, 1));
+    int failed = nng_rep0_open(&f->socket);
+    if (failed == 0) failed = nng_listen(f->socket, f->url, NULL, 0);
+    if (failed == 0) failed = pthread_create(&f->thread, NULL, serve, f);
+    if (failed == 0) return;
+    fprintf(stderr, "%s: %s\n", f->url, nng_strerror(failed));
+    abort();
+}
+
+void fake_stop(fake *f)
+{
+    nng_close(f->socket);
+    pthread_join(f->thread, NULL);
+}
