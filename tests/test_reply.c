@@ -333,6 +333,96 @@ static void test_an_encoder_tells_of_a_sink_that_refuses(void **state)
     assert_int_equal(br_reply_encode(&forms[0].reply, NULL, refuse), -1);
 }
 
+/* The bytes of the page's block fenced as ```name: on each line, the pairs of digits before two spaces. */
+static message bytes_on_the_page(const char *page, const char *name)
+{
+    char fence[32];
+    (void)snprintf(fence, sizeof fence, "\n```%s\n", name);
+    const char *at = strstr(page, fence);
+    assert_non_null(at);
+    at += strlen(fence);
+    const char *end = strstr(at, "\n```");
+    assert_non_null(end);
+
+    message out = {0};
+    for (const char *line = at; line < end; line = strchr(line, '\n') + 1) {
+        unsigned int byte;
+        for (const char *pair = line; sscanf(pair, "%2x", &byte) == 1; pair += 3) {
+            const char c = (char)byte;
+            (void)message_append(&out, &c, 1);
+            if (pair[2] == '\n' || pair[3] == ' ') break;
+        }
+    }
+    return out;
+}
+
+static char *read_page(void)
+{
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/docs/PROTOCOL.md", getenv("BESTROUTE_SOURCE"));
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    enum { PAGE_BYTES = 1 << 16 };
+    char *page = calloc(1, PAGE_BYTES);
+    assert_non_null(page);
+    assert_in_range(fread(page, 1, PAGE_BYTES - 1, file), 1, PAGE_BYTES - 2);
+    (void)fclose(file);
+    return page;
+}
+
+static void test_the_page_shows_the_bytes_that_are_sent(void **state)
+{
+    (void)state;
+    if (getenv("BESTROUTE_SOURCE") == NULL) {
+        print_message("skipped: BESTROUTE_SOURCE does not say where docs/PROTOCOL.md is\n");
+        skip();
+    }
+    br_query query = {.has_text = true,
+                      .text = BR_STR_LITERAL("Prove that the square root of 2 is irrational."),
+                      .max_cost = INFINITY};
+    const br_request request = {
+        .op = BR_OP_ROUTE,
+        .id = BR_STR_LITERAL("\x2a"),
+        .queries = &query,
+        .query_count = 1,
+        .policy = {.has = BR_HAS_KIND | BR_HAS_MAX_COST, .kind = BR_POLICY_BUDGET, .max_cost = 0.0008},
+    };
+    const br_reply_result result = {.model = BR_STR_LITERAL("llama-31-8b"),
+                                    .n = 4,
+                                    .quality = 0.71,
+                                    .cost = 0.00074,
+                                    .met = true,
+                                    .margin = 0.08,
+                                    .tokens = 14};
+    const br_reply reply = {
+        .id = BR_STR_LITERAL("\x2a"),
+        .ok = true,
+        .op = BR_OP_ROUTE,
+        .results = &result,
+        .result_count = 1,
+        .has_bundle = true,
+        .bundle_name = BR_STR_LITERAL("demo"),
+        .bundle_hash = BR_STR_LITERAL("5f0c"),
+        .has_timing = true,
+        .timing = {.tokenize_us = 21, .queue_us = 40, .compute_us = 950, .total_us = 1040, .batch = 3},
+    };
+    message sent[2] = {{0}, {0}};
+    assert_int_equal(br_request_encode(&request, &sent[0], message_append), 0);
+    assert_int_equal(br_reply_encode(&reply, &sent[1], message_append), 0);
+
+    static const char *const names[] = {"request", "reply"};
+    char *page = read_page();
+    for (int i = 0; i < 2; i++) {
+        message shown = bytes_on_the_page(page, names[i]);
+        assert_int_equal(shown.size, sent[i].size);
+        assert_memory_equal(shown.bytes, sent[i].bytes, shown.size);
+        free(shown.bytes);
+        free(sent[i].bytes);
+    }
+    assert_non_null(strstr(page, "Its 118 bytes"));
+    free(page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_a_lack_of_memory_is_told),
         cmocka_unit_test(test_encoding_allocates_nothing),
         cmocka_unit_test(test_an_encoder_tells_of_a_sink_that_refuses),
+        cmocka_unit_test(test_the_page_shows_the_bytes_that_are_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
