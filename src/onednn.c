@@ -117,7 +117,36 @@ static dnnl_status_t describe_matmul(dnnl_primitive_desc_t *out, dnnl_engine_t e
 
 /* --- Shapes: what is compiled once for all matrices of equal size ---------------------------- */
 
-enum { TYPICAL_ROWS = BR_ONEDNN_ROWS_MAX };
+enum {
+    TYPICAL_ROWS = BR_ONEDNN_ROWS_EXACT,
+    SLOT_COUNT = BR_ONEDNN_ROWS_EXACT + (BR_ONEDNN_ROWS_MAX - BR_ONEDNN_ROWS_EXACT) / BR_ONEDNN_ROWS_STEP,
+};
+
+/* Compiled row counts, numbered from 0. */
+static int32_t rows_of_slot(int32_t slot)
+{
+    if (slot < BR_ONEDNN_ROWS_EXACT) return slot + 1;
+    return BR_ONEDNN_ROWS_EXACT + (slot - BR_ONEDNN_ROWS_EXACT + 1) * BR_ONEDNN_ROWS_STEP;
+}
+
+static int32_t slot_of_rows(int32_t rows)
+{
+    if (rows <= BR_ONEDNN_ROWS_EXACT) return rows - 1;
+    return BR_ONEDNN_ROWS_EXACT + (rows - BR_ONEDNN_ROWS_EXACT) / BR_ONEDNN_ROWS_STEP - 1;
+}
+
+int32_t br_onednn_block(int32_t rows, int32_t rows_max)
+{
+    assert(rows >= 1);
+    assert(rows_max >= 1);
+    assert(rows_max <= BR_ONEDNN_ROWS_MAX);
+    const int32_t blocks = (rows + rows_max - 1) / rows_max;
+    const int32_t fair = rows / blocks;
+    if (fair <= BR_ONEDNN_ROWS_EXACT) return fair;
+    if (blocks > 1 || fair % BR_ONEDNN_ROWS_STEP == 0)
+        return fair / BR_ONEDNN_ROWS_STEP * BR_ONEDNN_ROWS_STEP;
+    return fair / 2;
+}
 
 typedef struct shape shape;
 struct shape {
@@ -131,7 +160,7 @@ struct shape {
     layout weight; /* the packed one, equal for all row counts */
     size_t scratch_bytes;
     char implementation[64];
-    dnnl_primitive_t products[BR_ONEDNN_ROWS_MAX + 1]; /* by row count; [0] is unused */
+    dnnl_primitive_t products[SLOT_COUNT];
 };
 
 struct br_onednn {
@@ -228,7 +257,7 @@ static dnnl_status_t compile(const br_onednn *dnn, shape *s, int32_t rows)
     }
     const size_t scratch_bytes = dnnl_memory_desc_get_size(layout_of(desc, dnnl_query_scratchpad_md));
     if (scratch_bytes > s->scratch_bytes) s->scratch_bytes = scratch_bytes;
-    if (status == dnnl_success) status = dnnl_primitive_create(&s->products[rows], desc);
+    if (status == dnnl_success) status = dnnl_primitive_create(&s->products[slot_of_rows(rows)], desc);
     (void)dnnl_primitive_desc_destroy(desc);
     return status;
 }
@@ -236,8 +265,8 @@ static dnnl_status_t compile(const br_onednn *dnn, shape *s, int32_t rows)
 static void shape_free(shape *s)
 {
     if (s == NULL) return;
-    for (int32_t rows = 1; rows <= BR_ONEDNN_ROWS_MAX; rows++)
-        if (s->products[rows] != NULL) (void)dnnl_primitive_destroy(s->products[rows]);
+    for (int32_t slot = 0; slot < SLOT_COUNT; slot++)
+        if (s->products[slot] != NULL) (void)dnnl_primitive_destroy(s->products[slot]);
     if (s->has_weight) layout_free(&s->weight);
     free(s);
 }
@@ -257,8 +286,8 @@ static void shape_release(br_onednn *dnn, shape *s)
 static dnnl_status_t compile_all(const br_onednn *dnn, shape *s)
 {
     dnnl_status_t status = compile(dnn, s, TYPICAL_ROWS);
-    for (int32_t rows = 1; rows < TYPICAL_ROWS && status == dnnl_success; rows++)
-        status = compile(dnn, s, rows);
+    for (int32_t slot = 0; slot < SLOT_COUNT && status == dnnl_success; slot++)
+        if (rows_of_slot(slot) != TYPICAL_ROWS) status = compile(dnn, s, rows_of_slot(slot));
     return status;
 }
 
@@ -301,7 +330,8 @@ static dnnl_status_t probe(br_onednn *dnn)
     shape typical = {.outputs = 768, .inputs = 768};
     const dnnl_status_t status = compile(dnn, &typical, TYPICAL_ROWS);
     memcpy(dnn->implementation, typical.implementation, sizeof dnn->implementation);
-    if (typical.products[TYPICAL_ROWS] != NULL) (void)dnnl_primitive_destroy(typical.products[TYPICAL_ROWS]);
+    const dnnl_primitive_t product = typical.products[slot_of_rows(TYPICAL_ROWS)];
+    if (product != NULL) (void)dnnl_primitive_destroy(product);
     if (typical.has_weight) layout_free(&typical.weight);
     return status;
 }
@@ -448,10 +478,10 @@ void br_onednn_weights_destroy(br_onednn *dnn, br_onednn_weights *w)
 
 /* --- Runners -------------------------------------------------------------------------------------- */
 
-/* A thread's handles for x and y of one shape, by row count. */
+/* A thread's handles for x and y of one shape. */
 typedef struct handles {
-    dnnl_memory_t x[BR_ONEDNN_ROWS_MAX + 1];
-    dnnl_memory_t y[BR_ONEDNN_ROWS_MAX + 1];
+    dnnl_memory_t x[SLOT_COUNT];
+    dnnl_memory_t y[SLOT_COUNT];
     dnnl_memory_t scratch;
     void *scratch_bytes;
 } handles;
@@ -466,9 +496,9 @@ struct br_onednn_runner {
 static void handles_free(handles *h)
 {
     if (h == NULL) return;
-    for (int32_t rows = 1; rows <= BR_ONEDNN_ROWS_MAX; rows++) {
-        if (h->x[rows] != NULL) (void)dnnl_memory_destroy(h->x[rows]);
-        if (h->y[rows] != NULL) (void)dnnl_memory_destroy(h->y[rows]);
+    for (int32_t slot = 0; slot < SLOT_COUNT; slot++) {
+        if (h->x[slot] != NULL) (void)dnnl_memory_destroy(h->x[slot]);
+        if (h->y[slot] != NULL) (void)dnnl_memory_destroy(h->y[slot]);
     }
     if (h->scratch != NULL) (void)dnnl_memory_destroy(h->scratch);
     free(h->scratch_bytes);
@@ -490,10 +520,11 @@ static dnnl_status_t make_handle(const br_onednn *dnn, dnnl_memory_t *out, int32
 static dnnl_status_t make_handles(const br_onednn *dnn, const shape *s, handles *h)
 {
     dnnl_status_t status = dnnl_success;
-    for (int32_t rows = 1; rows <= BR_ONEDNN_ROWS_MAX && status == dnnl_success; rows++) {
-        status = make_handle(dnn, &h->x[rows], rows, s->inputs, input_type(dnn));
+    for (int32_t slot = 0; slot < SLOT_COUNT && status == dnnl_success; slot++) {
+        const int32_t rows = rows_of_slot(slot);
+        status = make_handle(dnn, &h->x[slot], rows, s->inputs, input_type(dnn));
         if (status == dnnl_success)
-            status = make_handle(dnn, &h->y[rows], rows, s->outputs, output_type(dnn, s));
+            status = make_handle(dnn, &h->y[slot], rows, s->outputs, output_type(dnn, s));
     }
     const dnnl_dims_t scratch_dims = {s->scratch_bytes > 0 ? (int64_t)s->scratch_bytes : 1};
     layout scratch = {0};
@@ -572,8 +603,10 @@ void br_onednn_runner_destroy(br_onednn_runner *runner)
 br_status br_onednn_multiply(br_onednn_runner *runner, const br_onednn_weights *w, const void *x, void *y,
                              int32_t rows)
 {
+    const int32_t slot = slot_of_rows(rows);
     assert(rows >= 1);
     assert(rows <= BR_ONEDNN_ROWS_MAX);
+    assert(rows_of_slot(slot) == rows);
     const shape *s = w->shape;
     if (s->number >= runner->shapes_size || runner->shapes[s->number] == NULL) {
         const br_status status = meet_shape(runner, s);
@@ -581,13 +614,13 @@ br_status br_onednn_multiply(br_onednn_runner *runner, const br_onednn_weights *
     }
 
     handles *h = runner->shapes[s->number];
-    dnnl_status_t status = dnnl_memory_set_data_handle(h->x[rows], (void *)(uintptr_t)x);
-    if (status == dnnl_success) status = dnnl_memory_set_data_handle(h->y[rows], y);
+    dnnl_status_t status = dnnl_memory_set_data_handle(h->x[slot], (void *)(uintptr_t)x);
+    if (status == dnnl_success) status = dnnl_memory_set_data_handle(h->y[slot], y);
     if (status != dnnl_success) return BR_EDEVICE;
     const dnnl_exec_arg_t args[] = {
-        {DNNL_ARG_SRC, h->x[rows]}, {DNNL_ARG_WEIGHTS, w->packed_memory}, {DNNL_ARG_BIAS, w->bias_memory},
-        {DNNL_ARG_DST, h->y[rows]}, {DNNL_ARG_SCRATCHPAD, h->scratch},
+        {DNNL_ARG_SRC, h->x[slot]}, {DNNL_ARG_WEIGHTS, w->packed_memory}, {DNNL_ARG_BIAS, w->bias_memory},
+        {DNNL_ARG_DST, h->y[slot]}, {DNNL_ARG_SCRATCHPAD, h->scratch},
     };
-    status = dnnl_primitive_execute(s->products[rows], runner->stream, 5, args);
+    status = dnnl_primitive_execute(s->products[slot], runner->stream, 5, args);
     return status == dnnl_success ? BR_OK : BR_EDEVICE;
 }

@@ -5,10 +5,10 @@
  * versions 2 and 3.
  *
  * Rows vary with every batch, and a product whose row count is only known when it
- * runs leaves oneDNN's fast path. So each shape is compiled for every row count up to
- * BR_ONEDNN_ROWS_MAX when its first matrix is made; more rows are taken in blocks of nearly
- * equal size. Matrices of equal shape share what was compiled. Weights are
- * packed once, in one layout that serves all row counts.
+ * runs leaves oneDNN's fast path. So each shape is compiled for the row counts up to
+ * BR_ONEDNN_ROWS_MAX when its first matrix is made; more rows are taken in blocks of
+ * similar size, none of them small. Matrices of equal shape share what was compiled.
+ * Weights are packed once, in one layout that serves all row counts.
  *
  * Making and freeing is done by one thread at a time. Multiplying takes no lock:
  * each thread has its own runner.
@@ -22,8 +22,12 @@
 
 #include "bestroute/error.h"
 
-/* Compiling takes about 0.3 ms per row count and shape. Beyond 128 rows nothing is gained. */
-enum { BR_ONEDNN_ROWS_MAX = 128 };
+/* Compiling takes about 0.4 ms and 0.1 MB per row count and shape. Beyond 256 rows nothing is gained. */
+enum {
+    BR_ONEDNN_ROWS_MAX = 256,
+    BR_ONEDNN_ROWS_EXACT = 128, /* up to here every row count is compiled, beyond it every 16th */
+    BR_ONEDNN_ROWS_STEP = 16,
+};
 
 typedef struct br_onednn br_onednn;                 /* the library's engine and what it compiled */
 typedef struct br_onednn_weights br_onednn_weights; /* a packed W with its bias */
@@ -65,7 +69,11 @@ void br_onednn_weights_destroy(br_onednn *dnn, br_onednn_weights *weights);
 BR_NODISCARD br_status br_onednn_runner_create(br_onednn_runner **out, br_onednn *dnn, br_error *error);
 void br_onednn_runner_destroy(br_onednn_runner *runner);
 
-/* x [rows, inputs], y [rows, outputs], 1 <= rows <= BR_ONEDNN_ROWS_MAX. BR_EDEVICE, BR_ENOMEM. */
+/* How many of `rows` to take next, in blocks of at most rows_max (1..BR_ONEDNN_ROWS_MAX): a count that
+ * is compiled, and such that the last block is not much smaller than the others. */
+int32_t br_onednn_block(int32_t rows, int32_t rows_max);
+
+/* x [rows, inputs], y [rows, outputs]; rows as br_onednn_block gives them. BR_EDEVICE, BR_ENOMEM. */
 BR_NODISCARD br_status br_onednn_multiply(br_onednn_runner *runner, const br_onednn_weights *weights,
                                           const void *x, void *y, int32_t rows);
 
