@@ -2,8 +2,7 @@
  * error.h - why loading failed, in words a user can act on.
  *
  * Loading code fills an optional br_error beside its status: which file, which
- * tensor or key, what was found and what was expected. The first failure is
- * kept; nothing here allocates.
+ * tensor or key, what was found and what was expected. Nothing here allocates.
  */
 #ifndef BESTROUTE_ERROR_H
 #define BESTROUTE_ERROR_H
