@@ -95,20 +95,18 @@ static void resolve_query(br_query_state *q, const br_policy *base)
     br_policy merged = *base;
     br_policy_merge(&merged, &query->policy);
     br_policy_cap(&merged, query->max_cost);
-    if ((query->policy.has & BR_HAS_TOTAL_BUDGET) != 0) {
-        fail_query(q, BR_CODE_BAD_REQUEST, "total_budget: belongs to the policy of the request");
-        return;
-    }
     br_resolved_policy *resolved = br_arena_array(&q->call->arena, 1, sizeof *resolved);
     if (resolved == NULL) {
         fail_query(q, BR_CODE_INTERNAL, "out of memory");
         return;
     }
     br_error error = {0};
-    if (br_policy_resolve(resolved, &br_replica_bundle(q->call->replica)->router, &merged, &error) != BR_OK)
+    if (br_policy_resolve(resolved, &br_replica_bundle(q->call->replica)->router, &merged, &error) != BR_OK) {
         fail_query(q, BR_CODE_BAD_REQUEST, error.text);
-    else if (resolved->kind == BR_POLICY_POOL && q->call->policy.kind != BR_POLICY_POOL)
-        fail_query(q, BR_CODE_BAD_REQUEST, "kind: pool is for all queries of a request, not for one");
+        return;
+    }
+    /* A query cannot ask for a pool by itself: the decoder refuses that. */
+    assert(resolved->kind != BR_POLICY_POOL || q->call->policy.kind == BR_POLICY_POOL);
     q->policy = resolved;
 }
 

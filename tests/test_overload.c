@@ -192,6 +192,9 @@ static void test_a_drain_answers_what_is_in_flight_and_refuses_the_rest(void **s
     pending_wait(&w, &a);
     assert_true(a.reply.ok);
     service_join(&s);
+    (void)fflush(s.log_stream);
+    assert_non_null(strstr(s.log_text, "draining in_flight=1"));
+    assert_non_null(strstr(s.log_text, "stopped unanswered=0"));
     answer_free(&a);
     peer_close(&p);
     service_stop(&s);
