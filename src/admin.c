@@ -9,8 +9,6 @@ static void answer_ok(br_call *call)
     br_call_reply(call, &reply);
 }
 
-/* ---- set_defaults ----------------------------------------------------------------------------- */
-
 void br_defaults_release(br_defaults *defaults)
 {
     if (defaults == NULL) return;
@@ -93,8 +91,6 @@ done:
     br_defaults_release(defaults);
     br_server_unpin(server, replica, old, false);
 }
-
-/* ---- stats ------------------------------------------------------------------------------------ */
 
 static br_phase phase_of(br_server *server)
 {

@@ -21,8 +21,6 @@ static void fill_error(br_reply_result *result, br_code code, const char *text)
     *result = (br_reply_result){.code = code, .message = br_str_from(text)};
 }
 
-/* ---- score ------------------------------------------------------------------------------------ */
-
 static bool fill_score(answer *a, size_t i)
 {
     const br_query_state *q = &a->call->queries[i];
@@ -43,8 +41,6 @@ static bool fill_score(answer *a, size_t i)
     result->quality_count = (size_t)candidates;
     return true;
 }
-
-/* ---- route ------------------------------------------------------------------------------------ */
 
 static void fill_prompt_tokens(answer *a, const br_query_state *q)
 {
@@ -185,8 +181,6 @@ static bool fill_route(answer *a)
     }
     return !pool || decide_pool(a);
 }
-
-/* ---- the reply -------------------------------------------------------------------------------- */
 
 static bool fill_results(answer *a)
 {

@@ -75,8 +75,6 @@ static cli_exit report(const cli_options *options, cli_exit code, const br_error
     return code;
 }
 
-/* ---- commands ----------------------------------------------------------------------------------- */
-
 static cli_exit run_info(const cli_options *options, br_client *client)
 {
     br_answer *info;

@@ -6,8 +6,6 @@
 #include "bestroute/clock.h"
 #include "service.h"
 
-/* ---- outgoing messages ------------------------------------------------------------------------ */
-
 /* The outgoing message as a sink for br_write_fn. */
 typedef struct sink {
     nng_msg *message; /* its length is the room there is */
@@ -57,8 +55,6 @@ static nng_msg *encode(const br_reply *reply)
     if (!sink_open(&s, expected)) return NULL;
     return sink_take(&s, br_reply_encode(reply, &s, sink_write) == 0);
 }
-
-/* ---- the states ------------------------------------------------------------------------------- */
 
 static void receive(br_call *call)
 {

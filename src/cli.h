@@ -28,8 +28,6 @@ typedef enum cli_exit {
     CLI_EXIT_BROKEN = 5, /* ourselves: output that cannot be written, memory */
 } cli_exit;
 
-/* ---- options ------------------------------------------------------------------------------------ */
-
 typedef enum cli_command {
     CLI_ROUTE = 1 << 0,
     CLI_SCORE = 1 << 1,
@@ -78,8 +76,6 @@ BR_NODISCARD br_status cli_options_read(cli_options *out, int argc, char **argv,
 
 void cli_help_print(FILE *to);
 
-/* ---- prompts ------------------------------------------------------------------------------------ */
-
 /* One prompt. Zeroed is empty. It may be moved as a struct: its texts are on the heap. */
 typedef struct cli_prompt {
     br_client_query query;
@@ -100,8 +96,6 @@ void cli_prompt_refuse(cli_prompt *prompt, const char *code, const char *format,
 
 /* Fills a prompt from one line of JSON. What is wrong with it is the prompt's error. BR_ENOMEM. */
 BR_NODISCARD br_status cli_prompt_from_json(cli_prompt *prompt, const char *line, size_t bytes);
-
-/* ---- input -------------------------------------------------------------------------------------- */
 
 typedef struct cli_input cli_input;
 
@@ -135,8 +129,6 @@ bool cli_input_has_lines(const cli_input *input);
 /* Bytes read, and the size of the file; 0 where it has none. */
 void cli_input_progress(const cli_input *input, uint64_t *read_bytes, uint64_t *total_bytes);
 
-/* ---- text --------------------------------------------------------------------------------------- */
-
 /* Chooses a UTF-8 locale for characters, so that widths are known. */
 void cli_text_setup(void);
 
@@ -148,8 +140,6 @@ int cli_text_width(const char *text);
 
 /* The same, padded with spaces. */
 void cli_text_print_padded(FILE *to, const char *text, size_t bytes, int columns);
-
-/* ---- progress ----------------------------------------------------------------------------------- */
 
 typedef struct cli_progress {
     bool shown; /* the line is on the screen */
@@ -164,8 +154,6 @@ void cli_progress_update(cli_progress *progress, size_t prompts, uint64_t read_b
                          uint64_t now_ns);
 /* Takes the line off the screen. */
 void cli_progress_clear(cli_progress *progress);
-
-/* ---- output ------------------------------------------------------------------------------------- */
 
 enum { CLI_CANDIDATES_MAX = 256 };
 
@@ -217,8 +205,6 @@ void cli_table_score(const cli_output *out, const cli_prompt *prompt, const br_a
 void cli_table_failed(const cli_output *out, const cli_prompt *prompt, const char *code, const char *message);
 void cli_table_totals(const cli_output *out);
 void cli_table_info(FILE *to, const br_answer *info);
-
-/* ---- the commands ------------------------------------------------------------------------------- */
 
 /* The exit code for what a call returned. */
 cli_exit cli_exit_of(br_status status);

@@ -44,8 +44,6 @@ struct cli_input {
     cli_limits limits;
 };
 
-/* ---- prompts ------------------------------------------------------------------------------------ */
-
 void cli_prompt_clear(cli_prompt *prompt)
 {
     json_decref(prompt->id);
@@ -94,8 +92,6 @@ static void check_size(const cli_input *input, cli_prompt *prompt)
     cli_prompt_refuse(prompt, "too_large", "the text has %zu bytes, the service takes %llu",
                       prompt->query.text_bytes, (unsigned long long)most);
 }
-
-/* ---- opening ------------------------------------------------------------------------------------ */
 
 static bool ends_in(const char *text, const char *end)
 {
@@ -178,8 +174,6 @@ void cli_input_progress(const cli_input *input, uint64_t *read_bytes, uint64_t *
     *read_bytes = input->read_bytes - (input->used - input->start);
     *total_bytes = input->total_bytes;
 }
-
-/* ---- reading ------------------------------------------------------------------------------------ */
 
 /* Room for READ_BYTES behind what is there. */
 static br_status make_room(cli_input *input)

@@ -7,8 +7,6 @@
 #include "bestroute/policy_spec.h"
 #include "bestroute/utf8.h"
 
-/* ---- output ------------------------------------------------------------------------------------- */
-
 bool cli_json_print(FILE *to, json_t *value)
 {
     if (value == NULL) return false;
@@ -36,8 +34,6 @@ json_t *cli_json_real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
 }
-
-/* ---- input -------------------------------------------------------------------------------------- */
 
 /* Reads one object key by key; the first thing wrong is the prompt's error. */
 typedef struct reader {

@@ -94,8 +94,6 @@ static const struct {
     {"ping", CLI_PING},   {"reload", CLI_RELOAD},
 };
 
-/* ---- help --------------------------------------------------------------------------------------- */
-
 void cli_help_print(FILE *to)
 {
     fputs(
@@ -129,8 +127,6 @@ void cli_help_print(FILE *to)
         "  bestroute route --policy budget --max-cost 0.0008 --json --file prompts.txt > decisions.jsonl\n",
         to);
 }
-
-/* ---- values ------------------------------------------------------------------------------------- */
 
 static void *at_offset(cli_options *options, size_t offset)
 {
@@ -224,8 +220,6 @@ static br_status read_row(cli_options *options, const row *r, char *text, br_err
     }
     return BR_EINTERNAL;
 }
-
-/* ---- what goes together ------------------------------------------------------------------------- */
 
 /* A field that belongs to one kind names it; one that belongs to another kind is a mistake. */
 static br_status settle_kind(cli_options *options, br_error *error)

@@ -42,8 +42,6 @@ void cli_output_init(cli_output *out, const cli_options *options, const br_answe
                                 PROMPT_COLUMNS_MIN, PROMPT_COLUMNS_MAX);
 }
 
-/* ---- sums --------------------------------------------------------------------------------------- */
-
 /* What the reference alone would have cost for this prompt; NAN where the answer does not tell. */
 static double reference_cost(const br_answer *info, const br_answer_result *result)
 {
@@ -76,8 +74,6 @@ static void count_answer(cli_output *out, const br_answer_result *result)
         out->reference_known = false;
     }
 }
-
-/* ---- JSON --------------------------------------------------------------------------------------- */
 
 static json_t *json_head(const cli_output *out, const cli_prompt *prompt)
 {
@@ -150,8 +146,6 @@ static void print_json(const cli_output *out, const cli_prompt *prompt, const br
     (void)!cli_json_print(out->to, object); /* the stream's own error is looked at once, at the end */
 }
 
-/* ---- results ------------------------------------------------------------------------------------ */
-
 static void print_table(const cli_output *out, const cli_prompt *prompt, const br_answer_result *result,
                         const char *code, const char *message)
 {
@@ -209,8 +203,6 @@ void cli_output_error(bool json, const char *code, const char *message)
     cli_text_print(stderr, message, strlen(message), INT32_MAX);
     fputc('\n', stderr);
 }
-
-/* ---- info --------------------------------------------------------------------------------------- */
 
 static json_t *json_names(const char *const *names, size_t count)
 {

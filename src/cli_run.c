@@ -89,8 +89,6 @@ __attribute__((format(printf, 3, 4))) static cli_exit end_with(cli_exit code, br
     return code;
 }
 
-/* ---- the threads of jobs ------------------------------------------------------------------------ */
-
 static void call_service(job *j)
 {
     const run *r = j->owner;
@@ -138,8 +136,6 @@ static bool is_done(job *j)
     pthread_mutex_unlock(&j->owner->mutex);
     return done;
 }
-
-/* ---- filling ------------------------------------------------------------------------------------ */
 
 static uint64_t names_bytes(const char *const *names, size_t count)
 {
@@ -225,8 +221,6 @@ static void dispatch(run *r, job *j)
     set_state(j, j->query_count > 0 ? READY : DONE);
 }
 
-/* ---- printing ----------------------------------------------------------------------------------- */
-
 static void print_results(run *r, job *j)
 {
     size_t answered = 0;
@@ -301,8 +295,6 @@ static cli_exit print_done(run *r, br_error *error)
     return CLI_EXIT_OK;
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------ */
-
 /* Until input or a finished job, or `most_ms`; -1: no limit. */
 static void wait_for(run *r, bool for_input, int most_ms)
 {
@@ -374,8 +366,6 @@ static cli_exit loop(run *r, br_error *error)
         }
     }
 }
-
-/* ---- setting up --------------------------------------------------------------------------------- */
 
 static bool is_pool(const run *r)
 {

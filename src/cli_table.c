@@ -115,8 +115,6 @@ void cli_table_failed(const cli_output *out, const cli_prompt *prompt, const cha
     fputc('\n', out->to);
 }
 
-/* ---- totals ------------------------------------------------------------------------------------- */
-
 static void print_shares(const cli_output *out, size_t answers)
 {
     const br_answer *info = out->info;
@@ -172,8 +170,6 @@ void cli_table_totals(const cli_output *out)
     print_shares(out, answers);
     print_sums(out);
 }
-
-/* ---- info --------------------------------------------------------------------------------------- */
 
 static void print_names(FILE *to, const char *label, const char *const *names, size_t count)
 {

@@ -56,8 +56,6 @@ struct br_client {
     slot *idle;
 };
 
-/* --- Slots -------------------------------------------------------------------------------------- */
-
 static void slot_destroy(slot *s)
 {
     if (s == NULL) return;
@@ -103,8 +101,6 @@ static void slot_give_back(br_client *client, slot *s)
     client->idle = s;
     pthread_mutex_unlock(&client->mutex);
 }
-
-/* --- Connecting --------------------------------------------------------------------------------- */
 
 static void count_connections(nng_pipe pipe, nng_pipe_ev event, void *context)
 {
@@ -271,8 +267,6 @@ void br_client_close(br_client *client)
     free(client);
 }
 
-/* --- One message there and back ----------------------------------------------------------------- */
-
 typedef struct cursor {
     char *at; /* NULL: only counts */
     size_t bytes;
@@ -375,8 +369,6 @@ static br_status exchange(br_client *client, slot *s, nng_msg **out, const br_re
         if (!broke || breaks + 1 == BREAKS_MAX) return status;
     }
 }
-
-/* --- Calls -------------------------------------------------------------------------------------- */
 
 static br_status status_of_code(br_code code)
 {

@@ -37,8 +37,6 @@ static_assert(sizeof(br_answer_candidate) % 8 == 0, "what follows stays aligned"
 static_assert(sizeof(br_answer_model) % 8 == 0, "what follows stays aligned");
 static_assert(sizeof(br_client_policy) % 8 == 0, "what follows stays aligned");
 
-/* --- Measuring ---------------------------------------------------------------------------------- */
-
 static void add_text(measure *total, br_str text)
 {
     if (text.size > 0) total->characters += text.size + 1;
@@ -103,8 +101,6 @@ static br_status measure_reply(measure *total, const br_reply *reply, br_error *
     add_text(total, reply->bundle_hash);
     return reply->info == NULL ? BR_OK : add_info(total, reply->info, error);
 }
-
-/* --- Filling ------------------------------------------------------------------------------------ */
 
 static const char *put_text(block *to, br_str text)
 {

@@ -206,8 +206,6 @@ static bool find_option(br_option_index *out, br_str name)
     return false;
 }
 
-/* ---- the file -------------------------------------------------------------------------------- */
-
 static br_status read_file(br_config *config, br_str *out, const char *path, br_error *error)
 {
     FILE *file = fopen(path, "rb");
@@ -274,8 +272,6 @@ static br_status apply_file(br_config *config, const char *path, br_error *error
     }
     return status;
 }
-
-/* ---- environment and flags ------------------------------------------------------------------- */
 
 static br_status apply_environment(br_config *config, char *const *environment, bool only_config,
                                    br_error *error)
@@ -366,8 +362,6 @@ static br_status apply_flags(br_config *config, int argc, char *const *argv, boo
     return BR_OK;
 }
 
-/* ---- relations between options ---------------------------------------------------------------- */
-
 static bool starts_with(const char *text, const char *start)
 {
     return strncmp(text, start, strlen(start)) == 0;
@@ -443,8 +437,6 @@ void br_config_deinit(br_config *config)
 {
     br_arena_deinit(&config->arena);
 }
-
-/* ---- help and documentation ------------------------------------------------------------------- */
 
 void br_config_print_help(FILE *stream)
 {

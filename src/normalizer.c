@@ -34,8 +34,6 @@ struct br_normalizer {
     bool plain[128]; /* ASCII that no rule changes, that is no space and begins no "[SEP]" */
 };
 
-/* --- The character map ------------------------------------------------------------------------ */
-
 static uint32_t unit_label(uint32_t unit)
 {
     return unit & (UINT32_C(1) << 31 | 0xFF);
@@ -141,8 +139,6 @@ void br_normalizer_destroy(br_normalizer *normalizer)
     free(normalizer);
 }
 
-/* --- Writing ---------------------------------------------------------------------------------- */
-
 typedef struct output {
     br_normalizing *reading;
     char *at;
@@ -185,8 +181,6 @@ static void write_text(output *out, br_str text)
         i += size;
     }
 }
-
-/* --- Clusters (step 3) ------------------------------------------------------------------------ */
 
 static void map_character(output *out, const char *bytes, size_t size)
 {
@@ -239,8 +233,6 @@ static void extend_cluster(output *out, const char *bytes, size_t size)
     }
     map_character(out, bytes, size);
 }
-
-/* --- Reading ---------------------------------------------------------------------------------- */
 
 static const br_str separator = {"[SEP]", 5};
 

@@ -4,8 +4,6 @@
 
 enum { CPU_BATCH_TOKENS = 512, DEVICE_BATCH_TOKENS = 2816 };
 
-/* ---- encoders, on the workers' own threads ------------------------------------------------------ */
-
 typedef struct opening {
     br_replica *replica;
     br_status status;
@@ -40,8 +38,6 @@ static br_status open_everywhere(br_server *server, br_replica *replica, br_erro
     return o.status;
 }
 
-/* ---- the first bundle decides what `batch_tokens = 0` means ----------------------------------------- */
-
 static int32_t batch_tokens_for(const br_server *server, const br_replica *replica)
 {
     if (server->config->batch_tokens != 0) return (int32_t)server->config->batch_tokens;
@@ -74,8 +70,6 @@ static br_status make_workers(br_server *server, br_replica *replica, br_error *
     br_replica_set_tokens_max(replica, server->batch_tokens);
     return BR_OK;
 }
-
-/* ---- load, try, switch --------------------------------------------------------------------------- */
 
 /* The admin's defaults hold across a reload; a bundle they do not fit is refused. */
 static br_status check_defaults(br_server *server, const br_replica *replica, br_error *error)

@@ -104,8 +104,6 @@ void br_replica_set_tokens_max(br_replica *replica, int32_t tokens_max)
     replica->options.tokens_max = tokens_max;
 }
 
-/* ---- the probe -------------------------------------------------------------------------------- */
-
 static const char *const probe_texts[] = {
     "What is the capital of France?",
     "Prove that the square root of 2 is irrational, and say which step fails for the square root of 4.",

@@ -7,8 +7,6 @@
 #include "bestroute/clock.h"
 #include "service.h"
 
-/* ---- admission: in the socket's callback ------------------------------------------------------ */
-
 /* One line when overload begins, then at most one a second. */
 static void log_overload(br_server *server, int64_t admitted, uint64_t retry_ms, uint64_t now_ns)
 {
@@ -46,8 +44,6 @@ void br_scoring_admit(br_call *call)
     stage_add(server->stage, &call->entry); /* from here on the call is somebody else's */
     if (!br_workers_nudge(server->workers)) stage_wake(server->stage);
 }
-
-/* ---- preparation: on a stage thread, before anything is computed ------------------------------- */
 
 /* Ends an admitted call with an error of the whole. */
 static void refuse_admitted(br_call *call, br_code code, const char *text)
@@ -184,8 +180,6 @@ static int32_t prepare(stage_entry *entry)
     return count;
 }
 
-/* ---- tokenising: on stage threads --------------------------------------------------------------- */
-
 /* `count` queries of the call are finished; the call may be gone afterwards. */
 static void finish_queries(br_call *call, int32_t count)
 {
@@ -256,8 +250,6 @@ static void run(stage_entry *entry, int32_t first, int32_t count)
 }
 
 const stage_work br_scoring_work = {.prepare = prepare, .run = run};
-
-/* ---- a job comes back: on a worker's thread -------------------------------------------------------- */
 
 static void on_job_done(br_job *job)
 {

@@ -14,8 +14,6 @@
 /* nng says that a reply was sent when it was handed to the connection; the system gets this long to take it. */
 enum { LINGER_MS = 20 };
 
-/* ---- what calls hold ---------------------------------------------------------------------------- */
-
 bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,
                    const char **why)
 {
@@ -49,8 +47,6 @@ void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaul
         (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
-
-/* ---- requests to the keeper ----------------------------------------------------------------------- */
 
 static void note(br_server *server, bool *flag)
 {
@@ -94,8 +90,6 @@ void br_server_ask_reload(br_server *server, br_call *call)
     (void)pthread_mutex_unlock(&server->state_lock);
     if (stopping) br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
 }
-
-/* ---- the keeper ------------------------------------------------------------------------------------- */
 
 /* One reload; `call` is the admin's that asked, or NULL for a signal. */
 static void reload(br_server *server, br_call *call)
@@ -197,8 +191,6 @@ void br_server_run(br_server *server)
     nng_msleep(LINGER_MS);
     BR_LOG(server->log, left == 0 ? BR_LOG_INFO : BR_LOG_WARN, "stopped", BR_I64("unanswered", left));
 }
-
-/* ---- creation and destruction -------------------------------------------------------------------------- */
 
 static br_engine engine_of(const br_config *config)
 {

@@ -12,8 +12,6 @@
 
 enum { PEM_BYTES_MAX = 1 << 20, ADMIN_MODE = 0600 };
 
-/* ---- TLS -------------------------------------------------------------------------------------- */
-
 /* The whole file as a string; release with free. */
 static br_status read_pem(char **out, const char *option, const char *path, br_error *error)
 {
@@ -87,8 +85,6 @@ done:
         nng_tls_config_free(tls);
     return status;
 }
-
-/* ---- listeners -------------------------------------------------------------------------------- */
 
 static br_status url_fail(br_error *error, const char *option, const char *url, int result)
 {

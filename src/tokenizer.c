@@ -19,8 +19,6 @@ struct br_tokenizer {
     int32_t sep;
 };
 
-/* --- Loading ---------------------------------------------------------------------------------- */
-
 static br_status find_control(int32_t *id, const br_spm_model *model, const char *piece, const char *file,
                               br_error *error)
 {
@@ -102,8 +100,6 @@ bool br_tokenizer_is_text_id(const br_tokenizer *tokenizer, int64_t id)
 {
     return id >= 0 && id < tokenizer->piece_count && tokenizer->is_text[id];
 }
-
-/* --- Encoding --------------------------------------------------------------------------------- */
 
 enum { ROOM = 2 * BR_NORMALIZER_ROOM_MIN };
 

@@ -50,8 +50,6 @@ struct br_unigram {
     int32_t byte_ids[BYTES];
 };
 
-/* --- Building --------------------------------------------------------------------------------- */
-
 typedef struct entry {
     br_str text;
     float score;
@@ -262,8 +260,6 @@ br_status br_unigram_use_bytes(br_unigram *unigram)
     unigram->use_bytes = true;
     return BR_OK;
 }
-
-/* --- Cutting ---------------------------------------------------------------------------------- */
 
 enum { UNSEEN = -1, UNREACHED = -2 }; /* in path, beside ids */
 

@@ -115,8 +115,6 @@ void service_wait_for_waiting(service *s, int32_t count)
         if (br_clock_now_ns() > until_ns) fail_msg("the queue never held %d", (int)count);
 }
 
-/* ---- the gate --------------------------------------------------------------------------------- */
-
 static void wait_in_gate(void *context, int32_t worker)
 {
     (void)worker;
@@ -157,8 +155,6 @@ void gate_open(gate *g)
     (void)pthread_cond_destroy(&g->changed);
     (void)pthread_mutex_destroy(&g->lock);
 }
-
-/* ---- the peer --------------------------------------------------------------------------------- */
 
 void peer_open(peer *p, const char *url)
 {
@@ -246,8 +242,6 @@ br_query text_query(const char *text)
 {
     return (br_query){.has_text = true, .text = br_str_from(text), .max_cost = INFINITY};
 }
-
-/* ---- bundles of the test's own ---------------------------------------------------------------------- */
 
 static char *read_whole(const char *path, size_t *size)
 {

@@ -17,8 +17,6 @@
 
 enum { CALL_THREADS = 8, CALLS_PER_THREAD = 40 };
 
-/* --- Helpers -------------------------------------------------------------------------------------- */
-
 static br_client *connect_to(const char *url, uint32_t timeout_ms, uint32_t retries)
 {
     br_client *client;
@@ -35,8 +33,6 @@ static double ms_since(uint64_t start_ns)
 {
     return (double)(br_clock_now_ns() - start_ns) / BR_NS_PER_MS;
 }
-
-/* --- Answers -------------------------------------------------------------------------------------- */
 
 static void test_a_route_brings_every_field_in_order(void **state)
 {
@@ -217,8 +213,6 @@ static void test_every_policy_field_arrives(void **state)
     assert_int_equal(seen->model_count, 2);
     assert_int_equal(seen->exclude_count, 1);
 }
-
-/* --- Refusals and failures ------------------------------------------------------------------------ */
 
 static void test_each_error_code_becomes_its_status(void **state)
 {
@@ -446,8 +440,6 @@ static void test_overloaded_stays_so_when_retries_timeout_or_deadline_end(void *
     }
 }
 
-/* --- Misuse --------------------------------------------------------------------------------------- */
-
 static void test_wrong_options_are_refused_at_connect(void **state)
 {
     (void)state;
@@ -548,8 +540,6 @@ static void test_a_message_larger_than_any_service_takes_is_refused_here(void **
     br_client_close(client);
     fake_stop(&f);
 }
-
-/* --- Threads and memory --------------------------------------------------------------------------- */
 
 typedef struct caller {
     br_client *client;

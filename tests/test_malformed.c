@@ -30,8 +30,6 @@ enum {
         10, /* requests that the other client must have had answered meanwhile; a busy machine is slow */
 };
 
-/* ---- the service and the other client --------------------------------------------------------- */
-
 typedef struct fixture {
     char folder[64];
     char url[128];
@@ -147,8 +145,6 @@ static int tear_down(void **state)
     free(f);
     return 0;
 }
-
-/* ---- the test --------------------------------------------------------------------------------- */
 
 static void send_message(fixture *f, size_t index)
 {

@@ -371,8 +371,6 @@ static void test_limits_hold_on_both_sides(void **state)
     answer_free(&a);
 }
 
-/* ---- several clients ---------------------------------------------------------------------------- */
-
 enum { CLIENTS = 4, ASKS = 40 };
 
 static void *ask_many(void *argument)
@@ -435,8 +433,6 @@ static void test_batching_changes_qualities_by_rounding_only(void **state)
     answer_free(&alone);
     answer_free(&together);
 }
-
-/* ---- nothing is allocated once warm --------------------------------------------------------------- */
 
 static void test_a_warm_service_allocates_nothing_for_a_request(void **state)
 {
@@ -508,8 +504,6 @@ static void test_the_log_never_holds_a_prompt(void **state)
     peer_close(&p);
     service_stop(&s);
 }
-
-/* ---- TLS ------------------------------------------------------------------------------------------- */
 
 /* An authority, a server's and a client's certificate, and one of a stranger, made in `folder`. */
 static bool make_certificates(char *folder, size_t size)

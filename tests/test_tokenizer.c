@@ -18,8 +18,6 @@
 
 enum { IDS_MAX = 8 << 20 };
 
-/* --- Files ------------------------------------------------------------------------------------ */
-
 static void path_in(char *path, size_t size, const char *variable, const char *otherwise, const char *name)
 {
     const char *folder = getenv(variable);
@@ -70,8 +68,6 @@ static uint64_t fnv1a(const void *bytes, size_t size)
         value = (value ^ ((const unsigned char *)bytes)[i]) * UINT64_C(0x100000001B3);
     return value;
 }
-
-/* --- The golden file -------------------------------------------------------------------------- */
 
 typedef struct golden {
     br_str text;
@@ -193,8 +189,6 @@ static void test_two_thousand_texts_have_the_ids_of_the_fast_tokenizer(void **st
     }
 }
 
-/* --- Threads ---------------------------------------------------------------------------------- */
-
 typedef struct reader {
     const fixture *fixture;
     size_t wrong;
@@ -230,8 +224,6 @@ static void test_threads_share_one_tokenizer(void **state)
         assert_int_equal(readers[i].wrong, 0);
     }
 }
-
-/* --- Shared fixtures -------------------------------------------------------------------------- */
 
 typedef struct published {
     br_tokenizer *unknown;
@@ -366,8 +358,6 @@ static void test_sentencepiece_gives_the_same_ids_for_real_prompts(void **state)
     assert_int_equal(compared, 558);
     destroy_published(&p);
 }
-
-/* --- Rules, on a model small enough to see through --------------------------------------------- */
 
 enum { FIRST_BYTE = 4, FIRST_PIECE = 4 + 256 };
 
@@ -608,8 +598,6 @@ static void test_text_ids_are_those_of_normal_byte_and_unknown_pieces(void **sta
     br_tokenizer_destroy(t);
 }
 
-/* --- Size and memory -------------------------------------------------------------------------- */
-
 static void test_a_million_bytes_of_anything_are_encoded(void **state)
 {
     fixture *f = *state;
@@ -692,8 +680,6 @@ static void test_every_failing_allocation_is_survived(void **state)
     assert_true(failures >= 2);
     free(text);
 }
-
-/* --- Models that are refused ------------------------------------------------------------------ */
 
 /* Each writes a model that is wrong in one way; `special` pieces are there already. */
 static void write_nothing(spm_file *m)

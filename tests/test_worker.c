@@ -115,8 +115,6 @@ static void test_destroying_finishes_what_was_pushed(void **state)
     for (int i = 0; i < JOBS; i++) assert_true(atomic_load(&w[i].done));
 }
 
-/* ---- with worker 0 held by an errand -------------------------------------------------------------- */
-
 typedef struct holder {
     br_workers *workers;
     pthread_t thread;
@@ -271,8 +269,6 @@ static void test_every_failing_allocation_is_survived(void **state)
     assert_int_equal(status, BR_OK);
 }
 
-/* ---- the stage ------------------------------------------------------------------------------------ */
-
 enum { ENTRIES = 30 };
 
 typedef struct parcel {
@@ -346,8 +342,6 @@ static void test_a_helper_steps_through_what_nobody_was_woken_for(void **state)
     assert_int_equal(atomic_load(&p.left), 0);
     assert_int_equal(atomic_load(&p.runs), 1);
 }
-
-/* ---- feeding ---------------------------------------------------------------------------------------- */
 
 typedef struct kitchen {
     br_workers *workers;
