@@ -134,8 +134,6 @@ static br_status rig_open(rig *r, const br_encoder_weights *weights, const br_bu
     return status;
 }
 
-/* --- Checking ------------------------------------------------------------------------------------- */
-
 /* Qualities of a few prompts by another engine's weights. */
 static br_status score(const br_encoder_weights *weights, const br_bundle *bundle, int32_t length,
                        int32_t seqs, float *quality, br_error *error)
@@ -196,8 +194,6 @@ static br_status dump(const br_encoder_weights *weights, const br_bundle *bundle
     }
     return BR_OK;
 }
-
-/* --- Measuring ------------------------------------------------------------------------------------ */
 
 /* What one prompt of n tokens needs. */
 static double flops_per_query(const br_model *m, double n)
@@ -303,8 +299,6 @@ static br_status measure_latency(const br_encoder_weights *weights, const br_bun
     return status;
 }
 
-/* --- Printing ------------------------------------------------------------------------------------- */
-
 static void print_table(const options *o, const br_backend *backend, const result *results)
 {
     printf("engine %s, %s (%s), %d streams, %d tokens per pass\n\n", backend->table->engine,
@@ -331,8 +325,6 @@ static void print_json(const options *o, const br_backend *backend, const result
             results[i].queries_per_core_s, results[i].gflops, results[i].latency_ms);
     printf("]}\n");
 }
-
-/* --- The program ------------------------------------------------------------------------------------ */
 
 static void usage(const char *why)
 {

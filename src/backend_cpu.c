@@ -57,8 +57,6 @@ static cpu_backend *cpu(br_backend *backend)
     return (cpu_backend *)backend;
 }
 
-/* --- Made from weights -------------------------------------------------------------------------- */
-
 static void matrix_destroy(br_backend *backend, br_matrix *matrix)
 {
     if (matrix == NULL) return;
@@ -234,8 +232,6 @@ static void device_free(br_backend *backend, void *memory)
     free(memory);
 }
 
-/* --- Streams ---------------------------------------------------------------------------------------- */
-
 static void stream_destroy(br_stream *stream)
 {
     if (stream == NULL) return;
@@ -293,8 +289,6 @@ static br_status wait_for(br_stream *stream)
     (void)stream;
     return BR_OK;
 }
-
-/* --- Ops ---------------------------------------------------------------------------------------------- */
 
 static br_status embed_layernorm(br_stream *stream, const br_embed_args *a)
 {
@@ -402,8 +396,6 @@ static br_status heads(br_stream *stream, const br_heads_args *a)
     stream->backend->kernels->heads(a);
     return BR_OK;
 }
-
-/* --- The backend ---------------------------------------------------------------------------------------- */
 
 static void close_backend(br_backend *backend)
 {

@@ -37,8 +37,6 @@ enum {
 _Static_assert(BR_LANES % BR_ROWS == 0, "a square of BR_LANES rows is made of whole tiles");
 _Static_assert(BR_CPU_MARGIN >= 2 * BR_LANES, "bands may start and end outside a position table");
 
-/* --- Scratch ---------------------------------------------------------------------------------------- */
-
 typedef struct workspace {
     uint32_t *keys;    /* [n, depth_stride] */
     uint32_t *queries; /* [BLOCK, depth_stride] */
@@ -93,8 +91,6 @@ static size_t scratch_bytes(int32_t seq_tokens_max, int32_t head_size)
     static char anywhere;
     return lay_out(&anywhere, seq_tokens_max, head_size).bytes;
 }
-
-/* --- The product ------------------------------------------------------------------------------------- */
 
 typedef struct product {
     float *out;
@@ -167,8 +163,6 @@ static void multiply(const product *p, size_t lanes)
     }
 }
 
-/* --- Packing ------------------------------------------------------------------------------------------ */
-
 /* Rows of a head, as units, padded with zeros to whole vectors. */
 static void pack_rows(uint32_t *out, size_t out_stride, const activation *x, size_t x_stride, int32_t rows,
                       int32_t head_size)
@@ -215,8 +209,6 @@ static void transpose_queries(const workspace *w, int32_t rows)
         }
     }
 }
-
-/* --- Scores --------------------------------------------------------------------------------------------- */
 
 /* scores[j][i] = q_i . key[i - j] for the block's queries first .. first + rows - 1 and n keys. */
 static void score_c2p(const workspace *w, const br_positions *positions, int32_t head, int32_t first,
@@ -291,8 +283,6 @@ static void score_content(const workspace *w, const br_positions *positions, int
     }
 }
 
-/* --- Softmax and context ---------------------------------------------------------------------------------- */
-
 /* Scores to exponentials, as probability units; their sums into total. */
 static void softmax_block(const workspace *w, int32_t rows, int32_t n)
 {
@@ -353,8 +343,6 @@ static void context_block(const workspace *w, activation *context, size_t contex
     store_context(w, context, context_stride, rows, head_size);
 }
 
-/* --- All queries -------------------------------------------------------------------------------------------- */
-
 static void attend(const br_attention_args *a, const workspace *w, int32_t seq, int32_t head)
 {
     const int32_t n = a->offsets[seq + 1] - a->offsets[seq];
@@ -391,8 +379,6 @@ static void attention(const br_attention_args *a, void *scratch)
     for (int32_t head = 0; head < a->heads; head++)
         for (int32_t seq = 0; seq < a->seqs; seq++) attend(a, &w, seq, head);
 }
-
-/* --- One query per sequence ------------------------------------------------------------------------------------ */
 
 static float unit_dot(uint32_t a, uint32_t b)
 {

@@ -10,8 +10,6 @@
 #include "cpu_kernels.h"
 #include "cpu_vector.h"
 
-/* --- LayerNorm: mean first, then the variance around it; E[x^2] - m^2 cancels when |m| is large. --- */
-
 static float row_sum(const float *x, int32_t width)
 {
     vec total = {0};
@@ -59,7 +57,7 @@ static void layernorm(const br_layernorm_args *a)
     }
 }
 
-/* --- GELU: x P(x), P being the normal distribution function. ------------------------------------
+/* GELU: x P(x), P being the normal distribution function.
  *   gelu(x) = max(x, 0) - t P(-t),  t = |x|
  * log2 P(-t) is smooth: -1 + t q(t), with q fitted on [0, 6] so that P is within 4e-8. One exponential
  * then serves both signs. Beyond 6 the second term is held at its 6e-9. */
@@ -94,8 +92,6 @@ static void gelu(void *out, const float *x, size_t count)
     store_activation(result, gelu_of(load(rest)));
     memcpy(y + i, result, (count - i) * sizeof *y);
 }
-
-/* --- Heads ------------------------------------------------------------------------------------------- */
 
 static float dot(const float *a, const float *b, int32_t width)
 {

@@ -112,8 +112,6 @@ BR_INLINE vec exp_of(vec x)
     return p * (vec)exponent;
 }
 
-/* --- Activations ------------------------------------------------------------------------------ */
-
 #if BR_PAIRS
 
 typedef uint16_t activation;
@@ -167,8 +165,6 @@ BR_INLINE activation make_activation(float value)
 }
 
 #endif
-
-/* --- Transposing a square of units ----------------------------------------------------------------- */
 
 /* One butterfly: rows r and r + step exchange the lanes whose index differs from theirs in that bit. */
 #if BR_LANES == 16

@@ -2,7 +2,7 @@
  * onednn.c - see onednn.h.
  *
  * Versions differ in how descriptors are made: 2 fills structs of the caller's and goes through an
- * operation descriptor, 3 hands out opaque ones. The first part of this file
+ * operation descriptor, 3 hands out opaque ones. What stands between #if and #endif
  * hides that; the rest is written once.
  */
 #include "onednn.h"
@@ -19,8 +19,6 @@
 /* Of the OpenMP runtime that oneDNN runs on. Declared here because each compiler's omp.h fits it alone. */
 extern void omp_set_num_threads(int threads);
 extern int omp_get_max_threads(void);
-
-/* --- What differs between versions --------------------------------------------------------- */
 
 #if DNNL_VERSION_MAJOR >= 3
 
@@ -114,8 +112,6 @@ static dnnl_status_t describe_matmul(dnnl_primitive_desc_t *out, dnnl_engine_t e
 }
 
 #endif
-
-/* --- Shapes: what is compiled once for all matrices of equal size ---------------------------- */
 
 enum {
     TYPICAL_ROWS = BR_ONEDNN_ROWS_EXACT,
@@ -322,8 +318,6 @@ static br_status shape_acquire(br_onednn *dnn, shape **out, const br_onednn_sour
     return BR_OK;
 }
 
-/* --- The library ------------------------------------------------------------------------------ */
-
 /* What a matrix of a real model would get. */
 static dnnl_status_t probe(br_onednn *dnn)
 {
@@ -370,8 +364,6 @@ bool br_onednn_is_fast(const br_onednn *dnn)
 {
     return strncmp(dnn->implementation, "brg", 3) == 0;
 }
-
-/* --- Weights ------------------------------------------------------------------------------------ */
 
 /* Converts to the type of the products and packs. */
 static dnnl_status_t pack(const br_onednn *dnn, const br_onednn_weights *w, const float *plain)
@@ -475,8 +467,6 @@ void br_onednn_weights_destroy(br_onednn *dnn, br_onednn_weights *w)
     shape_release(dnn, w->shape);
     free(w);
 }
-
-/* --- Runners -------------------------------------------------------------------------------------- */
 
 /* A thread's handles for x and y of one shape. */
 typedef struct handles {

@@ -13,8 +13,6 @@
 #include "onednn.h"
 #include "oom.h"
 
-/* --- Kernels ---------------------------------------------------------------------------------------- */
-
 typedef struct kernel_case {
     int32_t tokens;
     int32_t heads;
@@ -154,8 +152,6 @@ static void test_gelu_far_from_zero_and_of_what_is_not_a_number(void **state)
     }
 }
 
-/* --- Blocks ------------------------------------------------------------------------------------------- */
-
 static void test_any_number_of_rows_is_cut_into_blocks_of_a_fair_size(void **state)
 {
     (void)state;
@@ -173,8 +169,6 @@ static void test_any_number_of_rows_is_cut_into_blocks_of_a_fair_size(void **sta
         }
     }
 }
-
-/* --- Memory ------------------------------------------------------------------------------------------- */
 
 static const br_model small_model = {.width = 16, .layers = 1, .heads = 2, .head_size = 8, .ffn_width = 32};
 
