@@ -15,9 +15,18 @@ struct stage {
     pthread_cond_t came;
     stage_entry *first;
     stage_entry *last;
+    int64_t waiting; /* expected parts of all entries */
     int32_t idle;
     bool stopping;
 };
+
+/* Takes the head off the queue. Lock held. */
+static void leave(stage *s)
+{
+    s->waiting -= s->first->expected;
+    s->first = s->first->next;
+    if (s->first == NULL) s->last = NULL;
+}
 
 /* The next run of the entry at the head, which leaves the queue with its last one. Lock held. */
 static int32_t claim(stage *s, stage_entry *entry, int32_t *first)
@@ -26,10 +35,7 @@ static int32_t claim(stage *s, stage_entry *entry, int32_t *first)
     int32_t count = entry->parts - entry->claimed;
     if (count > STAGE_RUN) count = STAGE_RUN;
     entry->claimed += count;
-    if (entry->claimed == entry->parts) {
-        s->first = entry->next;
-        if (s->first == NULL) s->last = NULL;
-    }
+    if (entry->claimed == entry->parts) leave(s);
     return count;
 }
 
@@ -42,6 +48,7 @@ static void prepare(stage *s, stage_entry *entry)
     if (parts == 0) return;
     entry->parts = parts;
     entry->next = s->first;
+    s->waiting += entry->expected;
     s->first = entry;
     if (s->last == NULL) s->last = entry;
 }
@@ -51,8 +58,7 @@ static void step(stage *s)
 {
     stage_entry *entry = s->first;
     if (entry->parts == 0) {
-        s->first = entry->next;
-        if (s->first == NULL) s->last = NULL;
+        leave(s);
         prepare(s, entry);
         return;
     }
@@ -130,9 +136,10 @@ void stage_destroy(stage *s)
     free(s);
 }
 
-void stage_add(stage *s, stage_entry *entry)
+void stage_add(stage *s, stage_entry *entry, int32_t expected)
 {
     entry->next = NULL;
+    entry->expected = expected;
     entry->parts = 0;
     entry->claimed = 0;
     (void)pthread_mutex_lock(&s->lock);
@@ -141,13 +148,14 @@ void stage_add(stage *s, stage_entry *entry)
     else
         s->first = entry;
     s->last = entry;
+    s->waiting += expected;
     (void)pthread_mutex_unlock(&s->lock);
 }
 
 void stage_wake(stage *s)
 {
     (void)pthread_mutex_lock(&s->lock);
-    const bool wake = s->first != NULL && s->idle > 0;
+    const bool wake = s->waiting >= STAGE_WAKE && s->idle > 0;
     (void)pthread_mutex_unlock(&s->lock);
     /* After unlocking: the woken thread would only wait for the lock. */
     if (wake) (void)pthread_cond_signal(&s->came);
