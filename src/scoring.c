@@ -41,7 +41,7 @@ void br_scoring_admit(br_call *call)
         return;
     }
     br_metrics_add(&server->metrics, BR_COUNTER_queries, (uint64_t)count);
-    stage_add(server->stage, &call->entry, (int32_t)count); /* from here on the call is somebody else's */
+    stage_add(server->stage, &call->entry); /* from here on the call is somebody else's */
     if (!br_workers_nudge(server->workers)) stage_wake(server->stage);
 }
 

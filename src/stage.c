@@ -15,18 +15,9 @@ struct stage {
     pthread_cond_t came;
     stage_entry *first;
     stage_entry *last;
-    int64_t waiting; /* expected parts of all entries */
     int32_t idle;
     bool stopping;
 };
-
-/* Takes the head off the queue. Lock held. */
-static void leave(stage *s)
-{
-    s->waiting -= s->first->expected;
-    s->first = s->first->next;
-    if (s->first == NULL) s->last = NULL;
-}
 
 /* The next run of the entry at the head, which leaves the queue with its last one. Lock held. */
 static int32_t claim(stage *s, stage_entry *entry, int32_t *first)
@@ -35,7 +26,10 @@ static int32_t claim(stage *s, stage_entry *entry, int32_t *first)
     int32_t count = entry->parts - entry->claimed;
     if (count > STAGE_RUN) count = STAGE_RUN;
     entry->claimed += count;
-    if (entry->claimed == entry->parts) leave(s);
+    if (entry->claimed == entry->parts) {
+        s->first = entry->next;
+        if (s->first == NULL) s->last = NULL;
+    }
     return count;
 }
 
@@ -48,7 +42,6 @@ static void prepare(stage *s, stage_entry *entry)
     if (parts == 0) return;
     entry->parts = parts;
     entry->next = s->first;
-    s->waiting += entry->expected;
     s->first = entry;
     if (s->last == NULL) s->last = entry;
 }
@@ -58,7 +51,8 @@ static void step(stage *s)
 {
     stage_entry *entry = s->first;
     if (entry->parts == 0) {
-        leave(s);
+        s->first = entry->next;
+        if (s->first == NULL) s->last = NULL;
         prepare(s, entry);
         return;
     }
@@ -136,10 +130,9 @@ void stage_destroy(stage *s)
     free(s);
 }
 
-void stage_add(stage *s, stage_entry *entry, int32_t expected)
+void stage_add(stage *s, stage_entry *entry)
 {
     entry->next = NULL;
-    entry->expected = expected;
     entry->parts = 0;
     entry->claimed = 0;
     (void)pthread_mutex_lock(&s->lock);
@@ -148,14 +141,13 @@ void stage_add(stage *s, stage_entry *entry, int32_t expected)
     else
         s->first = entry;
     s->last = entry;
-    s->waiting += expected;
     (void)pthread_mutex_unlock(&s->lock);
 }
 
 void stage_wake(stage *s)
 {
     (void)pthread_mutex_lock(&s->lock);
-    const bool wake = s->waiting >= STAGE_WAKE && s->idle > 0;
+    const bool wake = s->first != NULL && s->idle > 0;
     (void)pthread_mutex_unlock(&s->lock);
     /* After unlocking: the woken thread would only wait for the lock. */
     if (wake) (void)pthread_cond_signal(&s->came);

@@ -19,19 +19,14 @@
 
 #include "bestroute/status.h"
 
-enum {
-    STAGE_RUN = 16, /* parts handed out at once */
-    STAGE_WAKE =
-        16, /* parts waiting that are worth waking a thread for; fewer are quicker done by the next helper */
-};
+enum { STAGE_RUN = 16 };
 
 /* Embedded in the caller's object; borrowed from push until its last run was worked on. */
 typedef struct stage_entry stage_entry;
 struct stage_entry {
     stage_entry *next;
-    int32_t expected; /* parts it will have, as far as its owner knows before it is prepared */
-    int32_t parts;    /* 0 until prepared */
-    int32_t claimed;  /* parts handed out */
+    int32_t parts;   /* 0 until prepared */
+    int32_t claimed; /* parts handed out */
 };
 
 typedef struct stage_work {
@@ -47,11 +42,10 @@ BR_NODISCARD br_status stage_create(stage **out, int32_t threads, const stage_wo
 /* Accepts NULL. Works through what is queued, then stops the threads. */
 void stage_destroy(stage *stage);
 
-/* Adds an entry of about `expected` parts; wakes nobody. Somebody may finish it before this returns. */
-void stage_add(stage *stage, stage_entry *entry, int32_t expected);
+/* Adds the entry; wakes nobody. Somebody may finish it before this returns. */
+void stage_add(stage *stage, stage_entry *entry);
 
-/* Wakes a thread if STAGE_WAKE parts or more wait. The rest is left to helpers: the caller must be sure that one
- * comes by. */
+/* Wakes a thread for what was added, unless one is on its way. */
 void stage_wake(stage *stage);
 
 /* One step, prepare or run, on the caller's thread. False when nothing is queued. */

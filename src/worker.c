@@ -30,7 +30,6 @@ struct br_workers {
     br_batcher *batcher;
     int32_t idle;   /* threads waiting on `work` */
     int32_t called; /* signals sent to them and not yet taken; at most `idle` */
-    bool missed;    /* a nudge came while nobody slept: whoever is about to sleep looks for work once more */
     bool stopping;
     bool abandoning;
     br_errand_fn errand; /* NULL: none */
@@ -171,10 +170,6 @@ static void *serve(void *argument)
         if (br_batcher_queries(all->batcher) > 0) continue; /* expired since now_ns was read */
         if (feed(all)) continue;
         if (all->errand != NULL && all->errand_worker == w->index) continue; /* came while feeding */
-        if (all->missed) {
-            all->missed = false;
-            continue;
-        }
         if (all->stopping) break;
         sleep_until_called(all);
     }
@@ -273,7 +268,6 @@ bool br_workers_nudge(br_workers *workers)
 {
     (void)pthread_mutex_lock(&workers->lock);
     const bool wake = call_one(workers);
-    if (!wake) workers->missed = true;
     (void)pthread_mutex_unlock(&workers->lock);
     if (wake) (void)pthread_cond_signal(&workers->work);
     return wake;

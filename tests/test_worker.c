@@ -1,6 +1,5 @@
 /* test_worker.c - the threads: jobs, errands, expiry, abandonment; and the stage before them. */
 #include <pthread.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -310,7 +309,7 @@ static void test_the_stage_works_on_each_part_once(void **state)
         for (int i = 0; i < ENTRIES; i++) {
             parcels[i].parts = sizes[i % 6];
             atomic_store(&parcels[i].left, parcels[i].parts);
-            stage_add(s, &parcels[i].entry, parcels[i].parts);
+            stage_add(s, &parcels[i].entry);
             stage_wake(s);
         }
         stage_destroy(s); /* works through what is queued */
@@ -325,32 +324,6 @@ static void test_the_stage_works_on_each_part_once(void **state)
     stage_destroy(NULL);
 }
 
-static void test_a_few_parts_are_left_to_helpers_and_many_wake_a_thread(void **state)
-{
-    (void)state;
-    static parcel few;
-    static parcel many;
-    const stage_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
-    memset(&few, 0, sizeof few);
-    memset(&many, 0, sizeof many);
-    few.parts = STAGE_WAKE - 1;
-    many.parts = 1;
-    atomic_store(&few.left, few.parts);
-    atomic_store(&many.left, many.parts);
-    stage *s;
-    assert_int_equal(stage_create(&s, 1, &work_of), BR_OK);
-    stage_add(s, &few.entry, few.parts);
-    stage_wake(s);
-    assert_int_equal(atomic_load(&few.prepared), 0);
-    stage_add(s, &many.entry, many.parts);
-    stage_wake(s);
-    const uint64_t until_ns = br_clock_now_ns() + 10000 * (uint64_t)BR_NS_PER_MS;
-    while (atomic_load(&many.left) > 0 && br_clock_now_ns() < until_ns) sched_yield();
-    assert_int_equal(atomic_load(&few.left), 0);
-    assert_int_equal(atomic_load(&many.left), 0);
-    stage_destroy(s);
-}
-
 static void test_a_helper_steps_through_what_nobody_was_woken_for(void **state)
 {
     (void)state;
@@ -362,7 +335,7 @@ static void test_a_helper_steps_through_what_nobody_was_woken_for(void **state)
     stage *s;
     assert_int_equal(stage_create(&s, 1, &work_of), BR_OK);
     assert_false(stage_help(s));
-    stage_add(s, &p.entry, 1);
+    stage_add(s, &p.entry);
     while (stage_help(s)) {
     }
     stage_destroy(s);
@@ -432,7 +405,6 @@ int main(void)
         cmocka_unit_test(test_an_errand_runs_on_the_worker_it_names),
         cmocka_unit_test(test_every_failing_allocation_is_survived),
         cmocka_unit_test(test_the_stage_works_on_each_part_once),
-        cmocka_unit_test(test_a_few_parts_are_left_to_helpers_and_many_wake_a_thread),
         cmocka_unit_test(test_a_helper_steps_through_what_nobody_was_woken_for),
         cmocka_unit_test(test_a_nudged_worker_feeds_itself_before_it_scores),
         cmocka_unit_test(test_a_stage_survives_every_failing_allocation),
