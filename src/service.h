@@ -2,6 +2,7 @@
  * service.h - what the files of the running service share: the server and its calls.
  *
  *   sockets.c   listeners, TLS, permissions
+ *   guard.c     ipc listeners that go on accepting
  *   call.c      one context: receive, decode, hand on, send
  *   scoring.c   route and score: admit, prepare, tokenise, collect
  *   answer.c    policies and the results of a finished call
@@ -31,6 +32,7 @@
 #include "bestroute/reply.h"
 #include "bestroute/server.h"
 #include "bestroute/worker.h"
+#include "guard.h"
 #include "stage.h"
 
 enum {
@@ -103,7 +105,10 @@ struct br_server {
     nng_socket admin;
     bool data_open;
     bool admin_open;
+    guard *guard; /* of the ipc listeners */
     nng_listener listeners[BR_LISTENERS_MAX];
+    const char
+        *urls[BR_LISTENERS_MAX]; /* an ipc listener's, whose nng_listener the guard holds; NULL for others */
     int32_t listener_count;
     br_call **calls; /* of both sockets */
     int32_t call_count;

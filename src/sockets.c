@@ -92,8 +92,25 @@ static br_status url_fail(br_error *error, const char *option, const char *url, 
                    option, url, nng_strerror(result));
 }
 
+static bool is_ipc(const char *url)
+{
+    return strncmp(url, "ipc://", 6) == 0;
+}
+
+/* A listener whose url is as it was written: nng chooses nothing for ipc. */
+static br_status listen_on_ipc(br_server *server, const char *url, br_error *error)
+{
+    const br_status status = guard_listen(server->guard, server->data, url, 0, "listen", error);
+    if (status != BR_OK) return status;
+    server->urls[server->listener_count] = url;
+    server->listener_count++;
+    BR_LOG(server->log, BR_LOG_INFO, "listening", BR_STR("url", url), BR_I64("contexts", server->call_count));
+    return BR_OK;
+}
+
 static br_status listen_on(br_server *server, const char *url, br_error *error)
 {
+    if (is_ipc(url)) return listen_on_ipc(server, url, error);
     nng_listener listener;
     int result = nng_listener_create(&listener, server->data, url);
     if (result != 0) return url_fail(error, "listen", url, result);
@@ -146,12 +163,13 @@ static br_status open_admin(br_server *server, br_error *error)
     if (status != BR_OK) return status;
     status = open_calls(server, server->admin, ADMIN_CONTEXTS, true, error);
     if (status != BR_OK) return status;
-    nng_listener listener;
-    int result = nng_listener_create(&listener, server->admin, url);
-    if (result == 0 && strncmp(url, "ipc://", 6) == 0)
-        result = nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, ADMIN_MODE);
-    if (result == 0) result = nng_listener_start(listener, 0);
-    if (result != 0) return url_fail(error, "admin", url, result);
+    if (is_ipc(url)) {
+        status = guard_listen(server->guard, server->admin, url, ADMIN_MODE, "admin", error);
+        if (status != BR_OK) return status;
+    } else {
+        const int result = nng_listen(server->admin, url, NULL, 0);
+        if (result != 0) return url_fail(error, "admin", url, result);
+    }
     BR_LOG(server->log, BR_LOG_INFO, "admin_listening", BR_STR("url", url));
     return BR_OK;
 }
@@ -164,8 +182,9 @@ br_status br_sockets_open(br_server *server, br_error *error)
     if (server->calls == NULL)
         return br_fail(error, BR_ENOMEM, "out of memory for %d contexts", (int)contexts);
 
-    br_status status =
-        open_socket(&server->data, &server->data_open, (size_t)config->max_message_bytes, error);
+    br_status status = guard_create(&server->guard, server->log, error);
+    if (status != BR_OK) return status;
+    status = open_socket(&server->data, &server->data_open, (size_t)config->max_message_bytes, error);
     if (status == BR_OK) status = open_calls(server, server->data, contexts, false, error);
     for (int32_t i = 0; status == BR_OK && i < config->listen.count; i++)
         status = listen_on(server, config->listen.items[i], error);
@@ -175,8 +194,11 @@ br_status br_sockets_open(br_server *server, br_error *error)
 
 void br_sockets_close(br_server *server)
 {
+    guard_stop(server->guard);
     if (server->data_open) (void)nng_close(server->data);
     if (server->admin_open) (void)nng_close(server->admin);
+    guard_destroy(server->guard);
+    server->guard = NULL;
     server->data_open = false;
     server->admin_open = false;
 }
@@ -184,6 +206,10 @@ void br_sockets_close(br_server *server)
 br_status br_server_url(const br_server *server, int32_t index, char *out, size_t size)
 {
     if (index < 0 || index >= server->listener_count) return BR_EINVAL;
+    if (server->urls[index] != NULL) {
+        (void)snprintf(out, size, "%s", server->urls[index]);
+        return BR_OK;
+    }
     char *url = NULL;
     if (nng_listener_get_string(server->listeners[index], NNG_OPT_URL, &url) != 0) return BR_EINVAL;
     (void)snprintf(out, size, "%s", url);
