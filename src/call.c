@@ -26,7 +26,11 @@ static int sink_write(void *context, const char *bytes, size_t size)
         /* Doubling: nng's own append grows to the exact size each time. */
         size_t wanted = 2 * capacity;
         if (wanted < s->used + size) wanted = s->used + size;
-        if (nng_msg_realloc(s->message, wanted) != 0) return -1;
+        nng_msg *larger;
+        if (nng_msg_alloc(&larger, wanted) != 0) return -1;
+        memcpy(nng_msg_body(larger), nng_msg_body(s->message), s->used);
+        nng_msg_free(s->message);
+        s->message = larger;
     }
     memcpy((char *)nng_msg_body(s->message) + s->used, bytes, size);
     s->used += size;
