@@ -6,45 +6,16 @@
 #include "bestroute/clock.h"
 #include "service.h"
 
-/* The outgoing message as a sink for br_write_fn. */
-typedef struct sink {
-    nng_msg *message; /* its length is the room there is */
-    size_t used;
-} sink;
-
-static bool sink_open(sink *s, size_t expected_bytes)
+/* Appends to the outgoing message. */
+static int append(void *context, const char *bytes, size_t size)
 {
-    *s = (sink){0};
-    return nng_msg_alloc(&s->message, expected_bytes) == 0;
-}
-
-static int sink_write(void *context, const char *bytes, size_t size)
-{
-    sink *s = context;
-    const size_t capacity = nng_msg_len(s->message);
-    if (size > capacity - s->used) {
-        /* Doubling: nng's own append grows to the exact size each time. */
-        size_t wanted = 2 * capacity;
-        if (wanted < s->used + size) wanted = s->used + size;
-        nng_msg *larger;
-        if (nng_msg_alloc(&larger, wanted) != 0) return -1;
-        memcpy(nng_msg_body(larger), nng_msg_body(s->message), s->used);
-        nng_msg_free(s->message);
-        s->message = larger;
-    }
-    memcpy((char *)nng_msg_body(s->message) + s->used, bytes, size);
-    s->used += size;
-    return 0;
-}
-
-/* The finished message, or NULL; the sink is empty afterwards. */
-static nng_msg *sink_take(sink *s, bool good)
-{
-    nng_msg *message = s->message;
-    s->message = NULL;
-    if (good && nng_msg_chop(message, nng_msg_len(message) - s->used) == 0) return message;
-    nng_msg_free(message);
-    return NULL;
+    nng_msg *message = context;
+    const size_t capacity = nng_msg_capacity(message);
+    const size_t wanted = nng_msg_len(message) + size;
+    /* Doubling: nng's own append grows to the exact size each time. */
+    if (wanted > capacity && nng_msg_reserve(message, wanted > 2 * capacity ? wanted : 2 * capacity) != 0)
+        return -1;
+    return nng_msg_append(message, bytes, size) == 0 ? 0 : -1;
 }
 
 static nng_msg *encode(const br_reply *reply)
@@ -55,9 +26,12 @@ static nng_msg *encode(const br_reply *reply)
         expected += reply->results[i].candidate_count * ROW_BYTES;
         expected += reply->results[i].quality_count * (1 + sizeof(double));
     }
-    sink s;
-    if (!sink_open(&s, expected)) return NULL;
-    return sink_take(&s, br_reply_encode(reply, &s, sink_write) == 0);
+    nng_msg *message;
+    if (nng_msg_alloc(&message, 0) != 0) return NULL;
+    if (nng_msg_reserve(message, expected) == 0 && br_reply_encode(reply, message, append) == 0)
+        return message;
+    nng_msg_free(message);
+    return NULL;
 }
 
 static void receive(br_call *call)
