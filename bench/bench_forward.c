@@ -4,7 +4,7 @@
  *   bench_forward --bundle DIR [options]
  *
  *   --engine E         reference, cpu, cuda or auto (default auto)
- *   --precision P      f32, bf16 or auto (default auto)
+ *   --precision P      f32, bf16, f16 or auto (default auto)
  *   --streams N        encoders at once, each on its own thread (default: the engine's own number)
  *   --lengths A,B,...  tokens per prompt (default 32,64,128,512), at most the bundle's max_tokens
  *   --batch-tokens T   tokens per pass (default 2048); at least one prompt is in a batch
@@ -355,7 +355,8 @@ static br_engine parse_engine(const char *name)
 
 static br_precision parse_precision(const char *name)
 {
-    static const br_precision precisions[] = {BR_PRECISION_AUTO, BR_PRECISION_F32, BR_PRECISION_BF16};
+    static const br_precision precisions[] = {BR_PRECISION_AUTO, BR_PRECISION_F32, BR_PRECISION_BF16,
+                                              BR_PRECISION_F16};
     for (size_t i = 0; i < sizeof precisions / sizeof precisions[0]; i++)
         if (strcmp(name, br_precision_name(precisions[i])) == 0) return precisions[i];
     usage("unknown precision");

@@ -7,11 +7,15 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O3")
 add_library(bestroute_flags INTERFACE)
 target_compile_definitions(bestroute_flags INTERFACE _GNU_SOURCE)
 target_include_directories(bestroute_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
+set(host_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wundef
+    -fno-math-errno -fno-trapping-math -ffp-contract=off)
 target_compile_options(bestroute_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wundef
+  $<$<COMPILE_LANGUAGE:C,CXX>:${host_warnings}>
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes>
-  $<$<BOOL:${BESTROUTE_WERROR}>:-Werror>
-  -fno-math-errno -fno-trapping-math -ffp-contract=off)
+  $<$<AND:$<COMPILE_LANGUAGE:C,CXX>,$<BOOL:${BESTROUTE_WERROR}>>:-Werror>
+  # nvcc's own output does not survive -Wpedantic, nor the toolkit's headers -Wconversion.
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wshadow --expt-relaxed-constexpr -lineinfo>
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${BESTROUTE_WERROR}>>:-Werror=all-warnings>)
 
 if(BESTROUTE_SANITIZE STREQUAL "address")
   set(sanitize -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)

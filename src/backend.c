@@ -22,22 +22,42 @@ const char *br_engine_name(br_engine engine)
     return "?";
 }
 
+int32_t br_engine_devices(br_engine engine)
+{
+    if (engine != BR_ENGINE_CUDA) return 1;
+#ifdef BR_CUDA
+    return br_cuda_devices();
+#else
+    return 0;
+#endif
+}
+
+br_engine br_engine_resolve(br_engine engine)
+{
+    if (engine != BR_ENGINE_AUTO) return engine;
+    return br_engine_devices(BR_ENGINE_CUDA) > 0 ? BR_ENGINE_CUDA : BR_ENGINE_CPU;
+}
+
 br_status br_backend_open(br_backend **out, br_engine engine, br_precision precision, int32_t device,
                           br_error *error)
 {
     *out = NULL;
-    if (engine != BR_ENGINE_CUDA && engine != BR_ENGINE_AUTO && device != 0)
+    if (br_engine_resolve(engine) != BR_ENGINE_CUDA && device != 0)
         return br_fail(error, BR_EINVAL, "engine %s has one device, 0; device %d was asked for",
                        br_engine_name(engine), (int)device);
 
-    switch (engine) {
+    switch (br_engine_resolve(engine)) {
     case BR_ENGINE_REFERENCE:
         return br_backend_open_reference(out, precision, error);
     case BR_ENGINE_AUTO:
     case BR_ENGINE_CPU:
         return br_backend_open_cpu(out, precision, error);
     case BR_ENGINE_CUDA:
+#ifdef BR_CUDA
+        return br_backend_open_cuda(out, precision, device, error);
+#else
         return br_fail(error, BR_ENOTSUP, "engine cuda: this program was built without CUDA");
+#endif
     }
     return br_fail(error, BR_EINVAL, "engine %d does not exist", (int)engine);
 }
@@ -64,14 +84,14 @@ static int32_t cores(void)
 
 int32_t br_engine_streams(br_engine engine)
 {
-    switch (engine) {
+    switch (br_engine_resolve(engine)) {
     case BR_ENGINE_AUTO:
     case BR_ENGINE_CPU:
         return cores();
     case BR_ENGINE_REFERENCE:
         return cores();
     case BR_ENGINE_CUDA:
-        return 1;
+        return 2; /* while one pass computes, the next is packed and uploaded */
     }
     return 1;
 }

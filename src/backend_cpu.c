@@ -393,6 +393,16 @@ static br_status gather_rows(br_stream *stream, const br_gather_args *a)
 
 static br_status heads(br_stream *stream, const br_heads_args *a)
 {
+    if (a->gamma != NULL)
+        stream->backend->kernels->layernorm(&(br_layernorm_args){
+            .residual = a->residual,
+            .input = a->input,
+            .gamma = a->gamma,
+            .beta = a->beta,
+            .epsilon = a->epsilon,
+            .rows = a->seqs,
+            .width = a->width,
+        });
     stream->backend->kernels->heads(a);
     return BR_OK;
 }
@@ -485,6 +495,8 @@ static br_status open_precision(br_backend **out, bool bf16, br_error *error)
 br_status br_backend_open_cpu(br_backend **out, br_precision precision, br_error *error)
 {
     *out = NULL;
+    if (precision == BR_PRECISION_F16)
+        return br_fail(error, BR_ENOTSUP, "engine cpu: precision f16 is not among its own; it has f32 and bf16");
     if (precision == BR_PRECISION_AUTO) {
         const br_status status = open_precision(out, true, NULL);
         if (status != BR_ENOTSUP)

@@ -2,8 +2,8 @@
  * backend_reference.c - the oracle: plain loops, one after the other, in no hurry.
  *
  * Every sum is taken in double and rounded once, so what remains of its error is
- * the rounding of what is stored: float32, or bf16 for the activations, weights
- * and position tables of precision bf16. Other engines are held against it.
+ * the rounding of what is stored: float32, or the 16-bit type for the activations, weights
+ * and position tables of precisions bf16 and f16. Other engines are held against it.
  *
  * A row is widened to float before it is used, so each op is written once for
  * both activation types.
@@ -47,29 +47,11 @@ struct br_stream {
     double *sums;  /* [D] */
 };
 
-/* Elements of the two storage types. */
-
-static float element(const void *rows, size_t index, br_dtype type)
-{
-    return type == BR_F32 ? ((const float *)rows)[index] : br_bf16_to_f32(((const uint16_t *)rows)[index]);
-}
-
-static void store(void *rows, size_t index, br_dtype type, float value)
-{
-    if (type == BR_F32)
-        ((float *)rows)[index] = value;
-    else
-        ((uint16_t *)rows)[index] = br_f32_to_bf16(value);
-}
+/* Rows of the storage types. */
 
 static void widen(float *out, const void *rows, size_t first, int32_t count, br_dtype type)
 {
-    for (int32_t i = 0; i < count; i++) out[i] = element(rows, first + (size_t)i, type);
-}
-
-static float rounded(float value, br_dtype type)
-{
-    return type == BR_F32 ? value : br_bf16_to_f32(br_f32_to_bf16(value));
+    for (int32_t i = 0; i < count; i++) out[i] = br_dtype_get(rows, first + (size_t)i, type);
 }
 
 /* A copy of source[count], each element rounded to `type`; NULL when memory is out. */
@@ -77,7 +59,7 @@ static float *rounded_copy(const float *source, size_t count, br_dtype type)
 {
     float *copy = br_alloc_array(count, sizeof *copy);
     if (copy == NULL) return NULL;
-    for (size_t i = 0; i < count; i++) copy[i] = rounded(source[i], type);
+    for (size_t i = 0; i < count; i++) copy[i] = br_dtype_rounded(source[i], type);
     return copy;
 }
 
@@ -275,9 +257,9 @@ static br_status wait_for(br_stream *stream)
 
 /* Ops. */
 
-/* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta, stored twice; x and residual may be the same. */
-static void normalise(const br_backend *backend, void *residual, void *input, size_t first, const float *x,
-                      const float *gamma, const float *beta, float epsilon, int32_t width)
+/* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta; x and y may be the same. */
+static void normalised(float *y, const float *x, const float *gamma, const float *beta, float epsilon,
+                       int32_t width)
 {
     double mean = 0;
     for (int32_t c = 0; c < width; c++) mean += (double)x[c];
@@ -286,10 +268,18 @@ static void normalise(const br_backend *backend, void *residual, void *input, si
     for (int32_t c = 0; c < width; c++) variance += ((double)x[c] - mean) * ((double)x[c] - mean);
     variance /= width;
     const double scale = 1 / sqrt(variance + (double)epsilon);
+    for (int32_t c = 0; c < width; c++)
+        y[c] = (float)(((double)x[c] - mean) * scale * (double)gamma[c] + (double)beta[c]);
+}
+
+/* Normalises `row` and stores it twice, at element `first`. */
+static void normalise(const br_backend *backend, void *residual, void *input, size_t first, float *row,
+                      const float *gamma, const float *beta, float epsilon, int32_t width)
+{
+    normalised(row, row, gamma, beta, epsilon, width);
     for (int32_t c = 0; c < width; c++) {
-        const float y = (float)(((double)x[c] - mean) * scale * (double)gamma[c] + (double)beta[c]);
-        store(residual, first + (size_t)c, backend->residual, y);
-        if (input != residual) store(input, first + (size_t)c, backend->activation, y);
+        br_dtype_set(residual, first + (size_t)c, backend->residual, row[c]);
+        if (input != residual) br_dtype_set(input, first + (size_t)c, backend->activation, row[c]);
     }
 }
 
@@ -324,13 +314,13 @@ static br_status linear(br_stream *stream, const br_linear_args *a)
             const double product = dot(stream->row, weight, m->inputs) + (double)m->bias[o];
             switch (m->epilogue) {
             case BR_EPILOGUE_STORE:
-                store(a->y, at, activation, (float)product);
+                br_dtype_set(a->y, at, activation, (float)product);
                 break;
             case BR_EPILOGUE_GELU:
-                store(a->y, at, activation, (float)gelu(product));
+                br_dtype_set(a->y, at, activation, (float)gelu(product));
                 break;
             case BR_EPILOGUE_ACCUMULATE:
-                store(a->y, at, residual, (float)((double)element(a->y, at, residual) + product));
+                br_dtype_set(a->y, at, residual, (float)((double)br_dtype_get(a->y, at, residual) + product));
                 break;
             }
         }
@@ -385,13 +375,13 @@ static void attend(br_stream *stream, const attended *a, int32_t i, void *contex
     for (int32_t d = 0; d < a->head_size; d++) stream->sums[d] = 0;
     for (int32_t j = 0; j < a->tokens; j++) {
         const double weight = exp((double)stream->scores[j] - highest);
-        const double stored = (double)rounded((float)weight, type);
+        const double stored = (double)br_dtype_rounded((float)weight, type);
         const float *value = stream->value + (size_t)j * (size_t)a->head_size;
         total += weight;
         for (int32_t d = 0; d < a->head_size; d++) stream->sums[d] += stored * (double)value[d];
     }
     for (int32_t d = 0; d < a->head_size; d++)
-        store(context, context_at + (size_t)d, type, (float)(stream->sums[d] / total));
+        br_dtype_set(context, context_at + (size_t)d, type, (float)(stream->sums[d] / total));
 }
 
 static br_status attention(br_stream *stream, const br_attention_args *a)
@@ -466,7 +456,9 @@ static br_status gather_rows(br_stream *stream, const br_gather_args *a)
 static br_status heads(br_stream *stream, const br_heads_args *a)
 {
     for (int32_t b = 0; b < a->seqs; b++) {
-        widen(stream->row, a->residual, (size_t)b * (size_t)a->width, a->width, stream->backend->residual);
+        const size_t first = (size_t)b * (size_t)a->width;
+        widen(stream->row, a->residual, first, a->width, stream->backend->residual);
+        if (a->gamma != NULL) normalised(stream->row, stream->row, a->gamma, a->beta, a->epsilon, a->width);
         for (int32_t k = 0; k < a->heads_count; k++) {
             const double z = dot(stream->row, a->weight + (size_t)k * (size_t)a->width, a->width);
             const double logit = z + (double)a->bias[k];
@@ -512,12 +504,11 @@ br_status br_backend_open_reference(br_backend **out, br_precision precision, br
     *out = NULL;
     br_backend *backend = calloc(1, sizeof *backend);
     if (backend == NULL) return br_fail(error, BR_ENOMEM, "no memory for the reference engine");
-    const bool bf16 = precision == BR_PRECISION_BF16;
     *backend = (br_backend){
         .table = &table,
-        .precision = bf16 ? BR_PRECISION_BF16 : BR_PRECISION_F32,
+        .precision = precision == BR_PRECISION_AUTO ? BR_PRECISION_F32 : precision,
         .residual = BR_F32,
-        .activation = bf16 ? BR_BF16 : BR_F32,
+        .activation = br_precision_dtype(precision),
         .device = "plain loops",
     };
     *out = backend;

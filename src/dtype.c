@@ -23,8 +23,80 @@ const char *br_precision_name(br_precision precision)
         return "f32";
     case BR_PRECISION_BF16:
         return "bf16";
+    case BR_PRECISION_F16:
+        return "f16";
     }
     return "?";
+}
+
+br_dtype br_precision_dtype(br_precision precision)
+{
+    switch (precision) {
+    case BR_PRECISION_AUTO:
+    case BR_PRECISION_F32:
+        return BR_F32;
+    case BR_PRECISION_BF16:
+        return BR_BF16;
+    case BR_PRECISION_F16:
+        return BR_F16;
+    }
+    return BR_F32;
+}
+
+uint16_t br_f32_to_f16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint16_t sign = (uint16_t)((bits >> 16) & 0x8000u);
+    const uint32_t magnitude = bits & 0x7fffffffu;
+
+    if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);  /* NaN */
+    if (magnitude >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* 65520 and more */
+    if (magnitude < 0x38800000u) { /* below 2^-14: counted in steps of 2^-24, which the addition rounds to */
+        float small;
+        memcpy(&small, &magnitude, sizeof small);
+        small += 0.5f; /* its last bit is 2^-24 */
+        memcpy(&bits, &small, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000u));
+    }
+    const uint32_t odd = (magnitude >> 13) & 1u;
+    return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
+}
+
+float br_dtype_get(const void *elements, size_t index, br_dtype type)
+{
+    switch (type) {
+    case BR_F32:
+        return ((const float *)elements)[index];
+    case BR_F16:
+        return br_f16_to_f32(((const uint16_t *)elements)[index]);
+    case BR_BF16:
+        return br_bf16_to_f32(((const uint16_t *)elements)[index]);
+    }
+    return 0;
+}
+
+void br_dtype_set(void *elements, size_t index, br_dtype type, float value)
+{
+    switch (type) {
+    case BR_F32:
+        ((float *)elements)[index] = value;
+        break;
+    case BR_F16:
+        ((uint16_t *)elements)[index] = br_f32_to_f16(value);
+        break;
+    case BR_BF16:
+        ((uint16_t *)elements)[index] = br_f32_to_bf16(value);
+        break;
+    }
+}
+
+float br_dtype_rounded(float value, br_dtype type)
+{
+    uint16_t narrow;
+    if (type == BR_F32) return value;
+    br_dtype_set(&narrow, 0, type, value);
+    return br_dtype_get(&narrow, 0, type);
 }
 
 float br_f16_to_f32(uint16_t bits)

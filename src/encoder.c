@@ -25,10 +25,12 @@ struct br_encoder {
     br_plan plan;
     char *workspace; /* the backend's memory */
 
-    /* The batch of the latest run. */
-    int32_t tokens;
-    int32_t seqs;
-    int32_t seq_tokens_max;
+    br_pass_shape recorded[BR_PASS_SHAPES_MAX]; /* ascending */
+    int32_t recorded_count;
+    int32_t *offsets; /* [seqs_max + 1], those of a batch carried on to its pass's shape */
+
+    int32_t tokens;     /* of the latest batch */
+    br_pass_shape pass; /* what it is, or was, computed as */
 };
 
 /* Some rows on their way through a layer: all tokens, or the pooled ones. */
@@ -52,7 +54,7 @@ static rows_view all_rows(const br_encoder *e)
         .input = at(e, e->plan.input),
         .context = at(e, e->plan.context),
         .ffn = at(e, e->plan.ffn),
-        .rows = e->tokens,
+        .rows = e->pass.tokens,
     };
 }
 
@@ -63,7 +65,7 @@ static rows_view pooled_rows(const br_encoder *e)
         .input = at(e, e->plan.pooled_input),
         .context = at(e, e->plan.pooled_context),
         .ffn = at(e, e->plan.pooled_ffn),
-        .rows = e->seqs,
+        .rows = e->pass.seqs,
     };
 }
 
@@ -101,8 +103,8 @@ static br_status embed(br_encoder *e)
                                               });
 }
 
-/* From the attention's context to the end of the layer. */
-static br_status finish_layer(br_encoder *e, const br_encoder_layer *layer, const rows_view *v)
+/* From the attention's context to the layer's last sum, which is left to be normalised. */
+static br_status mix_rows(br_encoder *e, const br_encoder_layer *layer, const rows_view *v)
 {
     br_status status = linear(e, v->residual, layer->attention_output, v->context, v->rows);
     if (status != BR_OK) return status;
@@ -110,9 +112,7 @@ static br_status finish_layer(br_encoder *e, const br_encoder_layer *layer, cons
     if (status != BR_OK) return status;
     status = linear(e, v->ffn, layer->ffn_up, v->input, v->rows);
     if (status != BR_OK) return status;
-    status = linear(e, v->residual, layer->ffn_down, v->ffn, v->rows);
-    if (status != BR_OK) return status;
-    return layernorm(e, v, &layer->output_norm);
+    return linear(e, v->residual, layer->ffn_down, v->ffn, v->rows);
 }
 
 /* Elements of the activation type from the start of the qkv buffer. */
@@ -125,15 +125,15 @@ static br_status layer_for_all_tokens(br_encoder *e, const br_encoder_layer *lay
 {
     const br_model *model = &e->weights->model;
     const size_t width = (size_t)model->width;
-    const size_t tokens = (size_t)e->tokens;
+    const size_t tokens = (size_t)e->pass.tokens;
     const rows_view v = all_rows(e);
     br_attention_args args = {
         .positions = layer->positions,
         .offsets = at(e, e->plan.offsets),
         .context = v.context,
-        .tokens = e->tokens,
-        .seqs = e->seqs,
-        .seq_tokens_max = e->seq_tokens_max,
+        .tokens = e->pass.tokens,
+        .seqs = e->pass.seqs,
+        .seq_tokens_max = e->pass.seq_tokens_max,
         .heads = model->heads,
         .head_size = model->head_size,
     };
@@ -152,8 +152,8 @@ static br_status layer_for_all_tokens(br_encoder *e, const br_encoder_layer *lay
     }
     if (status != BR_OK) return status;
     status = e->ops->attention(e->stream, &args);
-    if (status != BR_OK) return status;
-    return finish_layer(e, layer, &v);
+    if (status == BR_OK) status = mix_rows(e, layer, &v);
+    return status == BR_OK ? layernorm(e, &v, &layer->output_norm) : status;
 }
 
 static br_status gather_pooled(br_encoder *e)
@@ -167,7 +167,7 @@ static br_status gather_pooled(br_encoder *e)
                                               .pooled_residual = pooled.residual,
                                               .pooled_input = pooled.input,
                                               .pool_index = BR_POOL_INDEX,
-                                              .seqs = e->seqs,
+                                              .seqs = e->pass.seqs,
                                               .width = e->weights->model.width,
                                           });
 }
@@ -179,7 +179,7 @@ static br_status last_layer_for_pooled_tokens(br_encoder *e, const br_encoder_la
     void *query = at(e, e->plan.pooled_query);
     void *kv = qkv_at(e, 0);
 
-    br_status status = linear(e, kv, layer->kv, at(e, e->plan.input), e->tokens);
+    br_status status = linear(e, kv, layer->kv, at(e, e->plan.input), e->pass.tokens);
     if (status != BR_OK) return status;
     status = gather_pooled(e);
     if (status != BR_OK) return status;
@@ -192,24 +192,28 @@ static br_status last_layer_for_pooled_tokens(br_encoder *e, const br_encoder_la
                                                      .offsets = at(e, e->plan.offsets),
                                                      .context = v.context,
                                                      .pool_index = BR_POOL_INDEX,
-                                                     .seqs = e->seqs,
-                                                     .seq_tokens_max = e->seq_tokens_max,
+                                                     .seqs = e->pass.seqs,
+                                                     .seq_tokens_max = e->pass.seq_tokens_max,
                                                      .heads = model->heads,
                                                      .head_size = model->head_size,
                                                  });
-    if (status != BR_OK) return status;
-    return finish_layer(e, layer, &v);
+    return status == BR_OK ? mix_rows(e, layer, &v) : status;
 }
 
-static br_status heads(br_encoder *e)
+/* `norm`: of the pooled rows, or NULL where they come normalised. */
+static br_status heads(br_encoder *e, const br_layernorm *norm)
 {
     const br_encoder_weights *w = e->weights;
     return e->ops->heads(e->stream, &(br_heads_args){
                                         .residual = at(e, e->plan.pooled_residual),
+                                        .input = at(e, e->plan.pooled_input),
+                                        .gamma = norm != NULL ? norm->gamma : NULL,
+                                        .beta = norm != NULL ? norm->beta : NULL,
+                                        .epsilon = w->model.layer_norm_epsilon,
                                         .weight = w->head_weight,
                                         .bias = w->head_bias,
                                         .quality = at(e, e->plan.quality),
-                                        .seqs = e->seqs,
+                                        .seqs = e->pass.seqs,
                                         .width = w->model.width,
                                         .heads_count = w->heads_count,
                                     });
@@ -230,11 +234,44 @@ static br_status enqueue_pass(br_stream *stream, void *context)
     if (e->options.all_tokens) {
         status = layer_for_all_tokens(e, &e->weights->layers[last]);
         if (status == BR_OK) status = gather_pooled(e);
-    } else {
-        status = last_layer_for_pooled_tokens(e, &e->weights->layers[last]);
+        return status == BR_OK ? heads(e, NULL) : status;
     }
-    if (status != BR_OK) return status;
-    return heads(e);
+    status = last_layer_for_pooled_tokens(e, &e->weights->layers[last]);
+    return status == BR_OK ? heads(e, &e->weights->layers[last].output_norm) : status;
+}
+
+/* What the ops are given follows from these three: pointers are the workspace's. */
+static uint64_t key_of(const br_pass_shape *shape)
+{
+    static_assert(BR_BATCH_SEQS_MAX < 1 << 16, "seqs has 16 bits of the key");
+    static_assert(BR_SEQ_TOKENS_MAX < 1 << 16, "the longest sequence has 16 bits of the key");
+    return (uint64_t)shape->tokens << 32 | (uint64_t)shape->seqs << 16 | (uint64_t)shape->seq_tokens_max;
+}
+
+/* Records a pass of each shape the engine wants, so that running allocates nothing. */
+static br_status record_passes(br_encoder *e, br_error *error)
+{
+    if (e->ops->pass_shapes == NULL) return BR_OK;
+    e->recorded_count = e->ops->pass_shapes(e->stream, e->recorded);
+    for (int32_t i = 0; i < e->recorded_count; i++) {
+        e->pass = e->recorded[i];
+        const br_status status = e->ops->record(e->stream, key_of(&e->pass), enqueue_pass, e);
+        if (status != BR_OK)
+            return br_fail(error, status, "recording a pass of %d tokens: %s", (int)e->pass.tokens,
+                           br_status_text(status));
+    }
+    return BR_OK;
+}
+
+/* The smallest recorded shape that holds the batch, or the batch's own. */
+static br_pass_shape shape_for(const br_encoder *e, br_pass_shape batch)
+{
+    for (int32_t i = 0; i < e->recorded_count; i++) {
+        const br_pass_shape *r = &e->recorded[i];
+        if (r->tokens >= batch.tokens && r->seqs >= batch.seqs && r->seq_tokens_max >= batch.seq_tokens_max)
+            return *r;
+    }
+    return batch;
 }
 
 br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
@@ -276,7 +313,14 @@ br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
         status = br_fail(error, BR_ENOMEM, "no memory for a workspace of %zu bytes", e->plan.total_bytes);
         goto fail;
     }
+    e->offsets = br_alloc_array((size_t)options->seqs_max + 1, sizeof *e->offsets);
+    if (e->offsets == NULL) {
+        status = br_fail(error, BR_ENOMEM, "no memory for an encoder");
+        goto fail;
+    }
     status = e->ops->stream_create(e->backend, &e->stream, &weights->model, &stream_shape, error);
+    if (status != BR_OK) goto fail;
+    status = record_passes(e, error);
     if (status != BR_OK) goto fail;
 
     *out = e;
@@ -292,6 +336,7 @@ void br_encoder_destroy(br_encoder *encoder)
     if (encoder == NULL) return;
     if (encoder->stream != NULL) encoder->ops->stream_destroy(encoder->stream);
     if (encoder->workspace != NULL) encoder->ops->free(encoder->backend, encoder->workspace);
+    free(encoder->offsets);
     free(encoder);
 }
 
@@ -321,22 +366,19 @@ static int32_t check_batch(const br_encoder *e, const br_packing *batch)
 br_status br_encoder_run(br_encoder *encoder, const br_packing *batch, float *quality)
 {
     br_encoder *e = encoder;
-    e->seq_tokens_max = check_batch(e, batch);
+    const int32_t longest = check_batch(e, batch);
     e->tokens = batch->tokens;
-    e->seqs = batch->seqs;
+    e->pass = shape_for(e, (br_pass_shape){batch->tokens, batch->seqs, longest});
+    for (int32_t b = 0; b <= e->pass.seqs; b++)
+        e->offsets[b] = batch->offsets[b < batch->seqs ? b : batch->seqs];
 
-    /* What the ops are given follows from these three: pointers are the workspace's. */
-    static_assert(BR_BATCH_SEQS_MAX < 1 << 16, "seqs has 16 bits of the key");
-    static_assert(BR_SEQ_TOKENS_MAX < 1 << 16, "the longest sequence has 16 bits of the key");
-    const uint64_t key = (uint64_t)e->tokens << 32 | (uint64_t)e->seqs << 16 | (uint64_t)e->seq_tokens_max;
-
-    const size_t ids_bytes = (size_t)e->tokens * sizeof *batch->ids;
-    const size_t offsets_bytes = ((size_t)e->seqs + 1) * sizeof *batch->offsets;
-    const size_t quality_bytes = (size_t)e->seqs * (size_t)e->weights->heads_count * sizeof *quality;
+    const size_t ids_bytes = (size_t)batch->tokens * sizeof *batch->ids;
+    const size_t offsets_bytes = ((size_t)e->pass.seqs + 1) * sizeof *e->offsets;
+    const size_t quality_bytes = (size_t)batch->seqs * (size_t)e->weights->heads_count * sizeof *quality;
     br_status status = e->ops->upload(e->stream, at(e, e->plan.ids), batch->ids, ids_bytes);
     if (status == BR_OK)
-        status = e->ops->upload(e->stream, at(e, e->plan.offsets), batch->offsets, offsets_bytes);
-    if (status == BR_OK) status = e->ops->run(e->stream, key, enqueue_pass, e);
+        status = e->ops->upload(e->stream, at(e, e->plan.offsets), e->offsets, offsets_bytes);
+    if (status == BR_OK) status = e->ops->run(e->stream, key_of(&e->pass), enqueue_pass, e);
     if (status == BR_OK) status = e->ops->download(e->stream, quality, at(e, e->plan.quality), quality_bytes);
 
     /* Also after a failure: nothing may still be using the batch or `quality` when we return. */
@@ -350,7 +392,6 @@ br_status br_encoder_hidden(br_encoder *encoder, float *hidden)
     assert(e->options.all_tokens);
     const size_t count = (size_t)e->tokens * (size_t)e->weights->model.width;
     const br_dtype type = e->backend->residual;
-    assert(type == BR_F32 || type == BR_BF16);
 
     /* Narrow elements land in the upper half and are widened upwards: a write never passes a read. */
     uint16_t *narrow = (uint16_t *)(void *)hidden + count;
@@ -364,7 +405,7 @@ br_status br_encoder_hidden(br_encoder *encoder, float *hidden)
     for (size_t i = 0; i < count; i++) {
         uint16_t bits;
         memcpy(&bits, (const char *)hidden + (count + i) * sizeof bits, sizeof bits);
-        const float wide = br_bf16_to_f32(bits);
+        const float wide = br_dtype_get(&bits, 0, type);
         memcpy((char *)hidden + i * sizeof wide, &wide, sizeof wide);
     }
     return BR_OK;

@@ -41,10 +41,12 @@ typedef struct op_engine {
 static const op_engine engines[] = {
     {"reference f32", BR_ENGINE_REFERENCE, BR_PRECISION_F32},
     {"reference bf16", BR_ENGINE_REFERENCE, BR_PRECISION_BF16},
+    {"reference f16", BR_ENGINE_REFERENCE, BR_PRECISION_F16},
     {"cpu f32", BR_ENGINE_CPU, BR_PRECISION_F32},
     {"cpu bf16", BR_ENGINE_CPU, BR_PRECISION_BF16},
     {"cuda f32", BR_ENGINE_CUDA, BR_PRECISION_F32},
     {"cuda bf16", BR_ENGINE_CUDA, BR_PRECISION_BF16},
+    {"cuda f16", BR_ENGINE_CUDA, BR_PRECISION_F16},
 };
 
 enum { ENGINES = sizeof engines / sizeof engines[0] };
@@ -105,11 +107,6 @@ void op_on_every_engine(void (*body)(op_device *device, const void *context), co
     }
 }
 
-static float rounded(float value, br_dtype type)
-{
-    return type == BR_BF16 ? br_bf16_to_f32(br_f32_to_bf16(value)) : value;
-}
-
 float *op_values(size_t count, uint32_t seed, float scale, float offset, br_dtype type)
 {
     float *values = malloc((count + 1) * sizeof *values);
@@ -118,7 +115,7 @@ float *op_values(size_t count, uint32_t seed, float scale, float offset, br_dtyp
     for (size_t i = 0; i < count; i++) {
         state = state * 1664525U + 1013904223U;
         const float unit = (float)(state >> 8) / 8388608.0F - 1.0F; /* -1 .. 1 */
-        values[i] = rounded(offset + scale * unit, type);
+        values[i] = br_dtype_rounded(offset + scale * unit, type);
     }
     return values;
 }
@@ -129,12 +126,7 @@ op_buffer op_put(op_device *device, const float *values, size_t count, br_dtype 
     char *host = malloc(bytes + CANARY_BYTES);
     assert_non_null(host);
     for (size_t i = 0; i < count; i++) {
-        const float value = values != NULL ? values[i] : NAN;
-        const uint16_t narrow = br_f32_to_bf16(value);
-        if (type == BR_F32)
-            memcpy(host + i * sizeof value, &value, sizeof value);
-        else
-            memcpy(host + i * sizeof narrow, &narrow, sizeof narrow);
+        br_dtype_set(host, i, type, values != NULL ? values[i] : NAN);
     }
     memset(host + bytes, CANARY, CANARY_BYTES);
 
@@ -185,9 +177,9 @@ void op_assert_close(const op_device *device, const char *name, const float *got
     double plain_error = 0;
     for (size_t i = 0; i < count; i++) {
         largest = fmax(largest, fabs(expected[i]));
-        plain_error = fmax(plain_error, fabs((double)rounded(plain[i], type) - expected[i]));
+        plain_error = fmax(plain_error, fabs((double)br_dtype_rounded(plain[i], type) - expected[i]));
     }
-    const double unit = type == BR_BF16 ? 0x1p-8 : 0x1p-23;
+    const double unit = type == BR_BF16 ? 0x1p-8 : type == BR_F16 ? 0x1p-11 : 0x1p-23;
     const double bar = 2 * plain_error + 2 * unit * largest;
     for (size_t i = 0; i < count; i++) {
         const double error = fabs((double)got[i] - expected[i]);

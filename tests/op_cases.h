@@ -76,7 +76,7 @@ typedef struct op_attention_case {
     const int32_t *offsets;
     int32_t seqs, seq_tokens_max, heads, head_size;
     int32_t pool_index;  /* -1: every query; else q and the result have one row per sequence */
-    br_dtype activation; /* bf16: the exponentials are rounded to it before they weigh the values */
+    br_dtype activation; /* the exponentials are rounded to it before they weigh the values */
 } op_attention_case;
 
 #define OP_ORACLES(real, suffix)                                                                             \
@@ -86,8 +86,10 @@ typedef struct op_attention_case {
     void op_layernorm_##suffix(real *out, const float *x, const float *gamma, const float *beta,             \
                                float epsilon, int32_t rows, int32_t width);                                  \
     void op_attention_##suffix(real *out, const op_attention_case *c);                                       \
-    void op_heads_##suffix(real *out, const float *x, const float *weight, const float *bias, int32_t rows,  \
-                           int32_t width, int32_t heads_count);
+    /* gamma NULL: no LayerNorm first */                                                                     \
+    void op_heads_##suffix(real *out, const float *x, const float *gamma, const float *beta, float epsilon,  \
+                           const float *weight, const float *bias, int32_t rows, int32_t width,              \
+                           int32_t heads_count);
 
 OP_ORACLES(double, double)
 OP_ORACLES(float, float)

@@ -11,13 +11,21 @@ typedef struct heads_case {
     int32_t heads_count;
     float scale;  /* of the weights */
     float offset; /* of x */
+    bool norm;    /* a LayerNorm first */
 } heads_case;
 
 static const heads_case cases[] = {
-    {"no sequences", 0, 64, 3, 0.1F, 0},         {"one of each", 1, 48, 1, 0.1F, 0},
-    {"an odd width", 3, 65, 5, 0.1F, 0},         {"many", 33, 64, 16, 0.1F, 0},
-    {"a real width", 17, 768, 7, 0.05F, 0},      {"a large offset", 5, 96, 4, 0.05F, 10},
-    {"qualities near 0 and 1", 16, 64, 8, 4, 0},
+    {"no sequences", 0, 64, 3, 0.1F, 0, false},
+    {"one of each", 1, 48, 1, 0.1F, 0, false},
+    {"an odd width", 3, 65, 5, 0.1F, 0, false},
+    {"many", 33, 64, 16, 0.1F, 0, false},
+    {"a real width", 17, 768, 7, 0.05F, 0, false},
+    {"a large offset", 5, 96, 4, 0.05F, 10, false},
+    {"qualities near 0 and 1", 16, 64, 8, 4, 0, false},
+    {"one of each, normalised", 1, 48, 1, 0.1F, 0, true},
+    {"an odd width, normalised", 3, 65, 5, 0.1F, 0, true},
+    {"a real width, normalised", 17, 768, 7, 0.05F, 0, true},
+    {"a large offset, normalised", 5, 96, 4, 0.05F, 100, true},
 };
 
 static void run_case(op_device *device, const heads_case *c)
@@ -31,15 +39,26 @@ static void run_case(op_device *device, const heads_case *c)
     float *bias = op_values((size_t)c->heads_count, 3, 0.5F, 0, BR_F32);
     double *expected = calloc(count + 1, sizeof *expected);
     float *plain = calloc(count + 1, sizeof *plain);
-    op_heads_double(expected, x, weight, bias, c->seqs, c->width, c->heads_count);
-    op_heads_float(plain, x, weight, bias, c->seqs, c->width, c->heads_count);
+    float *gamma = op_values((size_t)c->width, 4, 0.5F, 1, BR_F32);
+    float *beta = op_values((size_t)c->width, 5, 0.5F, 0, BR_F32);
+    const float epsilon = 1e-7F;
+    const float *norm = c->norm ? gamma : NULL;
+    op_heads_double(expected, x, norm, beta, epsilon, weight, bias, c->seqs, c->width, c->heads_count);
+    op_heads_float(plain, x, norm, beta, epsilon, weight, bias, c->seqs, c->width, c->heads_count);
 
     op_buffer residual = op_put(device, x, x_count, type);
+    op_buffer input = op_put(device, NULL, x_count, device->backend->activation);
+    op_buffer device_gamma = op_put(device, gamma, (size_t)c->width, BR_F32);
+    op_buffer device_beta = op_put(device, beta, (size_t)c->width, BR_F32);
     op_buffer device_weight = op_put(device, weight, weights, BR_F32);
     op_buffer device_bias = op_put(device, bias, (size_t)c->heads_count, BR_F32);
     op_buffer quality = op_put(device, NULL, count, BR_F32);
     const br_heads_args args = {
         .residual = residual.memory,
+        .input = residual.type == input.type ? residual.memory : input.memory,
+        .gamma = c->norm ? device_gamma.memory : NULL,
+        .beta = c->norm ? device_beta.memory : NULL,
+        .epsilon = epsilon,
         .weight = device_weight.memory,
         .bias = device_bias.memory,
         .quality = quality.memory,
@@ -54,10 +73,15 @@ static void run_case(op_device *device, const heads_case *c)
 
     free(got);
     op_drop(device, residual.memory);
+    op_drop(device, input.memory);
+    op_drop(device, device_gamma.memory);
+    op_drop(device, device_beta.memory);
     op_drop(device, device_weight.memory);
     op_drop(device, device_bias.memory);
     op_drop(device, quality.memory);
     free(x);
+    free(gamma);
+    free(beta);
     free(weight);
     free(bias);
     free(expected);

@@ -11,7 +11,7 @@
  * Two element types of a precision:
  *   residual     the stream of hidden states that LayerNorm writes and GEMMs accumulate into
  *   activation   what a GEMM or the attention reads
- * f32: both float32. bf16: residual float32, activation bf16 on the CPU; a device may choose bf16 for both.
+ * f32: both float32. bf16 and f16: residual float32, activation 16 bits on the CPU; a device may choose 16 bits for both.
  *
  * Pointers in op arguments are device pointers; on the CPU they are plain ones.
  * Rows may be 0 everywhere: the op does nothing. Launching an op allocates
@@ -144,16 +144,30 @@ typedef struct br_gather_args {
     int32_t width;
 } br_gather_args;
 
-/* quality[b, k] = sigmoid(residual[b] . weight[k] + bias[k]), in float32. */
+/* quality[b, k] = sigmoid(layernorm(residual[b]) . weight[k] + bias[k]), in float32. With gamma the rows
+ * of residual and input are used up: they may or may not hold the normalised ones afterwards. */
 typedef struct br_heads_args {
-    const void *residual; /* [B, C] */
-    const float *weight;  /* [K, C], folded: w0 - w1 */
-    const float *bias;    /* [K] */
-    float *quality;       /* [B, K] */
+    void *residual;     /* [B, C] */
+    void *input;        /* [B, C]; not read */
+    const float *gamma; /* [C]; NULL: the rows come normalised and stay as they are */
+    const float *beta;  /* [C] */
+    float epsilon;
+    const float *weight; /* [K, C], folded: w0 - w1 */
+    const float *bias;   /* [K] */
+    float *quality;      /* [B, K] */
     int32_t seqs;
     int32_t width;
     int32_t heads_count;
 } br_heads_args;
+
+/* What a pass is computed as: at least as large in each number as the batch it is for. */
+typedef struct br_pass_shape {
+    int32_t tokens;         /* T: rows of the ops over all tokens */
+    int32_t seqs;           /* B: those beyond the batch's have no tokens */
+    int32_t seq_tokens_max; /* the longest sequence that may occur */
+} br_pass_shape;
+
+enum { BR_PASS_SHAPES_MAX = 64 };
 
 /* The largest batch a stream will see. */
 typedef struct br_stream_shape {
@@ -169,6 +183,10 @@ typedef struct br_backend_table {
     const char *engine; /* "reference", "cpu", "cuda" */
 
     void (*close)(br_backend *);
+
+    /* From now on streams measure how their products are best computed, and remember it in `file`, which
+     * may not exist yet. NULL on engines with nothing to measure. BR_ENOMEM. */
+    br_status (*tune)(br_backend *, const char *file, br_error *);
 
     /* Made from weights; shared by all streams. The sources are borrowed during the call.
      * BR_ENOMEM, BR_EDEVICE, BR_ENOTSUP (a shape the device cannot do). The destroys accept NULL. */
@@ -196,7 +214,15 @@ typedef struct br_backend_table {
     br_status (*upload)(br_stream *, void *device, const void *host, size_t bytes);
     br_status (*download)(br_stream *, void *host, const void *device, size_t bytes);
 
-    /* Calls enqueue(stream, context), or replays what it enqueued under an equal key before.
+    /* The shapes of pass that the stream records, ascending; returns how many. NULL on engines
+     * that compute every batch as it comes. */
+    int32_t (*pass_shapes)(const br_stream *, br_pass_shape out[BR_PASS_SHAPES_MAX]);
+
+    /* Records what enqueue(stream, context) enqueues, without doing it. Keys are new.
+     * BR_ENOMEM, BR_EDEVICE, or what enqueue returned. NULL where pass_shapes is. */
+    br_status (*record)(br_stream *, uint64_t key, br_enqueue_fn enqueue, void *context);
+
+    /* Replays what was recorded under an equal key; else calls enqueue(stream, context).
      * A key stands for every shape and pointer the enqueued ops were given. */
     br_status (*run)(br_stream *, uint64_t key, br_enqueue_fn enqueue, void *context);
 
@@ -238,11 +264,22 @@ BR_NODISCARD br_status br_backend_open(br_backend **out, br_engine engine, br_pr
 /* Accepts NULL. Everything made by the backend must be gone. */
 void br_backend_close(br_backend *backend);
 
+/* AUTO as the engine it stands for on this machine; any other as itself. */
+br_engine br_engine_resolve(br_engine engine);
+
 /* How many streams serve this engine best: one per core the process may run on for CPUs. */
 int32_t br_engine_streams(br_engine engine);
+
+/* How many devices of the engine this build and machine have: 1 for CPUs, 0 where there is none. */
+int32_t br_engine_devices(br_engine engine);
 
 /* The constructors that br_backend_open chooses from. */
 BR_NODISCARD br_status br_backend_open_reference(br_backend **out, br_precision precision, br_error *error);
 BR_NODISCARD br_status br_backend_open_cpu(br_backend **out, br_precision precision, br_error *error);
+#ifdef BR_CUDA
+BR_NODISCARD br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t device,
+                                            br_error *error);
+int32_t br_cuda_devices(void);
+#endif
 
 #endif

@@ -19,6 +19,7 @@ typedef enum br_precision {
     BR_PRECISION_AUTO, /* the fastest whose error the engine's table vouches for */
     BR_PRECISION_F32,
     BR_PRECISION_BF16,
+    BR_PRECISION_F16,
 } br_precision;
 
 static inline size_t br_dtype_bytes(br_dtype type)
@@ -29,7 +30,7 @@ static inline size_t br_dtype_bytes(br_dtype type)
 /* "f32", "f16", "bf16". */
 const char *br_dtype_name(br_dtype type);
 
-/* "auto", "f32", "bf16". */
+/* "auto", "f32", "bf16", "f16". */
 const char *br_precision_name(br_precision precision);
 
 static inline float br_bf16_to_f32(uint16_t bits)
@@ -49,8 +50,19 @@ static inline uint16_t br_f32_to_bf16(float value)
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/* IEEE half, subnormals included. */
+/* IEEE half, subnormals included. To half: nearest, ties to even; too large becomes infinity, NaN stays a NaN. */
+uint16_t br_f32_to_f16(float value);
 float br_f16_to_f32(uint16_t bits);
+
+/* The element type of a precision's activations. */
+br_dtype br_precision_dtype(br_precision precision);
+
+/* One element as float32, and back, rounded; `elements` has the type's alignment. */
+float br_dtype_get(const void *elements, size_t index, br_dtype type);
+void br_dtype_set(void *elements, size_t index, br_dtype type, float value);
+
+/* `value` as `type` would keep it. */
+float br_dtype_rounded(float value, br_dtype type);
 
 /* Converts `count` elements of `type` at `source` (any alignment) to float32. */
 void br_dtype_to_f32(float *out, const void *source, br_dtype type, size_t count);

@@ -1,0 +1,40 @@
+# The CUDA engine: found or not, its flags, its architectures.
+#
+# Code for sm_80, sm_89, sm_90 and sm_100, and PTX of compute_80 and compute_90 for what is newer. The runtime is
+# linked dynamically, never statically.
+
+set(BESTROUTE_CUDA_ARCHITECTURES 80-real 89-real 90-real 100-real 80-virtual 90-virtual
+    CACHE STRING "What the CUDA kernels are compiled for")
+
+set(BESTROUTE_CUDA_FOUND OFF)
+if(NOT BESTROUTE_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "BESTROUTE_CUDA is '${BESTROUTE_CUDA}': expected AUTO, ON or OFF")
+endif()
+if(NOT BESTROUTE_CUDA STREQUAL "OFF")
+  if(NOT CMAKE_CUDA_COMPILER)
+    find_program(CMAKE_CUDA_COMPILER nvcc PATHS /usr/local/cuda/bin)
+  endif()
+  if(CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_ARCHITECTURES ${BESTROUTE_CUDA_ARCHITECTURES})
+    enable_language(CUDA)
+    find_package(CUDAToolkit 12.4)
+  endif()
+  if(TARGET CUDA::cudart AND TARGET CUDA::cublasLt)
+    set(BESTROUTE_CUDA_FOUND ON)
+  elseif(BESTROUTE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "BESTROUTE_CUDA is ON, but the CUDA toolkit (12.4 or newer, with cuBLASLt) was not found")
+  endif()
+endif()
+message(STATUS "CUDA engine: ${BESTROUTE_CUDA_FOUND}")
+
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+
+# Adds the engine's sources to a library.
+function(bestroute_cuda_engine library)
+  target_sources(${library} PRIVATE ${ARGN})
+  target_include_directories(${library} PRIVATE ${PROJECT_SOURCE_DIR}/cuda)
+  target_compile_definitions(${library} PUBLIC BR_CUDA)
+  target_link_libraries(${library} PUBLIC CUDA::cudart CUDA::cublasLt)
+endfunction()

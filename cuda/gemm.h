@@ -1,0 +1,50 @@
+/*
+ * gemm.h - the matrix products of one stream, through cuBLASLt.
+ *
+ *   y [rows, outputs] = x [rows, inputs] weight[outputs, inputs]^T + bias[outputs] (+ y)
+ *
+ * A shape's descriptors and algorithm are chosen once, when the shape is first prepared, and kept. The
+ * choice is cuBLASLt's own first guess, or the fastest of its guesses by the clock where the backend
+ * is told to measure (gemm_choices.h).
+ *
+ * Belongs to one stream and its thread. Uses: error, dtype.  Used by: backend_cuda.
+ */
+#ifndef BESTROUTE_CUDA_GEMM_H
+#define BESTROUTE_CUDA_GEMM_H
+
+#include <cuda_runtime_api.h>
+
+#include "bestroute/dtype.h"
+#include "bestroute/error.h"
+#include "gemm_choices.h"
+
+typedef struct br_gemm br_gemm;
+
+typedef struct br_gemm_shape {
+    int32_t rows;
+    int32_t outputs;
+    int32_t inputs;
+    bool accumulate; /* adds to y */
+} br_gemm_shape;
+
+typedef struct br_gemm_args {
+    br_gemm_shape shape;
+    const void *x;
+    const void *weight;
+    const void *bias; /* in the type of the rest */
+    void *y;
+} br_gemm_args;
+
+/* Takes its workspace now. `choices` is NULL, or outlives the object. BR_ENOMEM, BR_EDEVICE. */
+BR_NODISCARD br_status br_gemm_create(br_gemm **out, br_dtype type, br_gemm_choices *choices,
+                                      br_error *error);
+void br_gemm_destroy(br_gemm *gemm);
+
+/* Chooses how the shape is computed, unless that is done. Allocates; may measure.
+ * BR_ENOTSUP: cuBLASLt has nothing for it. BR_ENOMEM, BR_EDEVICE. */
+BR_NODISCARD br_status br_gemm_prepare(br_gemm *gemm, const br_gemm_shape *shape);
+
+/* Enqueues the product; a shape that was prepared allocates nothing. As br_gemm_prepare, and BR_EDEVICE. */
+BR_NODISCARD br_status br_gemm_run(br_gemm *gemm, const br_gemm_args *args, cudaStream_t stream);
+
+#endif

@@ -1,0 +1,89 @@
+/*
+ * kernels.h - every launcher of the CUDA engine: one op each, in the file of its name.
+ *
+ * A launcher checks that its kernels can do the shapes it is given, handles zero rows,
+ * enqueues on the queue's stream and returns: BR_ENOTSUP (a shape no kernel does),
+ * BR_EDEVICE (the launch failed). It allocates nothing and never waits.
+ *
+ * Residual and activation share one element type on this engine, so ops work in place.
+ *
+ * Uses: backend (the argument structs).  Used by: backend_cuda, gemm.
+ */
+#ifndef BESTROUTE_CUDA_KERNELS_H
+#define BESTROUTE_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+
+#include "bestroute/backend.h"
+#include "bestroute/limits.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where kernels go, and what the device offers them. */
+typedef struct br_queue {
+    cudaStream_t stream;
+    int32_t multiprocessors;
+    size_t shared_bytes_max; /* of one block, with opt-in */
+    bool overlaps;           /* a kernel's prologue may run beside its predecessor's end (sm_90 and newer) */
+} br_queue;
+
+/* Position tables on the device, one block of rows per head: [H, 2S - 1, D], so that a run of
+ * distances is one run of bytes. A term the model lacks is NULL. */
+typedef struct br_position_tables {
+    const void *key;
+    const void *query;
+    int32_t seq_tokens_max; /* S */
+} br_position_tables;
+
+/* Let the kernels that need it use more than 48 KiB of shared memory. Once per device. */
+br_status br_linear_gelu_prepare(const br_queue *queue);
+br_status br_attention_band_prepare(const br_queue *queue);
+
+br_status br_launch_embed_layernorm(const br_embed_args *args, const void *table, int32_t width,
+                                    br_dtype type, const br_queue *queue);
+br_status br_launch_layernorm(const br_layernorm_args *args, br_dtype type, const br_queue *queue);
+br_status br_launch_gather_rows(const br_gather_args *args, br_dtype type, const br_queue *queue);
+br_status br_launch_heads(const br_heads_args *args, br_dtype type, const br_queue *queue);
+
+/* y = gelu(y), elementwise in place, exact; for products whose GEMM could not do it. */
+br_status br_launch_gelu(void *y, size_t count, br_dtype type, const br_queue *queue);
+
+/* y [rows, outputs] = gelu(x [rows, inputs] weight[outputs, inputs]^T + bias[outputs]), exact, on tensor cores. */
+typedef struct br_linear_gelu_args {
+    const void *x;
+    const void *weight;
+    const float *bias;
+    void *y;
+    int32_t rows;
+    int32_t outputs;
+    int32_t inputs;
+} br_linear_gelu_args;
+
+/* True where br_launch_linear_gelu has a kernel for these sizes. */
+bool br_linear_gelu_fits(int32_t outputs, int32_t inputs, br_dtype type, const br_queue *queue);
+br_status br_launch_linear_gelu(const br_linear_gelu_args *args, br_dtype type, const br_queue *queue);
+
+/* The band kernel on tensor cores: 16-bit types, heads of 32 and 64. */
+bool br_attention_band_fits(const br_attention_args *args, br_dtype type, const br_queue *queue);
+br_status br_launch_attention_band(const br_attention_args *args, const br_position_tables *positions,
+                                   br_dtype type, const br_queue *queue);
+
+/* Every other shape and type: a warp per query, sums in float. */
+br_status br_launch_attention_rows(const br_attention_args *args, const br_position_tables *positions,
+                                   br_dtype type, const br_queue *queue);
+br_status br_launch_pooled_attention_rows(const br_pooled_attention_args *args,
+                                          const br_position_tables *positions, br_dtype type,
+                                          const br_queue *queue);
+
+/* Heads of 32 and 64 in whole warps' worth of memory accesses; others as rows. */
+br_status br_launch_pooled_attention(const br_pooled_attention_args *args,
+                                     const br_position_tables *positions, br_dtype type,
+                                     const br_queue *queue);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * layernorm.cuh - one row normalised by one warp, for the ops that end in a LayerNorm.
+ *
+ *   y = (x - mean) / sqrt(var + epsilon) * gamma + beta
+ *
+ * Registers a lane holds the row's 16-byte vectors lane, lane + 32, ...: read once, used three times.
+ * Numerics  sums in float; variance around the mean: E[x^2] - m^2 cancels when |m| is large.
+ *           Rounded once, at the store.
+ */
+#ifndef BESTROUTE_CUDA_LAYERNORM_CUH
+#define BESTROUTE_CUDA_LAYERNORM_CUH
+
+#include "device.cuh"
+
+namespace
+{
+
+/* Rows of up to kVectors * 32 vectors, a whole number of them. */
+template <typename T, int kVectors> struct row_in_registers {
+    static constexpr int kPack = vec<T>::kCount;
+    float x[kVectors][kPack];
+
+    __device__ void load(const T *row, int width, int lane)
+    {
+#pragma unroll
+        for (int v = 0; v < kVectors; v++) {
+            const int column = (v * kWarp + lane) * kPack;
+            vec<T> packed = {};
+            if (column < width) packed = load_vec(row + column);
+#pragma unroll
+            for (int i = 0; i < kPack; i++) x[v][i] = widen(packed.at[i]);
+        }
+    }
+
+    /* Leaves (x - mean) / sqrt(var + epsilon) in x. All lanes of the warp call it. */
+    __device__ void normalise(int width, int lane, float epsilon)
+    {
+        float sum = 0;
+#pragma unroll
+        for (int v = 0; v < kVectors; v++)
+#pragma unroll
+            for (int i = 0; i < kPack; i++) sum += x[v][i];
+        const float mean = warp_sum(sum) / width;
+        float squares = 0;
+#pragma unroll
+        for (int v = 0; v < kVectors; v++) {
+            if ((v * kWarp + lane) * kPack >= width) continue;
+#pragma unroll
+            for (int i = 0; i < kPack; i++) {
+                x[v][i] -= mean;
+                squares += x[v][i] * x[v][i];
+            }
+        }
+        const float scale = 1.0f / sqrtf(warp_sum(squares) / width + epsilon);
+#pragma unroll
+        for (int v = 0; v < kVectors; v++)
+#pragma unroll
+            for (int i = 0; i < kPack; i++) x[v][i] *= scale;
+    }
+
+    __device__ void store(T *row, const float *gamma, const float *beta, int width, int lane) const
+    {
+#pragma unroll
+        for (int v = 0; v < kVectors; v++) {
+            const int column = (v * kWarp + lane) * kPack;
+            if (column >= width) continue;
+            float scale[kPack];
+            float shift[kPack];
+#pragma unroll
+            for (int i = 0; i < kPack; i += 4) {
+                *reinterpret_cast<float4 *>(scale + i) =
+                    *reinterpret_cast<const float4 *>(gamma + column + i);
+                *reinterpret_cast<float4 *>(shift + i) = *reinterpret_cast<const float4 *>(beta + column + i);
+            }
+            vec<T> packed;
+#pragma unroll
+            for (int i = 0; i < kPack; i++) packed.at[i] = narrow<T>(x[v][i] * scale[i] + shift[i]);
+            store_vec(row + column, packed);
+        }
+    }
+};
+
+/* Rows of any width, read three times. */
+template <typename T>
+__device__ void normalise_any_row(T *to, const T *from, const float *gamma, const float *beta, int width,
+                                  int lane, float epsilon)
+{
+    float sum = 0;
+    for (int c = lane; c < width; c += kWarp) sum += widen(from[c]);
+    const float mean = warp_sum(sum) / width;
+    float squares = 0;
+    for (int c = lane; c < width; c += kWarp) {
+        const float centred = widen(from[c]) - mean;
+        squares += centred * centred;
+    }
+    const float scale = 1.0f / sqrtf(warp_sum(squares) / width + epsilon);
+    for (int c = lane; c < width; c += kWarp)
+        to[c] = narrow<T>((widen(from[c]) - mean) * scale * gamma[c] + beta[c]);
+}
+
+/* Vectors per lane that hold a row, as one of the instantiated counts; 0: the row goes the slow way. */
+inline int vectors_per_lane(int width, br_dtype type)
+{
+    const int pack = 16 / static_cast<int>(br_dtype_bytes(type));
+    if (width % pack != 0) return 0;
+    const int needed = ceil_div(width, kWarp * pack);
+    if (needed <= 4) return needed;
+    if (needed <= 6) return 6;
+    return needed <= 8 ? 8 : 0;
+}
+
+/* The whole list of instantiations: body(constant<count>()). */
+template <typename Body> br_status with_vectors(int vectors, Body body)
+{
+    switch (vectors) {
+    case 1:
+        return body(constant<1>());
+    case 2:
+        return body(constant<2>());
+    case 3:
+        return body(constant<3>());
+    case 4:
+        return body(constant<4>());
+    case 6:
+        return body(constant<6>());
+    case 8:
+        return body(constant<8>());
+    default:
+        return body(constant<0>());
+    }
+}
+
+} // namespace
+
+#endif
