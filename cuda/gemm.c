@@ -13,8 +13,8 @@
 #include <stdlib.h>
 
 enum {
-    WORKSPACE_BYTES = 32 << 20, /* what cuBLAS asks for on Hopper */
-    GUESSES_MAX = 16,           /* measured, where measuring is wanted */
+    WORKSPACE_BYTES = BR_GEMM_WORKSPACE_BYTES,
+    GUESSES_MAX = 16, /* measured, where measuring is wanted */
     MEASURED_RUNS = 8,
 };
 

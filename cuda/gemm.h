@@ -20,6 +20,8 @@
 
 typedef struct br_gemm br_gemm;
 
+enum { BR_GEMM_WORKSPACE_BYTES = 32 << 20 }; /* of each stream; what cuBLAS asks for on Hopper */
+
 typedef struct br_gemm_shape {
     int32_t rows;
     int32_t outputs;

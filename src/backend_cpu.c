@@ -25,6 +25,9 @@
 /* Rows of a product that GELU follows: the float32 results of a block are still in the cache when GELU reads them. */
 enum { GELU_ROWS_MAX = 128 };
 
+/* The products of a pass that long run at full speed, and the next one is not far. */
+enum { BATCH_TOKENS = 512 };
+
 typedef struct cpu_backend {
     br_backend base;
     br_onednn *dnn;
@@ -473,6 +476,7 @@ static br_status open_precision(br_backend **out, bool bf16, br_error *error)
     backend->base.precision = bf16 ? BR_PRECISION_BF16 : BR_PRECISION_F32;
     backend->base.residual = BR_F32;
     backend->base.activation = bf16 ? BR_BF16 : BR_F32;
+    backend->base.batch_tokens = BATCH_TOKENS;
     backend->kernels = kernels;
 
     br_status status = br_onednn_open(&backend->dnn, bf16, error);

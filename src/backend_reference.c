@@ -509,6 +509,7 @@ br_status br_backend_open_reference(br_backend **out, br_precision precision, br
         .precision = precision == BR_PRECISION_AUTO ? BR_PRECISION_F32 : precision,
         .residual = BR_F32,
         .activation = br_precision_dtype(precision),
+        .batch_tokens = 512,
         .device = "plain loops",
     };
     *out = backend;

@@ -413,5 +413,6 @@ br_status br_encoder_hidden(br_encoder *encoder, float *hidden)
 
 size_t br_encoder_bytes(const br_encoder *encoder)
 {
-    return encoder->plan.total_bytes;
+    const br_encoder *e = encoder;
+    return e->plan.total_bytes + (e->ops->stream_bytes != NULL ? e->ops->stream_bytes(e->stream) : 0);
 }

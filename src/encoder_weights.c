@@ -289,7 +289,8 @@ static br_status make_embedding(const loader *l)
     free(values);
     if (status != BR_OK) return status;
 
-    w->bytes += table->bytes;
+    w->bytes +=
+        l->backend->embedding_narrowed ? count * br_dtype_bytes(l->backend->activation) : table->bytes;
     status = l->backend->table->embedding_create(l->backend, &w->embedding, table, l->error);
     if (status != BR_OK) return status;
     return make_layernorm(l, &w->embedding_norm,

@@ -2,7 +2,7 @@
 #include "bestroute/clock.h"
 #include "service.h"
 
-enum { CPU_BATCH_TOKENS = 512, DEVICE_BATCH_TOKENS = 2816 };
+enum { NOOP_BATCH_TOKENS = 2816 };
 
 typedef struct opening {
     br_replica *replica;
@@ -41,8 +41,7 @@ static br_status open_everywhere(br_server *server, br_replica *replica, br_erro
 static int32_t batch_tokens_for(const br_server *server, const br_replica *replica)
 {
     if (server->config->batch_tokens != 0) return (int32_t)server->config->batch_tokens;
-    const bool cpu = server->backend != NULL && strcmp(server->backend->table->engine, "cuda") != 0;
-    const int32_t wanted = cpu ? CPU_BATCH_TOKENS : DEVICE_BATCH_TOKENS;
+    const int32_t wanted = server->backend != NULL ? server->backend->batch_tokens : NOOP_BATCH_TOKENS;
     const int32_t needed = br_replica_bundle(replica)->router.max_tokens;
     return wanted > needed ? wanted : needed;
 }

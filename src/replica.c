@@ -113,18 +113,21 @@ static const char *const probe_texts[] = {
 enum { PROBES = sizeof probe_texts / sizeof *probe_texts };
 
 /* How far a prompt's quality may move with its company: rounding alone, with room for any bundle. */
-static float probe_tolerance(const br_backend *backend)
+static float probe_tolerance(br_precision precision)
 {
-    return backend->precision == BR_PRECISION_F32 ? 1e-3f : 5e-2f;
+    return precision == BR_PRECISION_F32 ? 1e-3f : 5e-2f;
 }
 
-static br_status check_qualities(const float *quality, const float *other, int32_t heads, float tolerance,
-                                 br_error *error)
+static br_status check_qualities(const float *quality, const float *other, int32_t heads,
+                                 br_precision precision, br_error *error)
 {
+    const float tolerance = probe_tolerance(precision);
     for (int32_t k = 0; k < heads; k++) {
         if (!(quality[k] >= 0.0f && quality[k] <= 1.0f))
-            return br_fail(error, BR_EDEVICE, "probe: head %d answers %g, expected a quality in [0, 1]",
-                           (int)k, (double)quality[k]);
+            return br_fail(error, BR_EDEVICE,
+                           "probe: head %d answers %g in precision %s, expected a quality in [0, 1]%s",
+                           (int)k, (double)quality[k], br_precision_name(precision),
+                           precision == BR_PRECISION_F16 ? "; bf16 has the range of f32" : "");
         if (!(fabsf(quality[k] - other[k]) <= tolerance))
             return br_fail(error, BR_EDEVICE, "probe: head %d answers %g alone and %g in a batch", (int)k,
                            (double)quality[k], (double)other[k]);
@@ -188,10 +191,10 @@ static br_status probe_run(probe *p, br_replica *replica, int32_t worker, br_err
     status = br_replica_run(replica, worker, &p->together, p->together_quality);
     if (status != BR_OK) return br_fail(error, status, "probe: %s", br_status_text(status));
 
-    const float tolerance = probe_tolerance(replica->options.backend);
+    const br_precision precision = replica->options.backend->precision;
     for (int32_t i = 0; i < p->together.seqs && status == BR_OK; i++)
         status = check_qualities(p->alone_quality + (ptrdiff_t)i * heads,
-                                 p->together_quality + (ptrdiff_t)i * heads, heads, tolerance, error);
+                                 p->together_quality + (ptrdiff_t)i * heads, heads, precision, error);
     return status;
 }
 

@@ -216,6 +216,14 @@ static int32_t tokenizer_threads_for(const br_server *server)
     return cpu ? 1 : 2;
 }
 
+static br_status tune_engine(br_backend *backend, const br_config *config, br_error *error)
+{
+    if (config->gemm_cache[0] == '\0') return BR_OK;
+    if (backend->table->tune != NULL) return backend->table->tune(backend, config->gemm_cache, error);
+    return br_fail(error, BR_EINVAL, "gemm_cache is '%s', but engine %s measures no products; only cuda does",
+                   config->gemm_cache, backend->table->engine);
+}
+
 static br_status open_engine(br_server *server, br_error *error)
 {
     const br_config *config = server->config;
@@ -225,6 +233,8 @@ static br_status open_engine(br_server *server, br_error *error)
         const br_status status =
             br_backend_open(&server->backend, engine, (br_precision)config->precision, 0, error);
         if (status != BR_OK) return status;
+        const br_status tuned = tune_engine(server->backend, config, error);
+        if (tuned != BR_OK) return tuned;
     }
     server->worker_count = config->workers != 0 ? (int32_t)config->workers
                            : noop               ? 1

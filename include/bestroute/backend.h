@@ -209,6 +209,9 @@ typedef struct br_backend_table {
                                br_error *);
     void (*stream_destroy)(br_stream *);
 
+    /* Bytes of device memory the stream holds for itself. NULL on engines where that is the host's. */
+    size_t (*stream_bytes)(const br_stream *);
+
     /* Copies between host and device in stream order. The host bytes of an upload may be
      * reused once the stream was waited for. */
     br_status (*upload)(br_stream *, void *device, const void *host, size_t bytes);
@@ -244,7 +247,9 @@ struct br_backend {
     br_precision precision; /* resolved: never AUTO */
     br_dtype residual;
     br_dtype activation;
-    char device[96]; /* for people: "AMD EPYC, avx512_core_bf16" */
+    bool embedding_narrowed; /* the embedding is kept in the activation type, not in the file's */
+    int32_t batch_tokens;    /* of a full pass that suits the device */
+    char device[96];         /* for people: "AMD EPYC, avx512_core_bf16" */
 };
 
 typedef enum br_engine {
