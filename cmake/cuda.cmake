@@ -25,6 +25,7 @@ if(NOT BESTROUTE_CUDA STREQUAL "OFF")
     message(FATAL_ERROR "BESTROUTE_CUDA is ON, but the CUDA toolkit (12.4 or newer, with cuBLASLt) was not found")
   endif()
 endif()
+set(BESTROUTE_CUDA_FOUND ${BESTROUTE_CUDA_FOUND} CACHE INTERNAL "")
 message(STATUS "CUDA engine: ${BESTROUTE_CUDA_FOUND}")
 
 set(CMAKE_CUDA_STANDARD 17)
