@@ -1,0 +1,73 @@
+/*
+ * backend_cuda.h - what the two halves of the CUDA backend share. Not for others.
+ *
+ *   backend_cuda.c   the device, its memory, what is made from weights
+ *   stream_cuda.c    streams: copies, recorded passes, the ops
+ */
+#ifndef BESTROUTE_CUDA_BACKEND_CUDA_H
+#define BESTROUTE_CUDA_BACKEND_CUDA_H
+
+#include "bestroute/backend.h"
+#include "gemm.h"
+#include "kernels.h"
+
+typedef struct cuda_backend {
+    br_backend base;
+    int device;
+    br_queue queue; /* what streams copy theirs from */
+    br_gemm_choices *choices;
+} cuda_backend;
+
+struct br_matrix {
+    void *weight; /* [outputs, inputs], activation */
+    void *bias;   /* [outputs], activation; float where `fused` */
+    int32_t outputs;
+    int32_t inputs;
+    br_epilogue epilogue;
+    bool fused; /* GELU in the epilogue of our own product */
+};
+
+struct br_embedding {
+    void *table; /* [V, C], activation */
+    int32_t width;
+};
+
+struct br_positions {
+    br_position_tables tables;
+    void *memory; /* holds both */
+};
+
+static inline cuda_backend *cuda(br_backend *backend)
+{
+    return (cuda_backend *)backend;
+}
+
+/* The runtime's code as one of ours. */
+br_status br_cuda_status(cudaError_t code);
+
+/* Fills *error with what failed and the runtime's words for it. */
+br_status br_cuda_fail(br_error *error, cudaError_t code, const char *what);
+
+/* The calling thread's device from now on. */
+cudaError_t br_cuda_use_device(const br_backend *backend);
+
+/* Entries of the table, in stream_cuda.c. */
+br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
+                                const br_stream_shape *shape, br_error *error);
+void br_cuda_stream_destroy(br_stream *stream);
+size_t br_cuda_stream_bytes(const br_stream *stream);
+br_status br_cuda_upload(br_stream *stream, void *device, const void *host, size_t bytes);
+br_status br_cuda_download(br_stream *stream, void *host, const void *device, size_t bytes);
+int32_t br_cuda_pass_shapes(const br_stream *stream, br_pass_shape out[BR_PASS_SHAPES_MAX]);
+br_status br_cuda_record(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context);
+br_status br_cuda_run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context);
+br_status br_cuda_wait(br_stream *stream);
+br_status br_cuda_embed_layernorm(br_stream *stream, const br_embed_args *a);
+br_status br_cuda_linear(br_stream *stream, const br_linear_args *a);
+br_status br_cuda_attention(br_stream *stream, const br_attention_args *a);
+br_status br_cuda_pooled_attention(br_stream *stream, const br_pooled_attention_args *a);
+br_status br_cuda_layernorm(br_stream *stream, const br_layernorm_args *a);
+br_status br_cuda_gather_rows(br_stream *stream, const br_gather_args *a);
+br_status br_cuda_heads(br_stream *stream, const br_heads_args *a);
+
+#endif

@@ -1,0 +1,281 @@
+/*
+ * stream_cuda.c - see backend_cuda.h: a CUDA stream's copies, its recorded passes, and the ops.
+ *
+ *   upload   caller's bytes -> pinned staging -> device, all enqueued, the caller's bytes free at once
+ *   run      one CUDA graph, recorded for a bucket of tokens; sequence boundaries are device memory,
+ *            so that one graph serves every mix of lengths
+ *   wait     the only synchronisation; then what was downloaded moves from staging to the caller
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend_cuda.h"
+#include "bestroute/limits.h"
+#include "bestroute/memory.h"
+
+enum {
+    SHORT_SEQ_TOKENS =
+        64, /* passes without longer sequences are recorded apart: their attention is lighter */
+    STAGING_SPARE_BYTES = 4096,
+    LANDINGS_MAX = 4,
+};
+
+typedef struct recording {
+    uint64_t key;
+    cudaGraphExec_t graph;
+} recording;
+
+/* Bytes on their way to a caller who waits. */
+typedef struct landing {
+    void *host;
+    const void *staged;
+    size_t bytes;
+} landing;
+
+struct br_stream {
+    cuda_backend *backend;
+    br_queue queue;
+    br_gemm *gemm;
+    br_stream_shape shape;
+    char *staging; /* pinned */
+    size_t staging_bytes;
+    size_t staged_bytes; /* in use until the next wait */
+    landing landings[LANDINGS_MAX];
+    int32_t landing_count;
+    recording recordings[BR_PASS_SHAPES_MAX];
+    int32_t recording_count;
+    bool planning; /* ops prepare what they need and enqueue nothing */
+};
+
+/* Making and copying. */
+
+void br_cuda_stream_destroy(br_stream *stream)
+{
+    if (stream == NULL) return;
+    (void)br_cuda_use_device(&stream->backend->base);
+    if (stream->queue.stream != NULL) (void)cudaStreamSynchronize(stream->queue.stream);
+    for (int32_t i = 0; i < stream->recording_count; i++)
+        (void)cudaGraphExecDestroy(stream->recordings[i].graph);
+    br_gemm_destroy(stream->gemm);
+    if (stream->staging != NULL) (void)cudaFreeHost(stream->staging);
+    if (stream->queue.stream != NULL) (void)cudaStreamDestroy(stream->queue.stream);
+    free(stream);
+}
+
+size_t br_cuda_stream_bytes(const br_stream *stream)
+{
+    (void)stream;
+    return BR_GEMM_WORKSPACE_BYTES;
+}
+
+br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
+                                const br_stream_shape *shape, br_error *error)
+{
+    (void)model;
+    *out = NULL;
+    br_stream *stream = calloc(1, sizeof *stream);
+    if (stream == NULL) return br_fail(error, BR_ENOMEM, "no memory for a stream");
+    stream->backend = cuda(backend);
+    stream->queue = cuda(backend)->queue;
+    stream->shape = *shape;
+    stream->staging_bytes =
+        (size_t)shape->tokens_max * sizeof(int32_t) + ((size_t)shape->seqs_max + 1) * sizeof(int32_t) +
+        (size_t)shape->seqs_max * (size_t)shape->heads_count * sizeof(float) + STAGING_SPARE_BYTES;
+    br_status status = BR_OK;
+    cudaError_t code = br_cuda_use_device(backend);
+    if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&stream->queue.stream, cudaStreamNonBlocking);
+    if (code == cudaSuccess)
+        code = cudaHostAlloc((void **)&stream->staging, stream->staging_bytes, cudaHostAllocDefault);
+    status = code == cudaSuccess
+                 ? br_gemm_create(&stream->gemm, backend->activation, cuda(backend)->choices, error)
+                 : br_cuda_fail(error, code, "making a stream");
+    if (status != BR_OK) {
+        br_cuda_stream_destroy(stream);
+        return status;
+    }
+    *out = stream;
+    return BR_OK;
+}
+
+/* A piece of the staging, or NULL when it is used up until the next wait. */
+static char *stage(br_stream *stream, size_t bytes)
+{
+    if (bytes > stream->staging_bytes - stream->staged_bytes) return NULL;
+    char *at = stream->staging + stream->staged_bytes;
+    const size_t end = stream->staged_bytes + (bytes + BR_ALIGNMENT - 1) / BR_ALIGNMENT * BR_ALIGNMENT;
+    stream->staged_bytes = end < stream->staging_bytes ? end : stream->staging_bytes;
+    return at;
+}
+
+br_status br_cuda_wait(br_stream *stream)
+{
+    const cudaError_t code = cudaStreamSynchronize(stream->queue.stream);
+    for (int32_t i = 0; i < stream->landing_count && code == cudaSuccess; i++)
+        memcpy(stream->landings[i].host, stream->landings[i].staged, stream->landings[i].bytes);
+    stream->landing_count = 0;
+    stream->staged_bytes = 0;
+    return br_cuda_status(code);
+}
+
+br_status br_cuda_upload(br_stream *stream, void *device, const void *host, size_t bytes)
+{
+    if (bytes == 0) return BR_OK;
+    char *staged = stage(stream, bytes);
+    if (staged == NULL) /* more than a batch: the runtime stages it itself */
+        return br_cuda_status(
+            cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream->queue.stream));
+    memcpy(staged, host, bytes);
+    return br_cuda_status(
+        cudaMemcpyAsync(device, staged, bytes, cudaMemcpyHostToDevice, stream->queue.stream));
+}
+
+br_status br_cuda_download(br_stream *stream, void *host, const void *device, size_t bytes)
+{
+    if (bytes == 0) return BR_OK;
+    char *staged = stream->landing_count < LANDINGS_MAX ? stage(stream, bytes) : NULL;
+    if (staged == NULL)
+        return br_cuda_status(
+            cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream->queue.stream));
+    stream->landings[stream->landing_count++] = (landing){host, staged, bytes};
+    return br_cuda_status(
+        cudaMemcpyAsync(staged, device, bytes, cudaMemcpyDeviceToHost, stream->queue.stream));
+}
+
+/* Passes. */
+
+/* Tokens of the recorded passes: steps of a third to a half, and the multiples of 1408 = 11 * 128 that make
+ * whole waves of 128 x 128 tiles on 132 multiprocessors. */
+static const int32_t pass_tokens[] = {16,   32,   48,   64,   96,   128,  192,  256,   384,   512,  768,
+                                      1024, 1408, 2112, 2816, 4224, 5632, 8448, 11264, 22528, 45056};
+
+static int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+int32_t br_cuda_pass_shapes(const br_stream *stream, br_pass_shape out[BR_PASS_SHAPES_MAX])
+{
+    enum { COUNT = sizeof pass_tokens / sizeof pass_tokens[0] };
+    static_assert(2 * (COUNT + 1) <= BR_PASS_SHAPES_MAX, "two recordings of each");
+    const br_stream_shape *most = &stream->shape;
+    int32_t count = 0;
+    int32_t tokens = 0;
+    for (int32_t i = 0; tokens < most->tokens_max; i++) {
+        tokens = i < COUNT ? smaller(pass_tokens[i], most->tokens_max) : most->tokens_max;
+        const int32_t seqs = smaller((tokens / BR_SEQ_TOKENS_MIN + 7) / 8 * 8, most->seqs_max);
+        const int32_t within = smaller(SHORT_SEQ_TOKENS, most->seq_tokens_max);
+        out[count++] = (br_pass_shape){tokens, seqs, within};
+        if (tokens > within && most->seq_tokens_max > within)
+            out[count++] = (br_pass_shape){tokens, seqs, most->seq_tokens_max};
+    }
+    return count;
+}
+
+static br_status capture(br_stream *stream, cudaGraph_t *graph, br_enqueue_fn enqueue, void *context)
+{
+    br_status status =
+        br_cuda_status(cudaStreamBeginCapture(stream->queue.stream, cudaStreamCaptureModeThreadLocal));
+    if (status != BR_OK) return status;
+    status = enqueue(stream, context);
+    const br_status ended = br_cuda_status(cudaStreamEndCapture(stream->queue.stream, graph));
+    return status != BR_OK ? status : ended;
+}
+
+br_status br_cuda_record(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context)
+{
+    assert(stream->recording_count < BR_PASS_SHAPES_MAX);
+    stream->planning = true;
+    br_status status = enqueue(stream, context);
+    stream->planning = false;
+    if (status != BR_OK) return status;
+
+    cudaGraph_t graph = NULL;
+    recording *added = &stream->recordings[stream->recording_count];
+    status = capture(stream, &graph, enqueue, context);
+    if (status == BR_OK) status = br_cuda_status(cudaGraphInstantiate(&added->graph, graph, 0));
+    if (status == BR_OK) {
+        added->key = key;
+        stream->recording_count++;
+        status = br_cuda_status(cudaGraphUpload(added->graph, stream->queue.stream));
+    }
+    if (graph != NULL) (void)cudaGraphDestroy(graph);
+    return status;
+}
+
+br_status br_cuda_run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context)
+{
+    for (int32_t i = 0; i < stream->recording_count; i++)
+        if (stream->recordings[i].key == key)
+            return br_cuda_status(cudaGraphLaunch(stream->recordings[i].graph, stream->queue.stream));
+    return enqueue(stream, context);
+}
+
+/* Ops. */
+
+static br_dtype type_of(const br_stream *stream)
+{
+    return stream->backend->base.activation;
+}
+
+br_status br_cuda_embed_layernorm(br_stream *stream, const br_embed_args *a)
+{
+    if (stream->planning) return BR_OK;
+    return br_launch_embed_layernorm(a, a->embedding->table, a->embedding->width, type_of(stream),
+                                     &stream->queue);
+}
+
+br_status br_cuda_linear(br_stream *stream, const br_linear_args *a)
+{
+    const br_matrix *m = a->matrix;
+    if (m->fused) {
+        if (stream->planning) return BR_OK;
+        return br_launch_linear_gelu(
+            &(br_linear_gelu_args){a->x, m->weight, m->bias, a->y, a->rows, m->outputs, m->inputs},
+            type_of(stream), &stream->queue);
+    }
+    const br_gemm_args product = {
+        .shape = {a->rows, m->outputs, m->inputs, m->epilogue == BR_EPILOGUE_ACCUMULATE},
+        .x = a->x,
+        .weight = m->weight,
+        .bias = m->bias,
+        .y = a->y,
+    };
+    if (stream->planning) return br_gemm_prepare(stream->gemm, &product.shape);
+    const br_status status = br_gemm_run(stream->gemm, &product, stream->queue.stream);
+    if (status != BR_OK || m->epilogue != BR_EPILOGUE_GELU) return status;
+    return br_launch_gelu(a->y, (size_t)a->rows * (size_t)m->outputs, type_of(stream), &stream->queue);
+}
+
+br_status br_cuda_attention(br_stream *stream, const br_attention_args *a)
+{
+    if (stream->planning) return BR_OK;
+    const br_position_tables *tables = a->positions != NULL ? &a->positions->tables : NULL;
+    return br_attention_band_fits(a, type_of(stream), &stream->queue)
+               ? br_launch_attention_band(a, tables, type_of(stream), &stream->queue)
+               : br_launch_attention_rows(a, tables, type_of(stream), &stream->queue);
+}
+
+br_status br_cuda_pooled_attention(br_stream *stream, const br_pooled_attention_args *a)
+{
+    if (stream->planning) return BR_OK;
+    return br_launch_pooled_attention(a, a->positions != NULL ? &a->positions->tables : NULL, type_of(stream),
+                                      &stream->queue);
+}
+
+br_status br_cuda_layernorm(br_stream *stream, const br_layernorm_args *a)
+{
+    assert(a->input == a->residual);
+    return stream->planning ? BR_OK : br_launch_layernorm(a, type_of(stream), &stream->queue);
+}
+
+br_status br_cuda_gather_rows(br_stream *stream, const br_gather_args *a)
+{
+    assert(a->pooled_input == a->pooled_residual);
+    return stream->planning ? BR_OK : br_launch_gather_rows(a, type_of(stream), &stream->queue);
+}
+
+br_status br_cuda_heads(br_stream *stream, const br_heads_args *a)
+{
+    return stream->planning ? BR_OK : br_launch_heads(a, type_of(stream), &stream->queue);
+}
