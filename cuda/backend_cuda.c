@@ -18,9 +18,10 @@
 #include "bestroute/memory.h"
 
 enum {
-    COMPUTE_CAPABILITY_MIN = 80, /* bf16, cp.async, ldmatrix with m16n8k16 */
-    COMPUTE_CAPABILITY_PDL = 90, /* programmatic dependent launch */
-    CHUNK = 1 << 20,             /* elements converted at a time */
+    COMPUTE_CAPABILITY_MIN = 80,  /* bf16, cp.async, ldmatrix with m16n8k16 */
+    COMPUTE_CAPABILITY_E4M3 = 89, /* mma of e4m3 */
+    COMPUTE_CAPABILITY_PDL = 90,  /* programmatic dependent launch */
+    CHUNK = 1 << 20,              /* elements converted at a time */
 };
 
 br_status br_cuda_status(cudaError_t code)
@@ -108,6 +109,7 @@ static void matrix_destroy(br_backend *backend, br_matrix *matrix)
 {
     if (matrix == NULL) return;
     device_free(backend, matrix->weight);
+    device_free(backend, matrix->weight_scale);
     device_free(backend, matrix->bias);
     free(matrix);
 }
@@ -123,26 +125,70 @@ static br_status check_range(const float *values, size_t count, br_dtype type, b
     return BR_OK;
 }
 
+/* Each output's largest weight becomes 448, e4m3's own largest. */
+static void quantize(uint8_t *narrow, float *scale, const br_matrix_source *source)
+{
+    const size_t inputs = (size_t)source->inputs;
+    for (int32_t o = 0; o < source->outputs; o++) {
+        const float *row = source->weight + (size_t)o * inputs;
+        float largest = 0;
+        for (size_t i = 0; i < inputs; i++) largest = fmaxf(largest, fabsf(row[i]));
+        scale[o] = largest > 0 ? largest / 448.0f : 1.0f;
+        for (size_t i = 0; i < inputs; i++)
+            narrow[(size_t)o * inputs + i] = br_f32_to_e4m3(row[i] / scale[o]);
+    }
+}
+
+static br_status put_quantized(br_backend *backend, br_matrix *matrix, const br_matrix_source *source,
+                               br_error *error)
+{
+    const size_t weights = (size_t)source->outputs * (size_t)source->inputs;
+    uint8_t *narrow = br_alloc_array(weights, 1);
+    float *scale = br_alloc_array((size_t)source->outputs, sizeof *scale);
+    void *device_scale = NULL;
+    br_status status;
+    matrix->weight = device_alloc(backend, weights);
+    if (narrow == NULL || scale == NULL || matrix->weight == NULL) {
+        status = br_fail(error, BR_ENOMEM, "engine cuda: no memory for %zu bytes of weights", weights);
+        goto done;
+    }
+    quantize(narrow, scale, source);
+    const cudaError_t code = copy_now(matrix->weight, narrow, weights);
+    status = code == cudaSuccess ? put(backend, &device_scale, scale, (size_t)source->outputs, BR_F32, error)
+                                 : br_cuda_fail(error, code, "copying weights");
+    matrix->weight_scale = device_scale;
+
+done:
+    free(narrow);
+    free(scale);
+    return status;
+}
+
 static br_status matrix_create(br_backend *backend, br_matrix **out, const br_matrix_source *source,
                                br_error *error)
 {
     *out = NULL;
+    const br_dtype type = backend->activation;
+    const br_queue *queue = &cuda(backend)->queue;
     const size_t weights = (size_t)source->outputs * (size_t)source->inputs;
     br_matrix *matrix = calloc(1, sizeof *matrix);
     if (matrix == NULL) return br_fail(error, BR_ENOMEM, "no memory for a matrix");
     matrix->outputs = source->outputs;
     matrix->inputs = source->inputs;
     matrix->epilogue = source->epilogue;
-    matrix->fused =
-        source->epilogue == BR_EPILOGUE_GELU &&
-        br_linear_gelu_fits(source->outputs, source->inputs, backend->activation, &cuda(backend)->queue);
+    const bool quantized =
+        backend->precision == BR_PRECISION_FP8 &&
+        br_linear_fits(source->outputs, source->inputs, source->epilogue, true, type, queue);
+    matrix->own =
+        quantized || br_linear_fits(source->outputs, source->inputs, source->epilogue, false, type, queue);
 
-    const br_dtype bias_type = matrix->fused ? BR_F32 : backend->activation;
-    br_status status = check_range(source->weight, weights, backend->activation, error);
+    br_status status = check_range(source->weight, weights, type, error);
     if (status == BR_OK)
-        status = put(backend, &matrix->weight, source->weight, weights, backend->activation, error);
+        status = quantized ? put_quantized(backend, matrix, source, error)
+                           : put(backend, &matrix->weight, source->weight, weights, type, error);
     if (status == BR_OK)
-        status = put(backend, &matrix->bias, source->bias, (size_t)source->outputs, bias_type, error);
+        status = put(backend, &matrix->bias, source->bias, (size_t)source->outputs,
+                     matrix->own ? BR_F32 : type, error);
     if (status != BR_OK) {
         matrix_destroy(backend, matrix);
         return status;
@@ -360,9 +406,14 @@ static br_status describe_device(cuda_backend *backend, br_error *error)
         return br_fail(error, BR_ENOTSUP,
                        "engine cuda: %s has compute capability %d.%d; 8.0 and newer are supported",
                        properties.name, properties.major, properties.minor);
+    if (backend->base.precision == BR_PRECISION_FP8 && capability < COMPUTE_CAPABILITY_E4M3)
+        return br_fail(error, BR_ENOTSUP,
+                       "engine cuda: precision fp8 needs compute capability 8.9; %s has %d.%d",
+                       properties.name, properties.major, properties.minor);
     backend->queue = (br_queue){
         .multiprocessors = properties.multiProcessorCount,
         .shared_bytes_max = properties.sharedMemPerBlockOptin,
+        .multiplies_e4m3 = capability >= COMPUTE_CAPABILITY_E4M3,
         .overlaps = capability >= COMPUTE_CAPABILITY_PDL,
     };
     backend->base.batch_tokens = wave_aligned_tokens(properties.multiProcessorCount);
@@ -393,7 +444,7 @@ br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t
     br_status status = code == cudaSuccess ? describe_device(backend, error)
                                            : br_cuda_fail(error, code, "choosing the device");
     if (status == BR_OK) {
-        status = br_linear_gelu_prepare(&backend->queue);
+        status = br_linear_prepare(&backend->queue);
         if (status == BR_OK) status = br_attention_band_prepare(&backend->queue);
         if (status != BR_OK) status = br_fail(error, status, "engine cuda: preparing the kernels failed");
     }

@@ -19,12 +19,13 @@ typedef struct cuda_backend {
 } cuda_backend;
 
 struct br_matrix {
-    void *weight; /* [outputs, inputs], activation */
-    void *bias;   /* [outputs], activation; float where `fused` */
+    void *weight;        /* [outputs, inputs], activation, or e4m3 where it has a scale */
+    float *weight_scale; /* [outputs], or NULL */
+    void *bias;          /* [outputs], activation; float where `own` */
     int32_t outputs;
     int32_t inputs;
     br_epilogue epilogue;
-    bool fused; /* GELU in the epilogue of our own product */
+    bool own; /* multiplied by our kernel, not by cuBLASLt */
 };
 
 struct br_embedding {

@@ -6,6 +6,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <stdint.h>
@@ -19,6 +20,7 @@ constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 using bf16 = __nv_bfloat16;
+using e4m3 = __nv_fp8_e4m3;
 
 __device__ inline float widen(float x)
 {

@@ -26,6 +26,7 @@ typedef struct br_queue {
     cudaStream_t stream;
     int32_t multiprocessors;
     size_t shared_bytes_max; /* of one block, with opt-in */
+    bool multiplies_e4m3;    /* sm_89 and newer */
     bool overlaps;           /* a kernel's prologue may run beside its predecessor's end (sm_90 and newer) */
 } br_queue;
 
@@ -38,7 +39,7 @@ typedef struct br_position_tables {
 } br_position_tables;
 
 /* Let the kernels that need it use more than 48 KiB of shared memory. Once per device. */
-br_status br_linear_gelu_prepare(const br_queue *queue);
+br_status br_linear_prepare(const br_queue *queue);
 br_status br_attention_band_prepare(const br_queue *queue);
 
 br_status br_launch_embed_layernorm(const br_embed_args *args, const void *table, int32_t width,
@@ -50,20 +51,31 @@ br_status br_launch_heads(const br_heads_args *args, br_dtype type, const br_que
 /* y = gelu(y), elementwise in place, exact; for products whose GEMM could not do it. */
 br_status br_launch_gelu(void *y, size_t count, br_dtype type, const br_queue *queue);
 
-/* y [rows, outputs] = gelu(x [rows, inputs] weight[outputs, inputs]^T + bias[outputs]), exact, on tensor cores. */
-typedef struct br_linear_gelu_args {
+/* Our own products, y [rows, outputs] from x [rows, inputs] and weight [outputs, inputs]:
+ *   without scales   16-bit, gelu(x weight^T + bias) with the exact GELU
+ *   with scales      x and weight are e4m3, y float16; (x weight^T) * x_scale[row] * weight_scale[output] + bias,
+ *                    in every epilogue */
+typedef struct br_own_linear_args {
     const void *x;
     const void *weight;
-    const float *bias;
+    const float *x_scale;      /* [rows] or NULL */
+    const float *weight_scale; /* [outputs] or NULL */
+    const float *bias;         /* [outputs] */
     void *y;
     int32_t rows;
     int32_t outputs;
     int32_t inputs;
-} br_linear_gelu_args;
+    br_epilogue epilogue;
+} br_own_linear_args;
 
-/* True where br_launch_linear_gelu has a kernel for these sizes. */
-bool br_linear_gelu_fits(int32_t outputs, int32_t inputs, br_dtype type, const br_queue *queue);
-br_status br_launch_linear_gelu(const br_linear_gelu_args *args, br_dtype type, const br_queue *queue);
+/* True where br_launch_linear has a kernel for these sizes; `type` is y's. */
+bool br_linear_fits(int32_t outputs, int32_t inputs, br_epilogue epilogue, bool e4m3, br_dtype type,
+                    const br_queue *queue);
+br_status br_launch_linear(const br_own_linear_args *args, br_dtype type, const br_queue *queue);
+
+/* quantized[row] = e4m3(x[row] / scale[row]), scale[row] = max |x[row]| / 448; x [rows, width] is float16. */
+br_status br_launch_quantize_rows(void *quantized, float *scale, const void *x, int32_t rows, int32_t width,
+                                  const br_queue *queue);
 
 /* The band kernel on tensor cores: 16-bit types, heads of 32 and 64. */
 bool br_attention_band_fits(const br_attention_args *args, br_dtype type, const br_queue *queue);

@@ -42,6 +42,19 @@ template <> __device__ inline void mma<half>(float (&c)[4], const fragment_a &a,
         : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
 }
 
+/* m16n8k32: a lane's bytes lie where its 16-bit elements lie, twice as many of them. Needs sm_89. */
+template <> __device__ inline void mma<e4m3>(float (&c)[4], const fragment_a &a, uint32_t b0, uint32_t b1)
+{
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+    asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
+#else
+    __trap();
+#endif
+}
+
 __device__ inline uint32_t shared_address(const void *pointer)
 {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));

@@ -40,7 +40,10 @@ struct br_stream {
     br_stream_shape shape;
     char *staging; /* pinned */
     size_t staging_bytes;
-    size_t staged_bytes; /* in use until the next wait */
+    size_t staged_bytes;    /* in use until the next wait */
+    void *quantized;        /* [tokens_max, widest input] e4m3, of precision fp8; NULL otherwise */
+    float *quantized_scale; /* [tokens_max] */
+    size_t quantized_bytes;
     landing landings[LANDINGS_MAX];
     int32_t landing_count;
     recording recordings[BR_PASS_SHAPES_MAX];
@@ -59,20 +62,36 @@ void br_cuda_stream_destroy(br_stream *stream)
         (void)cudaGraphExecDestroy(stream->recordings[i].graph);
     br_gemm_destroy(stream->gemm);
     if (stream->staging != NULL) (void)cudaFreeHost(stream->staging);
+    stream->backend->base.table->free(&stream->backend->base, stream->quantized);
+    stream->backend->base.table->free(&stream->backend->base, stream->quantized_scale);
     if (stream->queue.stream != NULL) (void)cudaStreamDestroy(stream->queue.stream);
     free(stream);
 }
 
 size_t br_cuda_stream_bytes(const br_stream *stream)
 {
-    (void)stream;
-    return BR_GEMM_WORKSPACE_BYTES;
+    const size_t scales = stream->quantized_bytes > 0 ? (size_t)stream->shape.tokens_max * sizeof(float) : 0;
+    return BR_GEMM_WORKSPACE_BYTES + stream->quantized_bytes + scales;
+}
+
+/* Room for the factors that precision fp8 makes of a GEMM's input. */
+static br_status make_quantized(br_stream *stream, const br_model *model, br_error *error)
+{
+    br_backend *backend = &stream->backend->base;
+    if (backend->precision != BR_PRECISION_FP8) return BR_OK;
+    const size_t widest = (size_t)(model->width > model->ffn_width ? model->width : model->ffn_width);
+    stream->quantized_bytes = (size_t)stream->shape.tokens_max * widest;
+    stream->quantized = backend->table->alloc(backend, stream->quantized_bytes);
+    stream->quantized_scale =
+        backend->table->alloc(backend, (size_t)stream->shape.tokens_max * sizeof(float));
+    if (stream->quantized != NULL && stream->quantized_scale != NULL) return BR_OK;
+    return br_fail(error, BR_ENOMEM, "engine cuda: no memory for %zu bytes of fp8 factors",
+                   stream->quantized_bytes);
 }
 
 br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
                                 const br_stream_shape *shape, br_error *error)
 {
-    (void)model;
     *out = NULL;
     br_stream *stream = calloc(1, sizeof *stream);
     if (stream == NULL) return br_fail(error, BR_ENOMEM, "no memory for a stream");
@@ -90,6 +109,7 @@ br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_m
     status = code == cudaSuccess
                  ? br_gemm_create(&stream->gemm, backend->activation, cuda(backend)->choices, error)
                  : br_cuda_fail(error, code, "making a stream");
+    if (status == BR_OK) status = make_quantized(stream, model, error);
     if (status != BR_OK) {
         br_cuda_stream_destroy(stream);
         return status;
@@ -225,15 +245,36 @@ br_status br_cuda_embed_layernorm(br_stream *stream, const br_embed_args *a)
                                      &stream->queue);
 }
 
+/* Our own product. Where the weights are e4m3, x becomes so first, each row with its scale. */
+static br_status own_linear(br_stream *stream, const br_linear_args *a)
+{
+    const br_matrix *m = a->matrix;
+    br_own_linear_args product = {
+        .x = a->x,
+        .weight = m->weight,
+        .weight_scale = m->weight_scale,
+        .bias = m->bias,
+        .y = a->y,
+        .rows = a->rows,
+        .outputs = m->outputs,
+        .inputs = m->inputs,
+        .epilogue = m->epilogue,
+    };
+    if (m->weight_scale != NULL) {
+        if ((size_t)a->rows * (size_t)m->inputs > stream->quantized_bytes) return BR_EINVAL;
+        product.x = stream->quantized;
+        product.x_scale = stream->quantized_scale;
+        const br_status status = br_launch_quantize_rows(stream->quantized, stream->quantized_scale, a->x,
+                                                         a->rows, m->inputs, &stream->queue);
+        if (status != BR_OK) return status;
+    }
+    return br_launch_linear(&product, type_of(stream), &stream->queue);
+}
+
 br_status br_cuda_linear(br_stream *stream, const br_linear_args *a)
 {
     const br_matrix *m = a->matrix;
-    if (m->fused) {
-        if (stream->planning) return BR_OK;
-        return br_launch_linear_gelu(
-            &(br_linear_gelu_args){a->x, m->weight, m->bias, a->y, a->rows, m->outputs, m->inputs},
-            type_of(stream), &stream->queue);
-    }
+    if (m->own) return stream->planning ? BR_OK : own_linear(stream, a);
     const br_gemm_args product = {
         .shape = {a->rows, m->outputs, m->inputs, m->epilogue == BR_EPILOGUE_ACCUMULATE},
         .x = a->x,

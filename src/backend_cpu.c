@@ -499,8 +499,10 @@ static br_status open_precision(br_backend **out, bool bf16, br_error *error)
 br_status br_backend_open_cpu(br_backend **out, br_precision precision, br_error *error)
 {
     *out = NULL;
-    if (precision == BR_PRECISION_F16)
-        return br_fail(error, BR_ENOTSUP, "engine cpu: precision f16 is not among its own; it has f32 and bf16");
+    if (precision == BR_PRECISION_F16 || precision == BR_PRECISION_FP8)
+        return br_fail(error, BR_ENOTSUP,
+                       "engine cpu: precision %s is not among its own; it has f32 and bf16",
+                       br_precision_name(precision));
     if (precision == BR_PRECISION_AUTO) {
         const br_status status = open_precision(out, true, NULL);
         if (status != BR_ENOTSUP)

@@ -502,6 +502,8 @@ br_status br_backend_open_reference(br_backend **out, br_precision precision, br
         .heads = heads,
     };
     *out = NULL;
+    if (precision == BR_PRECISION_FP8)
+        return br_fail(error, BR_ENOTSUP, "engine reference: precision fp8 is only cuda's");
     br_backend *backend = calloc(1, sizeof *backend);
     if (backend == NULL) return br_fail(error, BR_ENOMEM, "no memory for the reference engine");
     *backend = (br_backend){

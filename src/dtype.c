@@ -25,6 +25,8 @@ const char *br_precision_name(br_precision precision)
         return "bf16";
     case BR_PRECISION_F16:
         return "f16";
+    case BR_PRECISION_FP8:
+        return "fp8";
     }
     return "?";
 }
@@ -38,6 +40,7 @@ br_dtype br_precision_dtype(br_precision precision)
     case BR_PRECISION_BF16:
         return BR_BF16;
     case BR_PRECISION_F16:
+    case BR_PRECISION_FP8:
         return BR_F16;
     }
     return BR_F32;
@@ -61,6 +64,43 @@ uint16_t br_f32_to_f16(float value)
     }
     const uint32_t odd = (magnitude >> 13) & 1u;
     return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
+}
+
+uint8_t br_f32_to_e4m3(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint8_t sign = (uint8_t)((bits >> 24) & 0x80u);
+    const uint32_t magnitude = bits & 0x7fffffffu;
+
+    if (magnitude > 0x7f800000u) return (uint8_t)(sign | 0x7fu);  /* NaN */
+    if (magnitude >= 0x43e00000u) return (uint8_t)(sign | 0x7eu); /* 448 and more */
+    if (magnitude < 0x3c800000u) { /* below 2^-6: counted in steps of 2^-9, which the addition rounds to */
+        float small;
+        memcpy(&small, &magnitude, sizeof small);
+        small += 0x1p14f; /* its last bit is 2^-9 */
+        memcpy(&bits, &small, sizeof bits);
+        return (uint8_t)(sign | (bits - 0x46800000u));
+    }
+    const uint32_t odd = (magnitude >> 20) & 1u;
+    return (uint8_t)(sign | ((magnitude - 0x3c000000u + 0x7ffffu + odd) >> 20));
+}
+
+float br_e4m3_to_f32(uint8_t bits)
+{
+    const uint32_t exponent = (bits >> 3) & 0xfu;
+    const uint32_t fraction = bits & 0x7u;
+    float magnitude;
+    if ((bits & 0x7fu) == 0x7fu) {
+        const uint32_t nan = 0x7fc00000u;
+        memcpy(&magnitude, &nan, sizeof magnitude);
+    } else if (exponent == 0) {
+        magnitude = (float)fraction * 0x1p-9f;
+    } else {
+        const uint32_t wide = ((exponent + 120) << 23) | (fraction << 20);
+        memcpy(&magnitude, &wide, sizeof magnitude);
+    }
+    return (bits & 0x80u) != 0 ? -magnitude : magnitude;
 }
 
 float br_dtype_get(const void *elements, size_t index, br_dtype type)

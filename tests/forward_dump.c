@@ -138,9 +138,9 @@ static br_status parse_engine(br_engine *engine, br_precision *precision, char *
 {
     for (*engine = BR_ENGINE_AUTO; *engine <= BR_ENGINE_CUDA; (*engine)++)
         if (strcmp(arguments[2], br_engine_name(*engine)) == 0) break;
-    for (*precision = BR_PRECISION_AUTO; *precision <= BR_PRECISION_F16; (*precision)++)
+    for (*precision = BR_PRECISION_AUTO; *precision <= BR_PRECISION_FP8; (*precision)++)
         if (strcmp(arguments[3], br_precision_name(*precision)) == 0) break;
-    if (*engine <= BR_ENGINE_CUDA && *precision <= BR_PRECISION_F16) return BR_OK;
+    if (*engine <= BR_ENGINE_CUDA && *precision <= BR_PRECISION_FP8) return BR_OK;
     return br_fail(error, BR_EINVAL, "engine %s or precision %s does not exist", arguments[2], arguments[3]);
 }
 

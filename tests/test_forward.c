@@ -35,6 +35,7 @@ static const engine_case engines[] = {
     {"cuda f32", BR_ENGINE_CUDA, BR_PRECISION_F32, 1e-5, 1e-5, 1e-6, 512},
     {"cuda bf16", BR_ENGINE_CUDA, BR_PRECISION_BF16, 6e-2, 3e-2, 5e-3, 512},
     {"cuda f16", BR_ENGINE_CUDA, BR_PRECISION_F16, 8e-3, 4e-3, 8e-4, 512},
+    {"cuda fp8", BR_ENGINE_CUDA, BR_PRECISION_FP8, 2e-1, 1e-1, 2e-2, 512},
 };
 
 enum { ENGINES = sizeof engines / sizeof engines[0], HEADS_MAX = 8, SEQS_MAX = 64, TOKENS_MAX = 4096 };

@@ -72,6 +72,54 @@ static void test_bf16_rounds_to_nearest_even_and_keeps_nan(void **state)
     assert_true(br_bf16_to_f32(0x4049) == 3.140625f);
 }
 
+/* Every finite value of a 16- or 8-bit type converts back to its bits; halfway to the next, even bits win; just
+ * beyond either side of halfway, the nearer. `last` is the largest finite value's bits. */
+static void check_rounding(float (*widen)(uint16_t), uint16_t (*narrow)(float), uint16_t last)
+{
+    for (uint16_t bits = 0; bits < last; bits++) {
+        const float value = widen(bits);
+        const float next = widen((uint16_t)(bits + 1));
+        const float half = value + (next - value) / 2;
+        assert_int_equal(narrow(value), bits);
+        assert_int_equal(narrow(half), bits % 2 == 0 ? bits : bits + 1);
+        assert_int_equal(narrow(nextafterf(half, value)), bits);
+        assert_int_equal(narrow(nextafterf(half, next)), bits + 1);
+    }
+}
+
+static float wide_e4m3(uint16_t bits)
+{
+    return br_e4m3_to_f32((uint8_t)bits);
+}
+
+static uint16_t narrow_e4m3(float value)
+{
+    return br_f32_to_e4m3(value);
+}
+
+static void test_f16_rounds_to_nearest_even_and_overflows_to_infinity(void **state)
+{
+    (void)state;
+    check_rounding(br_f16_to_f32, br_f32_to_f16, 0x7bff);
+    assert_int_equal(br_f32_to_f16(65519.99F), 0x7bff);
+    assert_int_equal(br_f32_to_f16(65520), 0x7c00);
+    assert_int_equal(br_f32_to_f16(-INFINITY), 0xfc00);
+    assert_int_equal(br_f32_to_f16(-0.0F), 0x8000);
+    assert_true(isnan(br_f16_to_f32(br_f32_to_f16(NAN))));
+}
+
+static void test_e4m3_rounds_to_nearest_even_and_saturates(void **state)
+{
+    (void)state;
+    check_rounding(wide_e4m3, narrow_e4m3, 0x7e);
+    assert_true(br_e4m3_to_f32(0x7e) == 448);
+    assert_true(br_e4m3_to_f32(0x38) == 1);
+    assert_true(br_e4m3_to_f32(0xb8) == -1);
+    assert_int_equal(br_f32_to_e4m3(1e9F), 0x7e);
+    assert_int_equal(br_f32_to_e4m3(-INFINITY), 0xfe);
+    assert_true(isnan(br_e4m3_to_f32(br_f32_to_e4m3(NAN))));
+}
+
 static void test_f16_values_convert_exactly(void **state)
 {
     (void)state;
@@ -124,6 +172,8 @@ int main(void)
         cmocka_unit_test(test_control_bytes_never_reach_an_error_text),
         cmocka_unit_test(test_a_long_error_is_cut_not_overrun),
         cmocka_unit_test(test_bf16_rounds_to_nearest_even_and_keeps_nan),
+        cmocka_unit_test(test_f16_rounds_to_nearest_even_and_overflows_to_infinity),
+        cmocka_unit_test(test_e4m3_rounds_to_nearest_even_and_saturates),
         cmocka_unit_test(test_f16_values_convert_exactly),
         cmocka_unit_test(test_arrays_convert_from_any_alignment),
     };

@@ -54,7 +54,7 @@ typedef enum br_option_kind {
     X(TEXT, admin, "", 0, 0, "URL", "the admin socket, ipc:// (mode 0600) or inproc://; empty: none")        \
     X(WORD, engine, "auto", 0, 0, "auto|reference|cpu|cuda|noop",                                            \
       "what computes; noop answers constant qualities without an encoder, to measure the service alone")     \
-    X(WORD, precision, "auto", 0, 0, "auto|f32|bf16|f16",                                                    \
+    X(WORD, precision, "auto", 0, 0, "auto|f32|bf16|f16|fp8",                                                    \
       "what the engine computes in; auto: its fastest exact enough")                                         \
     X(TEXT, gemm_cache, "", 0, 0, "FILE",                                                                    \
       "engine cuda: measure how each matrix product is best computed, and remember it here; empty: guess")   \

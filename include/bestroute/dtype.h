@@ -20,6 +20,7 @@ typedef enum br_precision {
     BR_PRECISION_F32,
     BR_PRECISION_BF16,
     BR_PRECISION_F16,
+    BR_PRECISION_FP8, /* products of e4m3 factors; everything else as F16 */
 } br_precision;
 
 static inline size_t br_dtype_bytes(br_dtype type)
@@ -30,7 +31,7 @@ static inline size_t br_dtype_bytes(br_dtype type)
 /* "f32", "f16", "bf16". */
 const char *br_dtype_name(br_dtype type);
 
-/* "auto", "f32", "bf16", "f16". */
+/* "auto", "f32", "bf16", "f16", "fp8". */
 const char *br_precision_name(br_precision precision);
 
 static inline float br_bf16_to_f32(uint16_t bits)
@@ -56,6 +57,10 @@ float br_f16_to_f32(uint16_t bits);
 
 /* The element type of a precision's activations. */
 br_dtype br_precision_dtype(br_precision precision);
+
+/* Rounds to e4m3 (four exponent bits, three of fraction, no infinity): nearest, ties to even, saturating at 448. */
+uint8_t br_f32_to_e4m3(float value);
+float br_e4m3_to_f32(uint8_t bits);
 
 /* One element as float32, and back, rounded; `elements` has the type's alignment. */
 float br_dtype_get(const void *elements, size_t index, br_dtype type);
