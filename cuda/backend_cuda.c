@@ -414,6 +414,7 @@ static br_status describe_device(cuda_backend *backend, br_error *error)
         .multiprocessors = properties.multiProcessorCount,
         .shared_bytes_max = properties.sharedMemPerBlockOptin,
         .multiplies_e4m3 = capability >= COMPUTE_CAPABILITY_E4M3,
+        .has_warpgroups = capability == 90,
         .overlaps = capability >= COMPUTE_CAPABILITY_PDL,
     };
     backend->base.batch_tokens = wave_aligned_tokens(properties.multiProcessorCount);

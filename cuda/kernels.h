@@ -27,6 +27,7 @@ typedef struct br_queue {
     int32_t multiprocessors;
     size_t shared_bytes_max; /* of one block, with opt-in */
     bool multiplies_e4m3;    /* sm_89 and newer */
+    bool has_warpgroups;     /* sm_90 alone: wgmma */
     bool overlaps;           /* a kernel's prologue may run beside its predecessor's end (sm_90 and newer) */
 } br_queue;
 
@@ -72,6 +73,10 @@ typedef struct br_own_linear_args {
 bool br_linear_fits(int32_t outputs, int32_t inputs, br_epilogue epilogue, bool e4m3, br_dtype type,
                     const br_queue *queue);
 br_status br_launch_linear(const br_own_linear_args *args, br_dtype type, const br_queue *queue);
+
+/* Its full batches on sm_90; only br_launch_linear and br_linear_prepare call these. */
+br_status br_launch_linear_warpgroup(const br_own_linear_args *args, br_dtype type, const br_queue *queue);
+br_status br_linear_warpgroup_prepare(void);
 
 /* quantized[row] = e4m3(x[row] / scale[row]), scale[row] = max |x[row]| / 448; x [rows, width] is float16. */
 br_status br_launch_quantize_rows(void *quantized, float *scale, const void *x, int32_t rows, int32_t width,

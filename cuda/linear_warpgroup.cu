@@ -1,0 +1,224 @@
+/*
+ * linear_warpgroup.cu - linear.cu's full batches on sm_90, whose tensor cores reach their speed by wgmma alone
+ *
+ *   x [rows, inputs], W [outputs, inputs], b [outputs] float, y [rows, outputs]
+ *
+ * Work      a block of two warpgroups owns a 128 x 128 tile of y; each warpgroup 64 rows, in wgmma m64n128
+ *           accumulators. Factors are read from shared memory by descriptors, never through registers.
+ * Shared    as in linear.cuh. A stage is filled again two slices after it was used: one warpgroup may still read the
+ *           last slice while the other goes on. Two blocks share a multiprocessor, so that one's epilogue
+ *           runs beside the other's products.
+ * Traffic   rows * inputs + outputs * inputs + rows * outputs elements when tiles share through L2.
+ * Numerics  as in linear.cu.
+ * Limits    sm_90 only (compiled for sm_90a); 128 bytes divide a row of x, outputs % 128 == 0.
+ * Checked   tests/test_op_linear.c, tests/test_op_linear_fp8.c against loops in double.
+ */
+#include "linear.cuh"
+
+namespace
+{
+
+using block_tile = tile_shape<128, 128, 8>; /* 16 x 128 a warp, four warps to a warpgroup */
+constexpr int kAhead = kStages - 2;         /* slices under way while one is multiplied */
+
+/* What was written by cp.async may be read by wgmma, once this thread's copies have arrived. */
+__device__ inline void show_copies_to_tensor_cores()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+__device__ inline void products_begin()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+__device__ inline void products_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+template <int kPending> __device__ inline void products_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+/* Rows of 128 bytes, swizzled over 128, eight rows apart 1024: a matrix whose rows are its k. */
+__device__ inline uint64_t descriptor(uint32_t address)
+{
+    return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | static_cast<uint64_t>(1024 >> 4) << 32 |
+           1ull << 62;
+}
+
+/* c (+)= 32 bytes of each row of x times those of W. */
+template <typename In> __device__ void multiply(float (&c)[16][4], uint64_t x, uint64_t w, int accumulate);
+
+template <> __device__ inline void multiply<half>(float (&c)[16][4], uint64_t x, uint64_t w, int accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred accumulate;\n"
+                 "setp.ne.b32 accumulate, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "%64, %65, accumulate, 1, 1, 0, 0;\n"
+                 "}\n"
+                 : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+                   "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+                   "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+                   "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
+                   "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]),
+                   "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]),
+                   "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]),
+                   "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]),
+                   "+f"(c[11][3]), "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]),
+                   "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), "+f"(c[14][0]),
+                   "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]),
+                   "+f"(c[15][2]), "+f"(c[15][3])
+                 : "l"(x), "l"(w), "r"(accumulate));
+}
+
+template <> __device__ inline void multiply<bf16>(float (&c)[16][4], uint64_t x, uint64_t w, int accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred accumulate;\n"
+                 "setp.ne.b32 accumulate, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "%64, %65, accumulate, 1, 1, 0, 0;\n"
+                 "}\n"
+                 : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+                   "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+                   "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+                   "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
+                   "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]),
+                   "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]),
+                   "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]),
+                   "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]),
+                   "+f"(c[11][3]), "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]),
+                   "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), "+f"(c[14][0]),
+                   "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]),
+                   "+f"(c[15][2]), "+f"(c[15][3])
+                 : "l"(x), "l"(w), "r"(accumulate));
+}
+
+template <> __device__ inline void multiply<e4m3>(float (&c)[16][4], uint64_t x, uint64_t w, int accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred accumulate;\n"
+                 "setp.ne.b32 accumulate, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "%64, %65, accumulate, 1, 1;\n"
+                 "}\n"
+                 : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+                   "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+                   "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+                   "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
+                   "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]),
+                   "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]),
+                   "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]),
+                   "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]),
+                   "+f"(c[11][3]), "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]),
+                   "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), "+f"(c[14][0]),
+                   "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]),
+                   "+f"(c[15][2]), "+f"(c[15][3])
+                 : "l"(x), "l"(w), "r"(accumulate));
+}
+
+template <typename In, typename Out, br_epilogue kEpilogue>
+__global__ void __launch_bounds__(kThreads, 2) linear_warpgroup_kernel(const linear_params a)
+{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    using Tile = block_tile;
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const uint32_t base = shared_address(shared);
+    const int lane = threadIdx.x % kWarp;
+    const int warp = threadIdx.x / kWarp;
+    const int first_row = blockIdx.y * Tile::kRows;
+    const int first_column = blockIdx.x * Tile::kColumns;
+    const int slices = a.row_bytes / kSliceBytes;
+    const uint32_t group_rows = static_cast<uint32_t>(warp / 4 * 64 * kSliceBytes);
+
+    const auto copy_weight = [&](int s) {
+        copy_slice<Tile::kColumns>(w_stage<Tile>(base, s), a.weight, first_column, a.outputs, a.row_bytes, s);
+    };
+    const auto copy_x = [&](int s) {
+        copy_slice<Tile::kRows>(x_stage<Tile>(base, s), a.x, first_row, a.rows, a.row_bytes, s);
+    };
+
+    /* Weights depend on no kernel: their first slices travel while the predecessor finishes. */
+    let_successor_start();
+#pragma unroll
+    for (int s = 0; s < kAhead; s++)
+        if (s < slices) copy_weight(s);
+    wait_for_predecessor();
+#pragma unroll
+    for (int s = 0; s < kAhead; s++) {
+        if (s < slices) copy_x(s);
+        copies_commit();
+    }
+
+    product<In, Out, Tile, kEpilogue> sum;
+    for (int s = 0; s < slices; s++) {
+        copies_wait<kAhead - 1>();
+        show_copies_to_tensor_cores();
+        __syncthreads(); /* slice s is there, and nobody multiplies slice s - 2 any more */
+        if (s + kAhead < slices) {
+            copy_weight(s + kAhead);
+            copy_x(s + kAhead);
+        }
+        copies_commit();
+        products_begin();
+#pragma unroll
+        for (int k = 0; k < kSliceBytes / 32; k++)
+            multiply<In>(sum.c[0], descriptor(x_stage<Tile>(base, s) + group_rows + k * 32),
+                         descriptor(w_stage<Tile>(base, s) + k * 32), s > 0 || k > 0);
+        products_commit();
+        products_wait<1>();
+    }
+    products_wait<0>();
+    copies_wait<0>();
+    __syncthreads();
+    store_tile(sum, shared, a, first_row, first_column, warp * 16, 0, lane);
+#else
+    (void)a;
+    __trap();
+#endif
+}
+
+template <typename In, typename Out, br_epilogue kEpilogue> cudaError_t prepare_product()
+{
+    return cudaFuncSetAttribute(linear_warpgroup_kernel<In, Out, kEpilogue>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                static_cast<int>(block_tile::kSharedBytes));
+}
+
+} // namespace
+
+br_status br_linear_warpgroup_prepare(void)
+{
+    cudaError_t code = prepare_product<half, half, BR_EPILOGUE_GELU>();
+    if (code == cudaSuccess) code = prepare_product<bf16, bf16, BR_EPILOGUE_GELU>();
+    if (code == cudaSuccess) code = prepare_product<e4m3, half, BR_EPILOGUE_STORE>();
+    if (code == cudaSuccess) code = prepare_product<e4m3, half, BR_EPILOGUE_GELU>();
+    if (code == cudaSuccess) code = prepare_product<e4m3, half, BR_EPILOGUE_ACCUMULATE>();
+    return code == cudaSuccess ? BR_OK : BR_EDEVICE;
+}
+
+br_status br_launch_linear_warpgroup(const br_own_linear_args *a, br_dtype type, const br_queue *queue)
+{
+    const linear_params params = params_of(a);
+    return with_product(a, type, [&](auto in, auto out, auto epilogue) {
+        const auto kernel = linear_warpgroup_kernel<decltype(in), decltype(out),
+                                                    static_cast<br_epilogue>(decltype(epilogue)::value)>;
+        return launch(kernel, grid_of<block_tile>(params), kThreads, block_tile::kSharedBytes, queue, params);
+    });
+}
