@@ -87,14 +87,9 @@ bool br_attention_band_fits(const br_attention_args *args, br_dtype type, const 
 br_status br_launch_attention_band(const br_attention_args *args, const br_position_tables *positions,
                                    br_dtype type, const br_queue *queue);
 
-/* Every other shape and type: a warp per query, sums in float. */
+/* Every other shape and type, one query at a time. */
 br_status br_launch_attention_rows(const br_attention_args *args, const br_position_tables *positions,
                                    br_dtype type, const br_queue *queue);
-br_status br_launch_pooled_attention_rows(const br_pooled_attention_args *args,
-                                          const br_position_tables *positions, br_dtype type,
-                                          const br_queue *queue);
-
-/* Heads of 32 and 64 in whole warps' worth of memory accesses; others as rows. */
 br_status br_launch_pooled_attention(const br_pooled_attention_args *args,
                                      const br_position_tables *positions, br_dtype type,
                                      const br_queue *queue);
