@@ -41,16 +41,19 @@ static int serve(br_server *server, const sigset_t *set, br_error *error)
     signals s = {.set = *set, .server = server};
     pthread_t thread;
     if (pthread_create(&thread, NULL, watch_signals, &s) != 0) {
-        const br_status status = br_fail(error, BR_EINTERNAL, "cannot start the thread that watches signals");
-        (void)status;
+        const br_status none = br_fail(error, BR_EINTERNAL, "cannot start the thread that watches signals");
+        (void)none;
         return complain(error);
     }
-    const bool loaded = br_server_load(server, error) == BR_OK;
-    if (loaded) br_server_run(server);
+    br_status status = br_server_load(server, error);
+    if (status == BR_OK) {
+        status = br_server_run(server);
+        if (status != BR_OK) status = br_fail(error, status, "the engine's device was lost");
+    }
     atomic_store(&s.leaving, true);
     (void)pthread_kill(thread, SIGNAL_WAKE);
     (void)pthread_join(thread, NULL);
-    return loaded ? 0 : complain(error);
+    return status == BR_OK ? 0 : complain(error);
 }
 
 static int check(br_server *server, const br_config *config, br_error *error)

@@ -61,6 +61,8 @@ static br_status make_workers(br_server *server, br_replica *replica, br_error *
         .queue_max = (int32_t)server->config->queue_max,
         .feed = feed_workers,
         .feed_context = server->stage,
+        .lost = br_server_lose_device,
+        .lost_context = server,
         .metrics = &server->metrics,
         .log = server->log,
     };

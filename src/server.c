@@ -76,6 +76,21 @@ void br_server_stop(br_server *server)
     (void)pthread_mutex_unlock(&server->state_lock);
 }
 
+/* A device that fails twice in a row does not come back within its process: what is in flight is answered, with errors
+ * where it has to be, and whoever watches over the process starts it again. */
+void br_server_lose_device(void *context)
+{
+    br_server *server = context;
+    (void)pthread_mutex_lock(&server->state_lock);
+    const bool first = !server->device_lost;
+    server->device_lost = true;
+    server->stop_wanted = true;
+    server->drain_wanted = true;
+    (void)pthread_cond_signal(&server->state_changed);
+    (void)pthread_mutex_unlock(&server->state_lock);
+    if (first) BR_LOG(server->log, BR_LOG_ERROR, "device_lost", BR_STR("device", server->backend->device));
+}
+
 void br_server_ask_reload(br_server *server, br_call *call)
 {
     call->next = NULL;
@@ -175,7 +190,7 @@ static bool do_one(br_server *server)
     return true;
 }
 
-void br_server_run(br_server *server)
+br_status br_server_run(br_server *server)
 {
     (void)pthread_mutex_lock(&server->state_lock);
     for (;;) {
@@ -187,9 +202,11 @@ void br_server_run(br_server *server)
         wait_for_news(server);
     }
     const int64_t left = server->in_flight;
+    const bool lost = server->device_lost;
     (void)pthread_mutex_unlock(&server->state_lock);
     nng_msleep(LINGER_MS);
     BR_LOG(server->log, left == 0 ? BR_LOG_INFO : BR_LOG_WARN, "stopped", BR_I64("unanswered", left));
+    return lost ? BR_EDEVICE : BR_OK;
 }
 
 static br_engine engine_of(const br_config *config)

@@ -125,6 +125,7 @@ struct br_server {
     br_defaults *defaults;
     int64_t in_flight; /* calls admitted and not yet handed to nng */
     bool stop_wanted;  /* drain, then leave br_server_run */
+    bool device_lost;
     bool hurry;        /* leave without waiting any longer */
     bool drain_wanted;
     bool reload_wanted;
@@ -136,6 +137,9 @@ struct br_server {
 /* sockets.c */
 BR_NODISCARD br_status br_sockets_open(br_server *server, br_error *error);
 void br_sockets_close(br_server *server);
+
+/* server.c: a worker's device is lost. The context is the server. */
+void br_server_lose_device(void *context);
 
 /* call.c: the request is answered and the call waits for the next one; it must not be touched afterwards. */
 BR_NODISCARD br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin);

@@ -54,6 +54,21 @@ static void hand_back(scorer *w, int32_t count, uint64_t now_ns)
     }
 }
 
+/* One pass; one that fails is tried once more, since not every failure outlasts it. */
+static br_status run_pass(scorer *w, br_replica *replica)
+{
+    const br_workers_options *options = &w->all->options;
+    br_status status = BR_OK;
+    for (int32_t attempt = 0; attempt < 2; attempt++) {
+        status = br_replica_run(replica, w->index, &w->packing, w->quality);
+        if (status == BR_OK) return BR_OK;
+        BR_LOG(options->log, BR_LOG_ERROR, "pass_failed", BR_I64("worker", w->index),
+               BR_I64("queries", w->packing.seqs), BR_I64("attempt", attempt + 1),
+               BR_STR("status", br_status_text(status)));
+    }
+    return status;
+}
+
 static void run_batch(scorer *w, int32_t count)
 {
     const br_workers_options *options = &w->all->options;
@@ -69,13 +84,9 @@ static void run_batch(scorer *w, int32_t count)
         (void)fits;
     }
     const int32_t tokens = w->packing.tokens;
-    const br_status status = br_replica_run(replica, w->index, &w->packing, w->quality);
+    const br_status status = run_pass(w, replica);
     const uint64_t finished_ns = br_clock_now_ns();
     br_metrics_pass(options->metrics, (uint64_t)count, (uint64_t)tokens, finished_ns - started_ns);
-    if (status != BR_OK)
-        BR_LOG(options->log, BR_LOG_ERROR, "pass_failed", BR_I64("worker", w->index),
-               BR_I64("queries", count), BR_STR("status", br_status_text(status)));
-
     for (int32_t i = 0; i < count; i++) {
         br_job *job = (br_job *)w->items[i];
         if (status == BR_OK)
@@ -84,6 +95,7 @@ static void run_batch(scorer *w, int32_t count)
         job->batch = count;
         finish(job, status == BR_OK ? BR_OK : BR_EDEVICE, finished_ns);
     }
+    if (status != BR_OK && options->lost != NULL) options->lost(options->lost_context);
 }
 
 /* Finishes all that has expired. Called and left with the lock held; released meanwhile. */

@@ -74,7 +74,8 @@ void service_listen(service *s, const char *const *flags)
 
 static void *keep(void *argument)
 {
-    br_server_run(argument);
+    service *s = argument;
+    s->ran = br_server_run(s->server);
     return NULL;
 }
 
@@ -82,7 +83,7 @@ void service_load(service *s)
 {
     br_error error = {0};
     if (br_server_load(s->server, &error) != BR_OK) fail_msg("%s", error.text);
-    assert_int_equal(pthread_create(&s->keeper, NULL, keep, s->server), 0);
+    assert_int_equal(pthread_create(&s->keeper, NULL, keep, s), 0);
     s->running = true;
 }
 

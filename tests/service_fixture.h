@@ -29,6 +29,7 @@ typedef struct service {
     br_server *server;
     pthread_t keeper;
     bool running;
+    br_status ran; /* what br_server_run returned, once joined */
     char url[64];   /* inproc */
     char admin[64]; /* inproc */
     char bundle[512];

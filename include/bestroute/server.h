@@ -34,8 +34,9 @@ BR_NODISCARD br_status br_server_listen(br_server *server, br_error *error);
 /* Loads the configured bundle, tries it on a probe, and begins to score. Statuses of br_replica_create and _open. */
 BR_NODISCARD br_status br_server_load(br_server *server, br_error *error);
 
-/* Serves until br_server_stop, then drains for at most drain_timeout_ms. */
-void br_server_run(br_server *server);
+/* Serves until br_server_stop, then drains for at most drain_timeout_ms.
+ * BR_EDEVICE: it stopped by itself, because the engine's device was lost. */
+BR_NODISCARD br_status br_server_run(br_server *server);
 
 /* Drain and leave br_server_run; the second time: leave at once. */
 void br_server_stop(br_server *server);

@@ -30,7 +30,7 @@ struct br_job {
     void (*done)(br_job *job);
 
     /* Out. */
-    br_status status;    /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_EDEVICE: the pass failed;
+    br_status status;    /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_EDEVICE: the pass failed twice;
                           * BR_ECLOSED: abandoned */
     uint64_t queued_ns;  /* when push took it */
     uint64_t started_ns; /* when its batch left; 0 when expired */
@@ -49,6 +49,10 @@ typedef struct br_workers_options {
      * nothing to make them from. Called without the lock. May be NULL. */
     bool (*feed)(void *context);
     void *feed_context;
+    /* A pass failed, and failed again: the device is taken for lost. Called on the worker's thread after the
+     * jobs were finished. May be NULL. */
+    void (*lost)(void *context);
+    void *lost_context;
     br_metrics *metrics; /* borrowed */
     const br_log *log;   /* borrowed; may be NULL */
 } br_workers_options;
