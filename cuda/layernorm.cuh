@@ -3,7 +3,9 @@
  *
  *   y = (x - mean) / sqrt(var + epsilon) * gamma + beta
  *
+ * Work      a block's warps take rows in turn, so that gamma and beta are fetched once for several of them.
  * Registers a lane holds the row's 16-byte vectors lane, lane + 32, ...: read once, used three times.
+ * Shared    gamma and beta, fetched in whole sectors before the predecessor's end: they are weights.
  * Numerics  sums in float; variance around the mean: E[x^2] - m^2 cancels when |m| is large.
  *           Rounded once, at the store.
  */
@@ -14,6 +16,18 @@
 
 namespace
 {
+
+constexpr int kWarpsPerBlock = 8;
+
+/* Copies gamma and beta to shared[2, width]; visible to the block after a barrier. */
+__device__ inline void share_affine(float *shared, const float *gamma, const float *beta, int width)
+{
+    for (int column = threadIdx.x * 4; column < width; column += kWarpsPerBlock * kWarp * 4) {
+        *reinterpret_cast<float4 *>(shared + column) = *reinterpret_cast<const float4 *>(gamma + column);
+        *reinterpret_cast<float4 *>(shared + width + column) =
+            *reinterpret_cast<const float4 *>(beta + column);
+    }
+}
 
 /* Rows of up to kVectors * 32 vectors, a whole number of them. */
 template <typename T, int kVectors> struct row_in_registers {
@@ -96,6 +110,28 @@ __device__ void normalise_any_row(T *to, const T *from, const float *gamma, cons
     const float scale = 1.0f / sqrtf(warp_sum(squares) / width + epsilon);
     for (int c = lane; c < width; c += kWarp)
         to[c] = narrow<T>((widen(from[c]) - mean) * scale * gamma[c] + beta[c]);
+}
+
+/* The row `from` normalised into `to`, by one warp; kVectors 0: any width. `affine` is share_affine's. */
+template <typename T, int kVectors>
+__device__ void normalise_row(T *to, const T *from, const float *affine, const float *gamma,
+                              const float *beta, int width, int lane, float epsilon)
+{
+    if constexpr (kVectors == 0) {
+        normalise_any_row(to, from, gamma, beta, width, lane, epsilon);
+    } else {
+        row_in_registers<T, kVectors> x;
+        x.load(from, width, lane);
+        x.normalise(width, lane, epsilon);
+        x.store(to, affine, affine + width, width, lane);
+    }
+}
+
+/* Blocks that share `rows` evenly, at most two to a multiprocessor. */
+inline int blocks_for_rows(int rows, const br_queue *queue)
+{
+    const int turns = ceil_div(rows, static_cast<int64_t>(2) * kWarpsPerBlock * queue->multiprocessors);
+    return ceil_div(rows, static_cast<int64_t>(turns) * kWarpsPerBlock);
 }
 
 /* Vectors per lane that hold a row, as one of the instantiated counts; 0: the row goes the slow way. */
