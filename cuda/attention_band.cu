@@ -532,7 +532,7 @@ template <typename T, int D, int kTiles> struct query_tile {
 };
 
 template <typename T, int D, int kTiles>
-__global__ void __launch_bounds__(kTiles *kWarp) attention_band_kernel(const attention_params a)
+__global__ void __launch_bounds__(kTiles *kWarp, 1) attention_band_kernel(const attention_params a)
 {
     using L = layout<T, D, kTiles>;
     extern __shared__ __align__(128) unsigned char shared[];

@@ -29,6 +29,22 @@ __device__ inline void share_affine(float *shared, const float *gamma, const flo
     }
 }
 
+/* A lane's four or eight floats of shared memory, the lanes' side by side. Of eight, every other four lanes take the
+ * second half first: eight lanes then meet 32 banks. */
+__device__ inline void load_neighbours(float (&out)[4], const float *from, int lane)
+{
+    (void)lane;
+    *reinterpret_cast<float4 *>(out) = *reinterpret_cast<const float4 *>(from);
+}
+__device__ inline void load_neighbours(float (&out)[8], const float *from, int lane)
+{
+    const bool turned = (lane & 4) != 0;
+    const float4 first = *reinterpret_cast<const float4 *>(from + (turned ? 4 : 0));
+    const float4 second = *reinterpret_cast<const float4 *>(from + (turned ? 0 : 4));
+    *reinterpret_cast<float4 *>(out) = turned ? second : first;
+    *reinterpret_cast<float4 *>(out + 4) = turned ? first : second;
+}
+
 /* Rows of up to kVectors * 32 vectors, a whole number of them. */
 template <typename T, int kVectors> struct row_in_registers {
     static constexpr int kPack = vec<T>::kCount;
@@ -72,6 +88,7 @@ template <typename T, int kVectors> struct row_in_registers {
             for (int i = 0; i < kPack; i++) x[v][i] *= scale;
     }
 
+    /* gamma and beta are in shared memory. */
     __device__ void store(T *row, const float *gamma, const float *beta, int width, int lane) const
     {
 #pragma unroll
@@ -80,12 +97,8 @@ template <typename T, int kVectors> struct row_in_registers {
             if (column >= width) continue;
             float scale[kPack];
             float shift[kPack];
-#pragma unroll
-            for (int i = 0; i < kPack; i += 4) {
-                *reinterpret_cast<float4 *>(scale + i) =
-                    *reinterpret_cast<const float4 *>(gamma + column + i);
-                *reinterpret_cast<float4 *>(shift + i) = *reinterpret_cast<const float4 *>(beta + column + i);
-            }
+            load_neighbours(scale, gamma + column, lane);
+            load_neighbours(shift, beta + column, lane);
             vec<T> packed;
 #pragma unroll
             for (int i = 0; i < kPack; i++) packed.at[i] = narrow<T>(x[v][i] * scale[i] + shift[i]);
