@@ -4,11 +4,12 @@
  *   bench_forward --bundle DIR [options]
  *
  *   --engine E         reference, cpu, cuda or auto (default auto)
- *   --precision P      f32, bf16, f16 or auto (default auto)
+ *   --precision P      f32, bf16, f16, fp8 or auto (default auto)
  *   --streams N        encoders at once, each on its own thread (default: the engine's own number)
  *   --lengths A,B,...  tokens per prompt (default 32,64,128,512), at most the bundle's max_tokens
  *   --batch-tokens T   tokens per pass (default 2048); at least one prompt is in a batch
  *   --seconds S        how long each length is measured (default 3)
+ *   --plain            enqueue every pass anew, also where the engine would replay a recorded one
  *   --no-check         skip the comparison with the reference engine that comes first
  *   --dump             print the qualities of --batch-tokens' worth of seeded prompts of each length, and end
  *   --json             one JSON object instead of a table
@@ -41,6 +42,7 @@ typedef struct options {
     int32_t lengths_count;
     int32_t batch_tokens;
     double seconds;
+    bool plain;
     bool check;
     bool dump;
     bool json;
@@ -331,7 +333,7 @@ static void usage(const char *why)
     fprintf(
         stderr,
         "bench_forward: %s\nusage: bench_forward --bundle DIR [--engine E] [--precision P] [--streams N]\n"
-        "       [--lengths A,B] [--batch-tokens T] [--seconds S] [--no-check] [--dump] [--json]\n",
+        "       [--lengths A,B] [--batch-tokens T] [--seconds S] [--plain] [--no-check] [--dump] [--json]\n",
         why);
     exit(2);
 }
@@ -355,10 +357,8 @@ static br_engine parse_engine(const char *name)
 
 static br_precision parse_precision(const char *name)
 {
-    static const br_precision precisions[] = {BR_PRECISION_AUTO, BR_PRECISION_F32, BR_PRECISION_BF16,
-                                              BR_PRECISION_F16};
-    for (size_t i = 0; i < sizeof precisions / sizeof precisions[0]; i++)
-        if (strcmp(name, br_precision_name(precisions[i])) == 0) return precisions[i];
+    for (br_precision p = BR_PRECISION_AUTO; p <= BR_PRECISION_FP8; p++)
+        if (strcmp(name, br_precision_name(p)) == 0) return p;
     usage("unknown precision");
     return BR_PRECISION_AUTO;
 }
@@ -383,6 +383,7 @@ static void parse(options *o, int argc, char **argv)
         {"lengths", required_argument, NULL, 'l'},
         {"batch-tokens", required_argument, NULL, 't'},
         {"seconds", required_argument, NULL, 'd'},
+        {"plain", no_argument, NULL, 'a'},
         {"no-check", no_argument, NULL, 'n'},
         {"dump", no_argument, NULL, 'u'},
         {"json", no_argument, NULL, 'j'},
@@ -412,6 +413,9 @@ static void parse(options *o, int argc, char **argv)
             break;
         case 'd':
             o->seconds = atof(optarg);
+            break;
+        case 'a':
+            o->plain = true;
             break;
         case 'n':
             o->check = false;
@@ -484,6 +488,12 @@ int main(int argc, char **argv)
     for (int32_t i = 0; i < o.lengths_count; i++)
         if (o.lengths[i] > bundle->router.max_tokens) usage("a length is over the bundle's max_tokens");
     status = br_backend_open(&backend, o.engine, o.precision, 0, &error);
+    br_backend_table plain;
+    if (status == BR_OK && o.plain) {
+        plain = *backend->table;
+        plain.pass_shapes = NULL;
+        backend->table = &plain;
+    }
     if (status == BR_OK) status = bench(&o, bundle, backend, &error);
 
 done:
