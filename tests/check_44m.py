@@ -29,6 +29,10 @@ ENGINES = [
     ("reference", "f32", 1e-5, 1e-5),
     ("cpu", "f32", 1e-5, 1e-5),
     ("cpu", "bf16", 2e-2, 2e-2),
+    ("cuda", "f32", 1e-5, 1e-5),
+    ("cuda", "f16", 5e-3, 5e-3),
+    ("cuda", "bf16", 4e-2, 4e-2),
+    ("cuda", "fp8", 3e-1, 3e-1),
 ]
 
 try:
