@@ -94,7 +94,8 @@ static br_status make_layer_norm_of(const loader *l, br_layernorm *out, int32_t 
 static br_status make_matrix(const loader *l, br_matrix **out, const br_matrix_source *source)
 {
     const size_t weights = (size_t)source->outputs * (size_t)source->inputs;
-    l->w->bytes += weights * br_dtype_bytes(l->backend->activation);
+    const bool quantized = l->backend->precision == BR_PRECISION_FP8;
+    l->w->bytes += weights * (quantized ? 1 : br_dtype_bytes(l->backend->activation));
     l->w->bytes += (size_t)source->outputs * sizeof *source->bias;
     return l->backend->table->matrix_create(l->backend, out, source, l->error);
 }

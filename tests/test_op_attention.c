@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { SEQS = 12 };
+enum { SEQS = 320 };
 
 typedef enum terms { CONTENT = 0, C2P = 1, P2C = 2, BOTH = C2P | P2C } terms;
 
@@ -36,6 +36,12 @@ static const attention_case cases[] = {
     {"an odd head", {7, 21}, 3, 5, 40, BOTH, 1, false},
     {"very mixed lengths", {3, 200, 1, 129, 7, 64, 3}, 2, 32, 200, BOTH, 1, false},
     {"long", {511, 512}, 1, 64, 512, BOTH, 0.7F, false},
+    {"heads of 64 around eight tiles", {112, 113, 127, 128, 129, 145}, 2, 64, 160, BOTH, 0.7F, false},
+    {"heads of 32 around eight tiles", {112, 113, 127, 128, 129, 145}, 2, 32, 160, BOTH, 1, false},
+    {"around two and three slices of keys", {255, 256, 257, 383, 384, 385}, 1, 64, 400, BOTH, 0.7F, false},
+    {"one long among many short", {9, 3, 512, 4, 64, 17, 1}, 2, 32, 512, BOTH, 1, false},
+    {"long, content to position alone", {300}, 1, 64, 300, C2P, 0.7F, false},
+    {"long, position to content alone", {300}, 1, 64, 300, P2C, 0.7F, false},
     {"the real shape", {128, 127, 33}, 12, 64, 128, BOTH, 0.6F, false},
     {"a real shape, content alone", {130, 40}, 12, 64, 130, CONTENT, 0.6F, false},
     {"scores far beyond exp's range", {12, 40}, 2, 64, 40, BOTH, 6, false},
@@ -185,9 +191,20 @@ static void test_context_matches_the_plain_loops(void **state)
         op_on_every_engine(run_one, &cases[i], cases[i].heads, cases[i].head_size);
 }
 
+static void test_hundreds_of_sequences_in_one_launch(void **state)
+{
+    (void)state;
+    attention_case c = {"hundreds of short ones", {0}, 2, 64, 8, BOTH, 1, false};
+    for (int32_t i = 0; i < 300; i++) c.lengths[i] = 1 + i * 5 % 7;
+    op_on_every_engine(run_one, &c, c.heads, c.head_size);
+    c.head_size = 32;
+    op_on_every_engine(run_one, &c, c.heads, c.head_size);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hundreds_of_sequences_in_one_launch),
         cmocka_unit_test(test_context_matches_the_plain_loops),
     };
     return cmocka_run_group_tests(tests, op_name_engines, NULL);
