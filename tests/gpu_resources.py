@@ -105,8 +105,9 @@ def main():
         print("skipped: there is no nvcc")
         return 77
     folder = pathlib.Path(os.environ["BESTROUTE_SOURCE"]) / "cuda"
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout.split()
     jobs = [(source, architecture) for source in sorted(folder.glob("*.cu"))
-            for architecture in ONLY.get(source.name, ARCHITECTURES)]
+            for architecture in ONLY.get(source.name, ARCHITECTURES) if f"compute_{architecture.rstrip('a')}" in known]
     problems = []
     rows = []
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
