@@ -157,6 +157,8 @@ static br_status read_quality(br_reply_result *out, const br_fields *fields, siz
             qualities[i] = value.as.real;
         } else if (value.type == BR_WIRE_UINT) {
             qualities[i] = (double)value.as.uint;
+        } else if (value.type == BR_WIRE_NIL) {
+            qualities[i] = NAN; /* as a number that is not finite is written */
         } else {
             return br_field_expected(fields, key, "numbers", value);
         }
