@@ -203,6 +203,25 @@ static void test_what_a_newer_service_adds_is_read_over(void **state)
     br_arena_deinit(&arena);
 }
 
+static void test_a_score_that_is_no_number_is_written_and_read_as_nil(void **state)
+{
+    (void)state;
+    br_arena arena;
+    br_arena_init(&arena);
+    const double sent[2] = {NAN, 0.5};
+    const br_reply_result result = {.tokens = 3, .qualities = sent, .quality_count = 2};
+    const br_reply reply = {.ok = true, .op = BR_OP_SCORE, .results = &result, .result_count = 1};
+    message m = {0};
+    br_reply found;
+    assert_int_equal(br_reply_encode(&reply, &m, message_append), 0);
+    assert_int_equal(br_reply_decode(&found, m.bytes, m.size, &arena, NULL), BR_OK);
+    assert_int_equal(found.results[0].quality_count, 2);
+    assert_true(isnan(found.results[0].qualities[0]));
+    assert_true(found.results[0].qualities[1] == 0.5);
+    free(m.bytes);
+    br_arena_deinit(&arena);
+}
+
 static void test_messages_that_are_no_replies(void **state)
 {
     (void)state;
@@ -430,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_a_decoded_reply_is_encoded_to_the_same_bytes),
         cmocka_unit_test(test_a_message_that_is_not_utf8_is_made_so),
         cmocka_unit_test(test_what_a_newer_service_adds_is_read_over),
+        cmocka_unit_test(test_a_score_that_is_no_number_is_written_and_read_as_nil),
         cmocka_unit_test(test_messages_that_are_no_replies),
         cmocka_unit_test(test_every_prefix_and_any_changed_byte_is_survived),
         cmocka_unit_test(test_a_lack_of_memory_is_told),
