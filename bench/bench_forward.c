@@ -30,8 +30,6 @@
 #include "bestroute/clock.h"
 #include "bestroute/encoder.h"
 #include "bestroute/limits.h"
-#include "forward_flops.h"
-#include "prompts.h"
 
 enum { LENGTHS_MAX = 16, LATENCY_RUNS_MAX = 1000, CHECK_TOKENS = 24, CHECK_SEQS = 2 };
 
@@ -86,6 +84,24 @@ static double core_seconds(void)
 static double seconds_since(uint64_t then)
 {
     return (double)(br_clock_now_ns() - then) * 1e-9;
+}
+
+/* Prompts of seeded ids: [CLS], the source token, anything but special ids, [SEP]. */
+static void fill_prompts(br_packing *batch, const br_bundle *bundle, int32_t length, int32_t count)
+{
+    uint64_t state = 0x9e3779b97f4a7c15u + (uint64_t)length;
+    int32_t ids[BR_SEQ_TOKENS_MAX];
+    br_packing_clear(batch);
+    for (int32_t b = 0; b < count; b++) {
+        for (int32_t t = 0; t < length; t++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            ids[t] = 4 + (int32_t)((state >> 33) % (uint64_t)(bundle->source_id - 4));
+        }
+        ids[0] = br_tokenizer_cls(bundle->tokenizer);
+        ids[BR_POOL_INDEX] = bundle->source_id;
+        ids[length - 1] = br_tokenizer_sep(bundle->tokenizer);
+        (void)br_packing_add(batch, ids, length);
+    }
 }
 
 /* An encoder with a batch and room for its qualities. */
@@ -181,6 +197,19 @@ static br_status dump(const br_encoder_weights *weights, const br_bundle *bundle
     return BR_OK;
 }
 
+/* What one prompt of n tokens needs. */
+static double flops_per_query(const br_model *m, double n)
+{
+    const double c = m->width;
+    const double f = m->ffn_width;
+    const double position_terms = m->relative_attention ? (m->c2p ? 1 : 0) + (m->p2c ? 1 : 0) : 0;
+    const double attention_per_token = 2 * n * c * (2 + position_terms);
+    const double dense_but_qkv = 2 * (c * c + 2 * c * f);
+    const double full_layer = n * (6 * c * c + dense_but_qkv + attention_per_token);
+    const double last_layer = n * 4 * c * c + 2 * c * c + dense_but_qkv + attention_per_token;
+    return (m->layers - 1) * full_layer + last_layer;
+}
+
 static void *work(void *context)
 {
     worker *w = context;
@@ -238,7 +267,7 @@ static br_status measure_throughput(const br_encoder_weights *weights, const br_
     out->queries_per_core_s = core_s > 0 ? queries / core_s : 0;
     (void)pthread_barrier_destroy(&start);
     out->tokens_per_s = out->queries_per_s * out->length;
-    out->gflops = out->queries_per_s * forward_flops(&bundle->model, out->length) * 1e-9;
+    out->gflops = out->queries_per_s * flops_per_query(&bundle->model, out->length) * 1e-9;
     return status;
 }
 
