@@ -1,25 +1,25 @@
 /*
  * bench_cuda.c - the CUDA engine's ops alone: achieved bandwidth and FLOP/s beside the device's own ceilings.
  *
- *   bench_cuda [--precision f16|bf16] [--seconds S] [--quick]
+ *   bench_cuda [--precision f16|bf16|fp8] [--seconds S] [--products] [--quick]
  *
  * Prints one JSON object a line:
  *   {"kind":"ceiling",...}   what the device reaches: a copy of a large buffer, a large product
  *   {"kind":"product",...}   the four products of a layer of the 44M model over a sweep of token counts
  *   {"kind":"kernel",...}    every other op at a full batch
- * Bytes and FLOPs are what the op needs, not what it does. A time is the median of several rounds of back-to-back
- * launches; `--seconds` bounds the whole run, which then ends early and says so. The ops' results are checked by
- * the test suite (ctest -L gpu), which bench/gpu.sh runs first.
+ * Bytes and FLOPs are what the op needs, not what it does. Launches are recorded, n of them and 2n, and a time is the
+ * difference by n: what a launch costs the host is in neither, so that kernels of few microseconds are told from it.
+ * Operands are random, since products of zeros take less power and run faster. Weights take turns, twice what L2 holds,
+ * as in a pass; activations stay. `--seconds` bounds the whole run, which then ends early and says so; `--products`
+ * leaves out the rest. The ops' results are checked by the test suite (ctest -L gpu), which bench/gpu.sh runs first.
  */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bestroute/backend.h"
+#include "backend_cuda.h"
 #include "bestroute/clock.h"
-
-#include <cuda_runtime_api.h>
 
 enum {
     WIDTH = 768,
@@ -29,7 +29,8 @@ enum {
     CANDIDATES = 15,
     FULL_TOKENS = 2816,
     LONGEST = 512,
-    ROUNDS = 7,
+    ROUNDS = 15,
+    TURNS_MAX = 256, /* of the shorter recording */
     LARGE = 8192,
 };
 
@@ -37,8 +38,10 @@ typedef struct bench {
     br_backend *backend;
     const br_backend_table *ops;
     br_stream *stream;
+    br_model model;
+    br_stream_shape shape;
+    size_t cache_bytes; /* L2 */
     uint64_t end_ns;
-    double round_s; /* aimed at for one round */
     bool quick;
 } bench;
 
@@ -55,17 +58,58 @@ static void *take(bench *b, size_t bytes)
     return memory;
 }
 
-typedef br_status (*launch_fn)(bench *b, const void *args);
+/* Repeatable values, uniform in -scale .. scale. */
+static void make_values(float *out, size_t count, uint32_t seed, float scale)
+{
+    uint32_t state = seed;
+    for (size_t i = 0; i < count; i++) {
+        state = state * 1664525U + 1013904223U;
+        out[i] = ((float)(state >> 8) / 8388608.0F - 1) * scale;
+    }
+}
 
-static double seconds_of(bench *b, launch_fn launch, const void *args, int32_t count)
+/* `count` random activations. */
+static void *take_random(bench *b, size_t count)
+{
+    const br_dtype type = b->backend->activation;
+    const size_t bytes = count * br_dtype_bytes(type);
+    void *device = take(b, bytes);
+    float *values = malloc(count * sizeof *values);
+    if (values == NULL) die("memory", BR_ENOMEM);
+    make_values(values, count, 1, 1);
+    for (size_t i = 0; i < count; i++) br_dtype_set(values, i, type, values[i]); /* narrower: never ahead */
+    br_status status = b->ops->upload(b->stream, device, values, bytes);
+    if (status == BR_OK) status = b->ops->wait(b->stream);
+    if (status != BR_OK) die("upload", status);
+    free(values);
+    return device;
+}
+
+/* Something to launch over and over; turn i may choose among operands by i. */
+typedef br_status (*launch_fn)(bench *b, br_stream *stream, const void *args, int32_t turn);
+
+typedef struct turns {
+    bench *b;
+    launch_fn launch;
+    const void *args;
+    int32_t count;
+} turns;
+
+static br_status enqueue_turns(br_stream *stream, void *context)
+{
+    const turns *t = context;
+    br_status status = BR_OK;
+    for (int32_t i = 0; i < t->count && status == BR_OK; i++) status = t->launch(t->b, stream, t->args, i);
+    return status;
+}
+
+/* Plays recording `key`, or enqueues the turns where there is none. */
+static double seconds_of(bench *b, br_stream *stream, uint64_t key, turns *t)
 {
     const uint64_t begin = br_clock_now_ns();
-    for (int32_t i = 0; i < count; i++) {
-        const br_status status = launch(b, args);
-        if (status != BR_OK) die("launch", status);
-    }
-    const br_status status = b->ops->wait(b->stream);
-    if (status != BR_OK) die("wait", status);
+    br_status status = b->ops->run(stream, key, enqueue_turns, t);
+    if (status == BR_OK) status = b->ops->wait(stream);
+    if (status != BR_OK) die("launch", status);
     return (double)(br_clock_now_ns() - begin) * 1e-9;
 }
 
@@ -76,20 +120,45 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Seconds of one launch: the median round, each long enough that the clock and the first launch do not matter. */
-static double measure(bench *b, launch_fn launch, const void *args)
+/* How many turns the shorter recording has, when one takes `once` seconds: enough for two milliseconds. */
+static int32_t turns_for(const bench *b, double once, int32_t turns_min)
+{
+    const double wanted = b->quick ? 0 : 2e-3 / once;
+    const int32_t count = wanted < TURNS_MAX ? (int32_t)wanted : TURNS_MAX;
+    return count > turns_min ? count : turns_min;
+}
+
+static double median_of(double *times, int32_t count)
+{
+    qsort(times, (size_t)count, sizeof *times, by_size);
+    return times[count / 2];
+}
+
+/* Seconds of one launch. At least `turns_min` are in a recording, so that each operand has its turn. */
+static double measure(bench *b, launch_fn launch, const void *args, int32_t turns_min)
 {
     const int32_t rounds = b->quick ? 1 : ROUNDS;
-    double times[ROUNDS];
-    (void)seconds_of(b, launch, args, 1); /* loads the kernel, chooses the algorithm */
-    int32_t count = 1;
-    if (!b->quick) {
-        const double once = seconds_of(b, launch, args, 4) / 4;
-        count = once * 1000 < b->round_s ? 1000 : (int32_t)(b->round_s / once) + 1;
+    double times[2][ROUNDS];
+    br_stream *stream = NULL;
+    br_error error = {0};
+    turns t = {b, launch, args, 1};
+    br_status status = b->ops->stream_create(b->backend, &stream, &b->model, &b->shape, &error);
+    if (status != BR_OK) die(error.text, status);
+    (void)seconds_of(b, stream, 0, &t); /* loads the kernel, chooses the algorithm */
+    const int32_t count = turns_for(b, seconds_of(b, stream, 0, &t), turns_min);
+    for (int32_t which = 0; which < 2; which++) {
+        t.count = count * (which + 1);
+        status = b->ops->record(stream, (uint64_t)which + 1, enqueue_turns, &t);
+        if (status != BR_OK) die("recording", status);
+        (void)seconds_of(b, stream, (uint64_t)which + 1, &t);
     }
-    for (int32_t i = 0; i < rounds; i++) times[i] = seconds_of(b, launch, args, count) / count;
-    qsort(times, (size_t)rounds, sizeof *times, by_size);
-    return times[rounds / 2];
+    for (int32_t i = 0; i < rounds; i++)
+        for (int32_t which = 0; which < 2; which++)
+            times[which][i] = seconds_of(b, stream, (uint64_t)which + 1, &t);
+    b->ops->stream_destroy(stream);
+    const double longer = median_of(times[1], rounds);
+    const double shorter = median_of(times[0], rounds);
+    return longer > shorter ? (longer - shorter) / count : longer / (2 * count);
 }
 
 /* True, having said so, when the run's time is over. */
@@ -100,77 +169,149 @@ static bool is_over(const bench *b, const char *what)
     return true;
 }
 
-static void report(const char *kind, const char *name, int32_t tokens, int32_t length, double seconds,
-                   double bytes, double flops)
+static void report(const bench *b, const char *kind, const char *name, int32_t tokens, int32_t length,
+                   double seconds, double bytes, double flops)
 {
-    printf("{\"kind\":\"%s\",\"name\":\"%s\",\"tokens\":%d,\"length\":%d,\"us\":%.3f,\"bytes\":%.0f,\"flops\":%.0f}\n",
-           kind, name, (int)tokens, (int)length, seconds * 1e6, bytes, flops);
+    printf(
+        "{\"kind\":\"%s\",\"precision\":\"%s\",\"name\":\"%s\",\"tokens\":%d,\"length\":%d,\"us\":%.3f,\"bytes\":%.0f,\"flops\":%.0f}\n",
+        kind, br_precision_name(b->backend->precision), name, (int)tokens, (int)length, seconds * 1e6, bytes,
+        flops);
     (void)fflush(stdout);
 }
 
 /* Products. */
 
-static br_status launch_linear(bench *b, const void *args)
+/* A product whose weights take turns. */
+typedef struct product {
+    const char *name;
+    int32_t outputs;
+    int32_t inputs;
+    br_epilogue epilogue;
+    br_matrix **copies;
+    int32_t copy_count;
+    void *x;
+    void *y;
+    int32_t rows;
+} product;
+
+static br_status launch_linear(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
-    return b->ops->linear(b->stream, args);
+    const product *p = args;
+    return b->ops->linear(
+        stream,
+        &(br_linear_args){.matrix = p->copies[turn % p->copy_count], .x = p->x, .y = p->y, .rows = p->rows});
 }
 
-static br_matrix *make_matrix(bench *b, int32_t outputs, int32_t inputs, br_epilogue epilogue)
+/* Every other copy is negated, so that what accumulates stays where it was. */
+static void make_copies(bench *b, product *p, size_t bytes_aimed_at)
 {
-    const size_t count = (size_t)outputs * (size_t)inputs;
+    const size_t count = (size_t)p->outputs * (size_t)p->inputs;
     float *weight = malloc(count * sizeof *weight);
-    float *bias = calloc((size_t)outputs, sizeof *bias);
-    br_matrix *matrix = NULL;
+    float *bias = calloc((size_t)p->outputs, sizeof *bias);
     br_error error = {0};
-    if (weight == NULL || bias == NULL) die("memory", BR_ENOMEM);
-    uint32_t state = 1;
-    for (size_t i = 0; i < count; i++) {
-        state = state * 1664525U + 1013904223U;
-        weight[i] = ((float)(state >> 8) / 8388608.0F - 1) * 0.05F;
+    p->copy_count = (int32_t)(bytes_aimed_at / (count * 2) + 2) / 2 * 2;
+    p->copies = calloc((size_t)p->copy_count, sizeof(br_matrix *));
+    if (weight == NULL || bias == NULL || p->copies == NULL) die("memory", BR_ENOMEM);
+    make_values(weight, count, 2, 0.05F);
+    const br_matrix_source source = {weight, bias, p->outputs, p->inputs, p->epilogue};
+    for (int32_t i = 0; i < p->copy_count; i++) {
+        const br_status status = b->ops->matrix_create(b->backend, &p->copies[i], &source, &error);
+        if (status != BR_OK) die(error.text, status);
+        for (size_t w = 0; w < count; w++) weight[w] = -weight[w];
     }
-    const br_status status = b->ops->matrix_create(
-        b->backend, &matrix, &(br_matrix_source){weight, bias, outputs, inputs, epilogue}, &error);
     free(weight);
     free(bias);
-    if (status != BR_OK) die(error.text, status);
-    return matrix;
 }
 
-static void run_product(bench *b, const char *kind, const char *name, br_matrix *matrix, int32_t rows,
-                        int32_t outputs, int32_t inputs, br_epilogue epilogue, void *x, void *y)
+static void drop_copies(bench *b, product *p)
 {
-    const br_linear_args args = {.matrix = matrix, .x = x, .y = y, .rows = rows};
-    const double elements = (double)rows * inputs + (double)outputs * inputs +
-                            (double)rows * outputs * (epilogue == BR_EPILOGUE_ACCUMULATE ? 2 : 1);
-    report(kind, name, rows, 0, measure(b, launch_linear, &args), 2 * elements,
-           2.0 * rows * outputs * inputs);
+    for (int32_t i = 0; i < p->copy_count; i++) b->ops->matrix_destroy(b->backend, p->copies[i]);
+    free(p->copies);
+}
+
+static void report_product(const bench *b, const char *kind, const product *p, const char *name,
+                           double seconds)
+{
+    const double elements = (double)p->rows * p->inputs + (double)p->outputs * p->inputs +
+                            (double)p->rows * p->outputs * (p->epilogue == BR_EPILOGUE_ACCUMULATE ? 2 : 1);
+    report(b, kind, name, p->rows, 0, seconds, 2 * elements, 2.0 * p->rows * p->outputs * p->inputs);
+}
+
+/* The way around the fused epilogue: cuBLASLt's product with its bias, then the exact GELU as a kernel. */
+static double measure_separate_gelu(bench *b, product *p)
+{
+    const int32_t rounds = b->quick ? 1 : ROUNDS;
+    br_queue queue = cuda(b->backend)->queue;
+    br_gemm *gemm = NULL;
+    br_error error = {0};
+    double times[2][ROUNDS];
+    cudaGraphExec_t graphs[2] = {NULL, NULL};
+    br_status status = br_gemm_create(&gemm, b->backend->activation, NULL, &error);
+    if (status != BR_OK) die(error.text, status);
+    bool sound = cudaStreamCreateWithFlags(&queue.stream, cudaStreamNonBlocking) == cudaSuccess;
+    br_gemm_args args = {.shape = {p->rows, p->outputs, p->inputs, false}, .x = p->x, .y = p->y};
+    if (br_gemm_prepare(gemm, &args.shape) != BR_OK) die("no algorithm", BR_ENOTSUP);
+    const int32_t count = turns_for(b, 1e-5 + 2.0 * p->rows * p->outputs * p->inputs / 5e14, p->copy_count);
+    for (int32_t which = 0; which < 2 && sound; which++) {
+        cudaGraph_t graph = NULL;
+        sound = cudaStreamBeginCapture(queue.stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess;
+        for (int32_t i = 0; i < count * (which + 1) && sound; i++) {
+            args.weight = p->copies[i % p->copy_count]->weight;
+            args.bias = p->copies[i % p->copy_count]->bias;
+            sound = br_gemm_run(gemm, &args, queue.stream) == BR_OK &&
+                    br_launch_gelu(p->y, (size_t)p->rows * (size_t)p->outputs, b->backend->activation,
+                                   &queue) == BR_OK;
+        }
+        sound = cudaStreamEndCapture(queue.stream, &graph) == cudaSuccess && sound;
+        sound = sound && cudaGraphInstantiate(&graphs[which], graph, 0) == cudaSuccess;
+        if (graph != NULL) (void)cudaGraphDestroy(graph);
+    }
+    for (int32_t i = -1; i < rounds && sound; i++) { /* the first round warms up */
+        for (int32_t which = 0; which < 2; which++) {
+            const uint64_t begin = br_clock_now_ns();
+            sound = sound && cudaGraphLaunch(graphs[which], queue.stream) == cudaSuccess &&
+                    cudaStreamSynchronize(queue.stream) == cudaSuccess;
+            times[which][i < 0 ? 0 : i] = (double)(br_clock_now_ns() - begin) * 1e-9;
+        }
+    }
+    if (!sound) die("a product and its GELU", BR_EDEVICE);
+    for (int32_t which = 0; which < 2; which++) (void)cudaGraphExecDestroy(graphs[which]);
+    (void)cudaStreamDestroy(queue.stream);
+    br_gemm_destroy(gemm);
+    const double longer = median_of(times[1], rounds);
+    const double shorter = median_of(times[0], rounds);
+    return longer > shorter ? (longer - shorter) / count : longer / (2 * count);
 }
 
 static void bench_products(bench *b)
 {
-    static const struct {
-        const char *name;
-        int32_t outputs, inputs;
-        br_epilogue epilogue;
-    } products[] = {
-        {"qkv", 3 * WIDTH, WIDTH, BR_EPILOGUE_STORE},
-        {"attention_output", WIDTH, WIDTH, BR_EPILOGUE_ACCUMULATE},
-        {"ffn_up_gelu", FFN, WIDTH, BR_EPILOGUE_GELU},
-        {"ffn_down", WIDTH, FFN, BR_EPILOGUE_ACCUMULATE},
+    product products[] = {
+        {.name = "qkv", .outputs = 3 * WIDTH, .inputs = WIDTH, .epilogue = BR_EPILOGUE_STORE},
+        {.name = "attention_output", .outputs = WIDTH, .inputs = WIDTH, .epilogue = BR_EPILOGUE_ACCUMULATE},
+        {.name = "ffn_up_gelu", .outputs = FFN, .inputs = WIDTH, .epilogue = BR_EPILOGUE_GELU},
+        {.name = "ffn_down", .outputs = WIDTH, .inputs = FFN, .epilogue = BR_EPILOGUE_ACCUMULATE},
+        {.name = "ffn_up_separate_gelu", .outputs = FFN, .inputs = WIDTH, .epilogue = BR_EPILOGUE_STORE},
     };
-    static const int32_t tokens[] = {16,   32,   64,   128,  256,  512,  1024, 1408,
-                                     2048, 2304, 2816, 3072, 4096, 4224, 5632, 8192};
-    const int32_t most = tokens[sizeof tokens / sizeof tokens[0] - 1];
-    void *x = take(b, (size_t)most * FFN * 2);
-    void *y = take(b, (size_t)most * FFN * 2);
+    static const int32_t tokens[] = {16,   32,   64,   128,  256,  512,  768,  1024, 1408, 1792, 2048,
+                                     2112, 2304, 2560, 2816, 3072, 3584, 4096, 4224, 4608, 5632, 8192};
+    const int32_t most = b->quick ? 128 : tokens[sizeof tokens / sizeof tokens[0] - 1];
+    void *x = take_random(b, (size_t)most * FFN);
+    void *y = take_random(b, (size_t)most * FFN);
     for (size_t p = 0; p < sizeof products / sizeof products[0]; p++) {
-        br_matrix *matrix = make_matrix(b, products[p].outputs, products[p].inputs, products[p].epilogue);
-        for (size_t t = 0; t < sizeof tokens / sizeof tokens[0]; t++) {
-            if (is_over(b, products[p].name) || (b->quick && tokens[t] > 128)) break;
-            run_product(b, "product", products[p].name, matrix, tokens[t], products[p].outputs,
-                        products[p].inputs, products[p].epilogue, x, y);
+        const bool separate = strcmp(products[p].name, "ffn_up_separate_gelu") == 0;
+        if (separate && b->backend->precision == BR_PRECISION_FP8) continue; /* has no 16-bit weights */
+        if (is_over(b, products[p].name)) break;
+        products[p].x = x;
+        products[p].y = y;
+        make_copies(b, &products[p], b->quick ? 0 : 2 * b->cache_bytes);
+        for (size_t t = 0; t < sizeof tokens / sizeof tokens[0] && tokens[t] <= most; t++) {
+            if (is_over(b, products[p].name)) break;
+            products[p].rows = tokens[t];
+            report_product(b, "product", &products[p], products[p].name,
+                           separate ? measure_separate_gelu(b, &products[p])
+                                    : measure(b, launch_linear, &products[p], products[p].copy_count));
         }
-        b->ops->matrix_destroy(b->backend, matrix);
+        drop_copies(b, &products[p]);
     }
     b->ops->free(b->backend, x);
     b->ops->free(b->backend, y);
@@ -192,45 +333,53 @@ static void bench_ceilings(bench *b)
         const double elapsed = (double)(br_clock_now_ns() - begin) * 1e-9;
         if (elapsed < best) best = elapsed;
     }
-    report("ceiling", "copy", 0, 0, best, 2.0 * (double)bytes, 0);
+    report(b, "ceiling", "copy", 0, 0, best, 2.0 * (double)bytes, 0);
     b->ops->free(b->backend, from);
     b->ops->free(b->backend, to);
 
     const int32_t size = b->quick ? 256 : LARGE;
-    void *x = take(b, (size_t)size * (size_t)size * 2);
-    void *y = take(b, (size_t)size * (size_t)size * 2);
-    br_matrix *matrix = make_matrix(b, size, size, BR_EPILOGUE_STORE);
-    run_product(b, "ceiling", "large product", matrix, size, size, size, BR_EPILOGUE_STORE, x, y);
-    b->ops->matrix_destroy(b->backend, matrix);
-    b->ops->free(b->backend, x);
-    b->ops->free(b->backend, y);
+    product large = {.name = "large product", .outputs = size, .inputs = size, .epilogue = BR_EPILOGUE_STORE};
+    large.rows = size;
+    large.x = take_random(b, (size_t)size * (size_t)size);
+    large.y = take_random(b, (size_t)size * (size_t)size);
+    make_copies(b, &large, 0);
+    report_product(b, "ceiling", &large, large.name, measure(b, launch_linear, &large, 1));
+    drop_copies(b, &large);
+    b->ops->free(b->backend, large.x);
+    b->ops->free(b->backend, large.y);
 }
 
 /* The other ops. */
 
-static br_status launch_embed(bench *b, const void *args)
+static br_status launch_embed(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
-    return b->ops->embed_layernorm(b->stream, args);
+    (void)turn;
+    return b->ops->embed_layernorm(stream, args);
 }
-static br_status launch_layernorm(bench *b, const void *args)
+static br_status launch_layernorm(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
-    return b->ops->layernorm(b->stream, args);
+    (void)turn;
+    return b->ops->layernorm(stream, args);
 }
-static br_status launch_attention(bench *b, const void *args)
+static br_status launch_attention(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
-    return b->ops->attention(b->stream, args);
+    (void)turn;
+    return b->ops->attention(stream, args);
 }
-static br_status launch_pooled(bench *b, const void *args)
+static br_status launch_pooled(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
-    return b->ops->pooled_attention(b->stream, args);
+    (void)turn;
+    return b->ops->pooled_attention(stream, args);
 }
-static br_status launch_gather(bench *b, const void *args)
+static br_status launch_gather(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
-    return b->ops->gather_rows(b->stream, args);
+    (void)turn;
+    return b->ops->gather_rows(stream, args);
 }
-static br_status launch_heads(bench *b, const void *args)
+static br_status launch_heads(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
-    return b->ops->heads(b->stream, args);
+    (void)turn;
+    return b->ops->heads(stream, args);
 }
 
 static float *constant_vector(bench *b, float value, size_t count)
@@ -249,10 +398,11 @@ static float *constant_vector(bench *b, float value, size_t count)
 static br_positions *make_positions(bench *b)
 {
     const size_t count = (2 * (size_t)LONGEST - 1) * WIDTH;
-    float *rows = calloc(count, sizeof *rows);
+    float *rows = malloc(count * sizeof *rows);
     br_positions *positions = NULL;
     br_error error = {0};
     if (rows == NULL) die("memory", BR_ENOMEM);
+    make_values(rows, count, 3, 0.25F);
     const br_positions_source source = {rows, rows, LONGEST, HEADS, HEAD_SIZE};
     const br_status status = b->ops->positions_create(b->backend, &positions, &source, &error);
     free(rows);
@@ -285,7 +435,7 @@ static void bench_attention(bench *b, const br_positions *positions, void *qkv, 
                                     .heads = HEADS,
                                     .head_size = HEAD_SIZE};
     const double band = 4.0 * tokens * (length + 15) * WIDTH;
-    report("kernel", "attention", tokens, length, measure(b, launch_attention, &args),
+    report(b, "kernel", "attention", tokens, length, measure(b, launch_attention, &args, 1),
            4.0 * tokens * WIDTH * 2, 4.0 * tokens * length * WIDTH + band);
     const br_pooled_attention_args pooled = {.query = context,
                                              .kv = qkv,
@@ -297,8 +447,8 @@ static void bench_attention(bench *b, const br_positions *positions, void *qkv, 
                                              .seq_tokens_max = length,
                                              .heads = HEADS,
                                              .head_size = HEAD_SIZE};
-    report("kernel", "pooled_attention", tokens, length, measure(b, launch_pooled, &pooled),
-           2.0 * tokens * WIDTH * 2, 0);
+    report(b, "kernel", "pooled_attention", tokens, length, measure(b, launch_pooled, &pooled, 1),
+           2.0 * tokens * WIDTH * 2, 8.0 * tokens * WIDTH);
 }
 
 static void bench_rows(bench *b, void *rows, void *pooled, int32_t *offsets)
@@ -311,11 +461,12 @@ static void bench_rows(bench *b, void *rows, void *pooled, int32_t *offsets)
     float *bias = constant_vector(b, 0, CANDIDATES);
     float *quality = take(b, (size_t)FULL_TOKENS * CANDIDATES * sizeof *quality);
     int32_t *ids = take(b, (size_t)FULL_TOKENS * sizeof *ids);
-    float *values = calloc((size_t)4096 * WIDTH, sizeof *values);
+    float *values = malloc((size_t)4096 * WIDTH * sizeof *values);
     br_embedding *embedding = NULL;
     br_error error = {0};
     int32_t host[FULL_TOKENS];
     if (values == NULL) die("memory", BR_ENOMEM);
+    make_values(values, (size_t)4096 * WIDTH, 4, 1);
     for (int32_t i = 0; i < FULL_TOKENS; i++) host[i] = (int32_t)(((uint32_t)i * 2654435761U) >> 20);
     if (b->ops->upload(b->stream, ids, host, sizeof host) != BR_OK) die("upload", BR_EDEVICE);
     for (int32_t i = 0; i <= seqs; i++) host[i] = i * 64;
@@ -332,14 +483,17 @@ static void bench_rows(bench *b, void *rows, void *pooled, int32_t *offsets)
     free(values);
 
     const br_embed_args embed = {embedding, ids, gamma, beta, 1e-7F, rows, rows, tokens};
-    report("kernel", "embed_layernorm", tokens, 0, measure(b, launch_embed, &embed), 4.0 * tokens * WIDTH, 0);
+    report(b, "kernel", "embed_layernorm", tokens, 0, measure(b, launch_embed, &embed, 1),
+           4.0 * tokens * WIDTH, 0);
     const br_layernorm_args norm = {rows, rows, gamma, beta, 1e-7F, tokens, WIDTH};
-    report("kernel", "layernorm", tokens, 0, measure(b, launch_layernorm, &norm), 4.0 * tokens * WIDTH, 0);
+    report(b, "kernel", "layernorm", tokens, 0, measure(b, launch_layernorm, &norm, 1), 4.0 * tokens * WIDTH,
+           0);
     const br_gather_args gather = {rows, rows, offsets, pooled, pooled, 1, seqs, WIDTH};
-    report("kernel", "gather_rows", tokens, 64, measure(b, launch_gather, &gather), 4.0 * seqs * WIDTH, 0);
+    report(b, "kernel", "gather_rows", tokens, 64, measure(b, launch_gather, &gather, 1), 4.0 * seqs * WIDTH,
+           0);
     const br_heads_args heads = {pooled, pooled,  gamma, beta,  1e-7F,     weight,
                                  bias,   quality, seqs,  WIDTH, CANDIDATES};
-    report("kernel", "heads", tokens, 64, measure(b, launch_heads, &heads),
+    report(b, "kernel", "heads", tokens, 64, measure(b, launch_heads, &heads, 1),
            2.0 * seqs * WIDTH + 4.0 * CANDIDATES * (WIDTH + seqs), 2.0 * seqs * WIDTH * CANDIDATES);
 
     b->ops->embedding_destroy(b->backend, embedding);
@@ -354,8 +508,8 @@ static void bench_rows(bench *b, void *rows, void *pooled, int32_t *offsets)
 static void bench_kernels(bench *b)
 {
     static const int32_t lengths[] = {32, 64, 128, 512};
-    void *qkv = take(b, (size_t)FULL_TOKENS * 3 * WIDTH * 2);
-    void *context = take(b, (size_t)FULL_TOKENS * WIDTH * 2);
+    void *qkv = take_random(b, (size_t)FULL_TOKENS * 3 * WIDTH);
+    void *context = take_random(b, (size_t)FULL_TOKENS * WIDTH);
     int32_t *offsets = take(b, ((size_t)FULL_TOKENS + 1) * sizeof *offsets);
     br_positions *positions = make_positions(b);
     bench_rows(b, qkv, context, offsets);
@@ -372,33 +526,45 @@ int main(int argc, char **argv)
     static const struct option known[] = {
         {"precision", required_argument, NULL, 'p'},
         {"seconds", required_argument, NULL, 's'},
+        {"products", no_argument, NULL, 'o'},
         {"quick", no_argument, NULL, 'q'},
         {NULL, 0, NULL, 0},
     };
     br_precision precision = BR_PRECISION_F16;
     double seconds = 240;
-    bench b = {.round_s = 0.02};
+    bool only_products = false;
+    struct cudaDeviceProp properties;
+    bench b = {0};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (option == 'p') precision = strcmp(optarg, "bf16") == 0 ? BR_PRECISION_BF16 : BR_PRECISION_F16;
+        if (option == 'p')
+            for (precision = BR_PRECISION_FP8; precision > BR_PRECISION_AUTO; precision--)
+                if (strcmp(optarg, br_precision_name(precision)) == 0) break;
         if (option == 's') seconds = atof(optarg);
+        if (option == 'o') only_products = true;
         if (option == 'q') b.quick = true;
         if (option == '?') return 2;
     }
     br_error error = {0};
+    if (precision == BR_PRECISION_AUTO || precision == BR_PRECISION_F32) die("--precision", BR_EINVAL);
     br_status status = br_backend_open(&b.backend, BR_ENGINE_CUDA, precision, 0, &error);
     if (status != BR_OK) die(error.text, status);
     b.ops = b.backend->table;
-    const br_model model = {
+    b.model = (br_model){
         .width = WIDTH, .layers = 1, .heads = HEADS, .head_size = HEAD_SIZE, .ffn_width = FFN, .vocab = 4096};
-    const br_stream_shape shape = {LARGE, FULL_TOKENS < 1024 ? FULL_TOKENS : 1024, LONGEST, CANDIDATES};
-    status = b.ops->stream_create(b.backend, &b.stream, &model, &shape, &error);
+    b.shape = (br_stream_shape){LARGE, FULL_TOKENS < 1024 ? FULL_TOKENS : 1024, LONGEST, CANDIDATES};
+    status = b.ops->stream_create(b.backend, &b.stream, &b.model, &b.shape, &error);
     if (status != BR_OK) die(error.text, status);
+    if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess) die("the device's properties", BR_EDEVICE);
+    b.cache_bytes = (size_t)properties.l2CacheSize;
     b.end_ns = br_clock_now_ns() + (uint64_t)(seconds * 1e9);
-    printf("{\"kind\":\"device\",\"name\":\"%s\",\"precision\":\"%s\",\"batch_tokens\":%d}\n",
-           b.backend->device, br_precision_name(precision), (int)b.backend->batch_tokens);
+    printf(
+        "{\"kind\":\"device\",\"name\":\"%s\",\"precision\":\"%s\",\"batch_tokens\":%d,\"multiprocessors\":%d}\n",
+        b.backend->device, br_precision_name(precision), (int)b.backend->batch_tokens,
+        properties.multiProcessorCount);
+    (void)fflush(stdout);
 
-    bench_ceilings(&b);
-    bench_kernels(&b);
+    if (!only_products) bench_ceilings(&b);
+    if (!only_products) bench_kernels(&b);
     bench_products(&b);
     b.ops->stream_destroy(b.stream);
     br_backend_close(b.backend);
