@@ -338,6 +338,18 @@ done:
     return status;
 }
 
+/* scale * (w x + b) + bias is a head again: calibration costs nothing at run time. */
+static void calibrate_heads(float *weight, float *bias, size_t width, const br_router *router)
+{
+    for (int32_t c = 0; c < router->candidate_count; c++) {
+        const br_candidate *candidate = &router->candidates[c];
+        if (candidate->head < 0) continue;
+        const size_t k = (size_t)candidate->head;
+        for (size_t i = 0; i < width; i++) weight[k * width + i] *= candidate->scale;
+        bias[k] = candidate->scale * bias[k] + candidate->bias;
+    }
+}
+
 /* softmax over two logits, entry 0, is sigmoid of their difference. */
 static br_status make_heads(const loader *l)
 {
@@ -360,6 +372,7 @@ static br_status make_heads(const loader *l)
         if (status != BR_OK) goto done;
         bias[k] = pair[0] - pair[1];
     }
+    calibrate_heads(weight, bias, width, &l->bundle->router);
     status = make_vector(l, &w->head_weight, weight, count * width);
     if (status == BR_OK) status = make_vector(l, &w->head_bias, bias, count);
 

@@ -12,6 +12,11 @@
 static const double price_max = 1e6;  /* USD per token */
 static const double tokens_max = 1e9; /* output tokens per sample */
 
+/* Of a head's calibration: it keeps the order of prompts, and moves log odds no further than a float's sigmoid tells. */
+static const double calibration_scale_min = 1e-3;
+static const double calibration_scale_max = 1e3;
+static const double calibration_bias_max = 100;
+
 static const char format_word[] = "bestroute-bundle/1";
 static const char pool_word[] = "source_prefix";
 
@@ -134,6 +139,32 @@ static br_status read_candidate_head(br_candidate *candidate, bool reference, co
     return br_json_int32(scope, "head", 0, BR_CANDIDATES_MAX - 1, &candidate->head);
 }
 
+/* What training measured on held-out rows: the log odds are stretched and shifted. */
+static br_status read_calibration(br_candidate *candidate, const br_json *outer)
+{
+    candidate->scale = 1;
+    candidate->bias = 0;
+    const json_t *value = json_object_get(outer->object, "calibration");
+    if (value == NULL) return BR_OK;
+    if (candidate->head < 0) {
+        return br_json_refuse(outer, BR_EINVAL, "calibration", value,
+                              "none for the reference: its quality is 1");
+    }
+    if (!json_is_object(value)) return br_json_refuse(outer, BR_EFORMAT, "calibration", value, "an object");
+    char path[64];
+    snprintf(path, sizeof path, "%scalibration.", outer->path);
+    const br_json scope = {.object = value, .file = outer->file, .path = path, .error = outer->error};
+    double scale = 1;
+    double bias = 0;
+    br_status status = br_json_number(&scope, "scale", calibration_scale_min, calibration_scale_max, &scale);
+    if (status != BR_OK) return status;
+    status = br_json_number(&scope, "bias", -calibration_bias_max, calibration_bias_max, &bias);
+    if (status != BR_OK) return status;
+    candidate->scale = (float)scale;
+    candidate->bias = (float)bias;
+    return BR_OK;
+}
+
 /* Neither the pair nor the head was there before. */
 static br_status check_distinct(const br_router *router, const br_candidate *candidate, const br_json *scope)
 {
@@ -167,6 +198,8 @@ static br_status read_candidate(br_router *router, const br_json *scope)
     status = br_json_bool(scope, "reference", &reference);
     if (status != BR_OK) return status;
     status = read_candidate_head(candidate, reference, scope);
+    if (status != BR_OK) return status;
+    status = read_calibration(candidate, scope);
     if (status != BR_OK) return status;
     status = check_distinct(router, candidate, scope);
     if (status != BR_OK) return status;

@@ -49,6 +49,42 @@ static void add(br_packing *batch, const golden_case *g, int32_t length)
     assert_true(br_packing_add(batch, ids, length));
 }
 
+/* Calibration. */
+
+static double log_odds(double p)
+{
+    return log(p / (1 - p));
+}
+
+static void test_calibration_stretches_and_shifts_the_log_odds_of_its_head(void **state)
+{
+    (void)state;
+    golden_case g;
+    golden_open(&g, "one_layer");
+    assert_true(g.bundle.router.head_count >= 2);
+    /* Candidates need not stand in the order of their heads. */
+    g.bundle.router.candidates[0] = (br_candidate){.n = 1, .head = -1};
+    g.bundle.router.candidates[1] = (br_candidate){.n = 1, .head = 1, .scale = 0.5F, .bias = 0.75F};
+    g.bundle.router.candidates[2] = (br_candidate){.n = 2, .head = 0, .scale = 1, .bias = 0};
+    g.bundle.router.candidate_count = 3;
+    br_backend *backend = open_backend(BR_ENGINE_REFERENCE);
+    br_encoder_weights *weights = load(backend, &g);
+    br_encoder *encoder = make_encoder(weights, &(br_encoder_options){1024, 4, false});
+    br_packing batch;
+    assert_int_equal(br_packing_init(&batch, 1024, 4), BR_OK);
+    add(&batch, &g, 33);
+    float quality[HEADS_MAX];
+    assert_int_equal(br_encoder_run(encoder, &batch, quality), BR_OK);
+    const float *plain = golden_quality(&g, 33);
+    assert_true(fabs((double)quality[0] - (double)plain[0]) < 1e-5);
+    assert_true(fabs(log_odds((double)quality[1]) - (0.5 * log_odds((double)plain[1]) + 0.75)) < 1e-4);
+    br_packing_deinit(&batch);
+    br_encoder_destroy(encoder);
+    br_encoder_weights_destroy(weights);
+    br_backend_close(backend);
+    golden_close(&g);
+}
+
 /* Options. */
 
 static void test_options_out_of_range_are_refused_with_their_range(void **state)
@@ -500,6 +536,7 @@ static void test_batches_the_encoder_was_not_made_for_are_asserted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_calibration_stretches_and_shifts_the_log_odds_of_its_head),
         cmocka_unit_test(test_options_out_of_range_are_refused_with_their_range),
         cmocka_unit_test(test_destroying_nothing_is_allowed),
         cmocka_unit_test(test_a_weight_that_is_not_finite_is_refused_by_name),

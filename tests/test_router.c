@@ -132,6 +132,22 @@ static void test_every_key_of_a_policy_is_read(void **state)
     drop(r);
 }
 
+static void test_a_head_may_bring_its_calibration(void **state)
+{
+    (void)state;
+    char json[TEXT_BYTES];
+    br_router *r;
+    replace(json, "\"head\": 1", "\"head\": 1, \"calibration\": {\"scale\": 1.25, \"bias\": -0.5}");
+    assert_int_equal(parse(&r, json, NULL), BR_OK);
+    assert_true(r->candidates[0].scale == 1 && r->candidates[0].bias == 0);
+    assert_true(r->candidates[1].scale == 1.25F && r->candidates[1].bias == -0.5F);
+    drop(r);
+    replace(json, "\"head\": 1", "\"head\": 1, \"calibration\": {\"bias\": 2}");
+    assert_int_equal(parse(&r, json, NULL), BR_OK);
+    assert_true(r->candidates[1].scale == 1 && r->candidates[1].bias == 2);
+    drop(r);
+}
+
 static void test_unknown_keys_are_ignored(void **state)
 {
     (void)state;
@@ -192,6 +208,17 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
         {"\"head\": 1", "\"head\": 256", BR_EINVAL, "candidates[1].head", "256"},
         {"\"head\": 1", "\"reference\": false", BR_EINVAL, "candidates[1].head", "nothing"},
         {"\"head\": 1", "\"reference\": true", BR_EINVAL, "candidates[2].reference", "as in candidates[1]"},
+        {"\"head\": 1", "\"head\": 1, \"calibration\": 1", BR_EFORMAT, "candidates[1].calibration", "1"},
+        {"\"head\": 1", "\"head\": 1, \"calibration\": {\"scale\": 0}", BR_EINVAL,
+         "candidates[1].calibration.scale", "0"},
+        {"\"head\": 1", "\"head\": 1, \"calibration\": {\"scale\": 1001}", BR_EINVAL,
+         "candidates[1].calibration.scale", "1001"},
+        {"\"head\": 1", "\"head\": 1, \"calibration\": {\"bias\": -101}", BR_EINVAL,
+         "candidates[1].calibration.bias", "-101"},
+        {"\"head\": 1", "\"head\": 1, \"calibration\": {\"bias\": \"low\"}", BR_EFORMAT,
+         "candidates[1].calibration.bias", "low"},
+        {"\"reference\": true", "\"reference\": true, \"calibration\": {}", BR_EINVAL,
+         "candidates[2].calibration", "none for the reference"},
         {"\"reference\": true", "\"reference\": 1", BR_EFORMAT, "candidates[2].reference", "1"},
         {"\"reference\": true", "\"reference\": true, \"head\": 2", BR_EINVAL, "candidates[2].head", "2"},
         {"\"reference\": true", "\"head\": 2", BR_EINVAL, "candidates", "an array of 3"},
@@ -354,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_the_example_is_read),
         cmocka_unit_test(test_what_may_be_left_out_has_defaults),
         cmocka_unit_test(test_every_key_of_a_policy_is_read),
+        cmocka_unit_test(test_a_head_may_bring_its_calibration),
         cmocka_unit_test(test_unknown_keys_are_ignored),
         cmocka_unit_test(test_what_makes_no_sense_is_refused_by_name),
         cmocka_unit_test(test_the_limits_hold_on_both_sides),

@@ -28,6 +28,8 @@ typedef struct br_candidate {
     int32_t model; /* index into models */
     int32_t n;     /* 1..BR_SAMPLES_MAX */
     int32_t head;  /* k of single_heads.k, or -1 for the reference */
+    float scale;   /* calibration: quality = sigmoid(scale * (z0 - z1) + bias); > 0, 1 where none is given */
+    float bias;    /* 0 where none is given */
 } br_candidate;
 
 typedef struct br_router {
@@ -48,7 +50,7 @@ typedef struct br_router {
  * model, no reference or two, nothing but the reference, a head used twice or given to the reference,
  * non-finite or negative prices, one price without the other, an invalid default policy. Heads may be left out
  * (a candidate taken off the list), the weights hold them all the same. Unknown keys are ignored, as in messages: an
- * older service can load a newer bundle. Absent: source_prefix is "<|source|>", policy is threshold 0.5.
+ * older service can load a newer bundle. A candidate's `calibration` {scale, bias} belongs to its head. Absent: source_prefix is "<|source|>", policy is threshold 0.5.
  * Whether the default policy is complete is for policy.h to say: a request may bring what it lacks.
  * BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM.
  * Release with br_router_deinit, which also accepts a router whose parse failed. */
