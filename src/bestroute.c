@@ -69,7 +69,7 @@ const char *cli_code_of(cli_exit code, br_status status)
     return "internal";
 }
 
-static cli_exit report(const cli_options *options, cli_exit code, const br_error *error)
+cli_exit cli_report(const cli_options *options, cli_exit code, const br_error *error)
 {
     cli_output_error(options->json, cli_code_of(code, error->status), error->text);
     return code;
@@ -80,7 +80,7 @@ static cli_exit run_info(const cli_options *options, br_client *client)
     br_answer *info;
     br_error error = {0};
     const br_status status = br_client_info(client, &info, &error);
-    if (status != BR_OK) return report(options, cli_exit_of(status), &error);
+    if (status != BR_OK) return cli_report(options, cli_exit_of(status), &error);
     cli_output_info(stdout, options, info);
     br_answer_free(info);
     return CLI_EXIT_OK;
@@ -104,7 +104,7 @@ static cli_exit run_ping(const cli_options *options, br_client *client)
     double ms;
     br_error error = {0};
     const br_status status = ping_until_ready(options, client, &ms, &error);
-    if (status != BR_OK) return report(options, cli_exit_of(status), &error);
+    if (status != BR_OK) return cli_report(options, cli_exit_of(status), &error);
     if (options->json) {
         (void)!cli_json_print(stdout, json_pack("{sb so}", "ok", 1, "ms", json_real(ms)));
     } else {
@@ -133,13 +133,13 @@ static cli_exit run_reload(const cli_options *options, br_client *client)
         folder = realpath(options->arguments[0], NULL); /* the service stands in another folder */
         if (folder == NULL) {
             (void)!br_fail(&error, BR_EINVAL, "%s: %s", options->arguments[0], strerror(errno));
-            return report(options, CLI_EXIT_USAGE, &error);
+            return cli_report(options, CLI_EXIT_USAGE, &error);
         }
     }
     br_answer *answer;
     const br_status status = br_client_reload(client, &answer, folder, &error);
     free(folder);
-    if (status != BR_OK) return report(options, cli_exit_of(status), &error);
+    if (status != BR_OK) return cli_report(options, cli_exit_of(status), &error);
     print_reloaded(options, answer);
     br_answer_free(answer);
     return CLI_EXIT_OK;
@@ -157,6 +157,10 @@ static cli_exit run_command(const cli_options *options, br_client *client)
         return run_ping(options, client);
     case CLI_RELOAD:
         return run_reload(options, client);
+    case CLI_EVAL:
+        return cli_eval(options, client);
+    case CLI_CALIBRATE:
+        return cli_calibrate(options, client);
     }
     return CLI_EXIT_USAGE;
 }
@@ -176,7 +180,7 @@ static cli_exit connect_and_run(const cli_options *options)
     br_error error = {0};
     const br_status status = br_client_connect(&client, &connection, &error);
     if (status != BR_OK)
-        return report(options, status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE, &error);
+        return cli_report(options, status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE, &error);
 
     const cli_exit code = run_command(options, client);
     br_client_close(client);
@@ -189,7 +193,7 @@ int main(int argc, char **argv)
     cli_options options;
     br_error error = {0};
     if (cli_options_read(&options, argc, argv, &error) != BR_OK) {
-        report(&options, CLI_EXIT_USAGE, &error);
+        cli_report(&options, CLI_EXIT_USAGE, &error);
         fputs("Try 'bestroute --help'.\n", stderr);
         return CLI_EXIT_USAGE;
     }

@@ -34,12 +34,15 @@ typedef enum cli_command {
     CLI_INFO = 1 << 2,
     CLI_PING = 1 << 3,
     CLI_RELOAD = 1 << 4,
+    CLI_EVAL = 1 << 5,
+    CLI_CALIBRATE = 1 << 6,
 } cli_command;
 
 enum {
     CLI_BATCH_MAX = 1024,
     CLI_PARALLEL_MAX = 64,
     CLI_NAMES_MAX = 64, /* of --models or --exclude */
+    CLI_DATA_MAX = 32,  /* files of --data */
 };
 
 typedef struct cli_options {
@@ -58,6 +61,24 @@ typedef struct cli_options {
     bool json;
     bool explain;
     bool no_progress;
+    const char *data[CLI_DATA_MAX]; /* eval, calibrate: files of records */
+    size_t data_count;
+    const char *split; /* of the records; "all" takes every one */
+    const char *plot;  /* stem of the files, or NULL */
+    const char *bundle;
+    double selector; /* strength in [0, 1]: 1 finds the best of n, 0 picks at random */
+    uint32_t bootstrap;
+    uint32_t seed;
+    bool by_task;
+    bool single;
+    bool second_half;
+    bool dry_run;
+    bool has_reduce_cost;
+    bool has_reference_share;
+    bool has_target_quality;
+    double reduce_cost;
+    double reference_share;
+    double target_quality;
     bool has_deadline;
     uint32_t deadline_ms;
     uint32_t batch;
@@ -211,6 +232,13 @@ cli_exit cli_exit_of(br_status status);
 
 /* The word for a failure: the wire's code where the service said it, else "unreachable", "usage" or "failed". */
 const char *cli_code_of(cli_exit code, br_status status);
+
+/* A failure on standard error, and as JSON where the options say so; returns the code. */
+cli_exit cli_report(const cli_options *options, cli_exit code, const br_error *error);
+
+/* eval and calibrate, from records to the report. Report what goes wrong. */
+cli_exit cli_eval(const cli_options *options, br_client *client);
+cli_exit cli_calibrate(const cli_options *options, br_client *client);
 
 /* route and score, from input to totals. Reports what goes wrong. */
 cli_exit cli_run(const cli_options *options, br_client *client);

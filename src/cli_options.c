@@ -7,12 +7,14 @@
 #include <stdlib.h>
 
 enum {
-    ANY = CLI_ROUTE | CLI_SCORE | CLI_INFO | CLI_PING | CLI_RELOAD,
+    ANY = CLI_ROUTE | CLI_SCORE | CLI_INFO | CLI_PING | CLI_RELOAD | CLI_EVAL | CLI_CALIBRATE,
     PROMPTS = CLI_ROUTE | CLI_SCORE,
+    RECORDS = CLI_EVAL | CLI_CALIBRATE,
+    EVERY_DATA = ANY & ~CLI_RELOAD,
     FLAG_BASE = 256, /* getopt's value of row 0; above every character */
 };
 
-typedef enum kind { HEADING, FLAG, TEXT, COUNT, REAL, NAMES, KIND, FALLBACK } kind;
+typedef enum kind { HEADING, FLAG, TEXT, COUNT, REAL, NAMES, FILES, KIND, FALLBACK } kind;
 
 typedef struct row {
     const char *name;
@@ -32,7 +34,7 @@ typedef struct row {
 static const row rows[] = {
     {.name = "Connection", .kind = HEADING},
     {"url", "URL", "the service (tcp://, ipc://, tls+tcp://); or BESTROUTE_URL; tcp://127.0.0.1:5555", TEXT,
-     CLI_ROUTE | CLI_SCORE | CLI_INFO | CLI_PING, AT(url), 0, 0, 0},
+     EVERY_DATA, AT(url), 0, 0, 0},
     {"admin", "URL", "the admin socket, for reload; or BESTROUTE_ADMIN", TEXT, CLI_RELOAD, AT(admin), 0, 0,
      0},
     {"timeout-ms", "N", "patience for one request, retries included (30000)", COUNT, ANY, AT(timeout_ms), 0,
@@ -51,8 +53,8 @@ static const row rows[] = {
     {"jsonl", NULL,
      "each line is a JSON object: text or tokens, prompt_tokens, output_tokens, max_cost, policy, id", FLAG,
      PROMPTS, AT(jsonl), 0, 0, 0},
-    {"batch", "N", "prompts per request, at most what the service takes (64)", COUNT, PROMPTS, AT(batch), 0,
-     1, CLI_BATCH_MAX},
+    {"batch", "N", "prompts per request, at most what the service takes (64)", COUNT, PROMPTS | RECORDS,
+     AT(batch), 0, 1, CLI_BATCH_MAX},
     {"parallel", "N", "requests in flight (4)", COUNT, PROMPTS, AT(parallel), 0, 1, CLI_PARALLEL_MAX},
     {"deadline-ms", "N", "the service gives up on a prompt after this", COUNT, PROMPTS, AT(deadline_ms),
      AT(has_deadline), 0, UINT32_MAX},
@@ -76,6 +78,33 @@ static const row rows[] = {
     {"fallback", "WORD", "when nothing satisfies the policy: best, reference or error", FALLBACK, CLI_ROUTE,
      POLICY(fallback), 0, 0, 0},
 
+    {.name = "Records (eval, calibrate)", .kind = HEADING},
+    {"data", "FILE", "measured answers, JSON lines, may be gzip; several times: one traffic mix", FILES,
+     RECORDS, AT(data), 0, 0, 0},
+    {"split", "NAME", "only records of this split; all takes every one (val)", TEXT, RECORDS, AT(split), 0, 0,
+     0},
+    {"selector", "R", "how well the best of n is found: 1 always, 0 by chance (1)", REAL, RECORDS,
+     AT(selector), 0, 0, 1},
+    {"single", NULL, "admit candidates of which one answer alone was measured", FLAG, RECORDS, AT(single), 0,
+     0, 0},
+    {"second-half", NULL, "judge by the samples outside k_a alone, for records that trained on the others",
+     FLAG, RECORDS, AT(second_half), 0, 0, 0},
+    {"by-task", NULL, "each task weighs the same, instead of each record", FLAG, RECORDS, AT(by_task), 0, 0,
+     0},
+    {"bootstrap", "N", "samples behind the intervals (1000)", COUNT, RECORDS, AT(bootstrap), 0, 10, 100000},
+    {"seed", "N", "of the bootstrap (1)", COUNT, RECORDS, AT(seed), 0, 0, UINT32_MAX},
+    {"plot", "STEM", "eval: draw STEM.svg, STEM.png, STEM-calibration.svg and .png", TEXT, CLI_EVAL, AT(plot),
+     0, 0, 0},
+    {"bundle", "DIR", "calibrate: the folder of the bundle served; its router.json gets the policy", TEXT,
+     CLI_CALIBRATE, AT(bundle), 0, 0, 0},
+    {"reduce-cost", "SHARE", "calibrate: target, share of the reference's cost saved", REAL, CLI_CALIBRATE,
+     AT(reduce_cost), AT(has_reduce_cost), 0, 1},
+    {"reference-share", "SHARE", "calibrate: target, at most this share of prompts to the reference", REAL,
+     CLI_CALIBRATE, AT(reference_share), AT(has_reference_share), 0, 1},
+    {"quality", "SHARE", "calibrate: target, at least this share of the reference's quality", REAL,
+     CLI_CALIBRATE, AT(target_quality), AT(has_target_quality), 0, 10},
+    {"dry-run", NULL, "calibrate: write nothing", FLAG, CLI_CALIBRATE, AT(dry_run), 0, 0, 0},
+
     {.name = "Output", .kind = HEADING},
     {"explain", NULL, "the whole table of candidates of each prompt", FLAG, CLI_ROUTE, AT(explain), 0, 0, 0},
     {"json", NULL, "one JSON object per line and prompt, in order", FLAG, ANY, AT(json), 0, 0, 0},
@@ -90,8 +119,8 @@ static const struct {
     const char *name;
     cli_command command;
 } commands[] = {
-    {"route", CLI_ROUTE}, {"score", CLI_SCORE},   {"info", CLI_INFO},
-    {"ping", CLI_PING},   {"reload", CLI_RELOAD},
+    {"route", CLI_ROUTE},   {"score", CLI_SCORE}, {"info", CLI_INFO},           {"ping", CLI_PING},
+    {"reload", CLI_RELOAD}, {"eval", CLI_EVAL},   {"calibrate", CLI_CALIBRATE},
 };
 
 void cli_help_print(FILE *to)
@@ -104,6 +133,8 @@ void cli_help_print(FILE *to)
         "  info     the service's candidates, prices, default policy and limits\n"
         "  ping     is the service ready?\n"
         "  reload   load the bundle again, or another: bestroute reload --admin URL [FOLDER]\n"
+        "  eval     replay policies on measured answers: savings, baselines, calibration\n"
+        "  calibrate  the threshold that meets a target on measured answers, written into a bundle\n"
         "\n"
         "Prompts are the arguments, or the lines of --file, or of standard input. Blank lines are skipped.\n",
         to);
@@ -182,6 +213,14 @@ static br_status read_names(cli_options *options, const row *r, char *text, br_e
     return BR_OK;
 }
 
+static br_status add_file(cli_options *options, const row *r, const char *text, br_error *error)
+{
+    if (options->data_count == CLI_DATA_MAX)
+        return br_fail(error, BR_EINVAL, "--%s: more than %d files", r->name, CLI_DATA_MAX);
+    options->data[options->data_count++] = text;
+    return BR_OK;
+}
+
 static br_status read_word(cli_options *options, const row *r, const char *text, br_error *error)
 {
     static const char *const kinds[] = {"threshold", "budget", "utility", "tolerance", "pool", NULL};
@@ -212,6 +251,8 @@ static br_status read_row(cli_options *options, const row *r, char *text, br_err
         return read_real(options, r, text, error);
     case NAMES:
         return read_names(options, r, text, error);
+    case FILES:
+        return add_file(options, r, text, error);
     case KIND:
     case FALLBACK:
         return read_word(options, r, text, error);
@@ -247,6 +288,20 @@ static br_status settle_kind(cli_options *options, br_error *error)
     return BR_OK;
 }
 
+static br_status check_records(const cli_options *options, br_error *error)
+{
+    if ((RECORDS & (int)options->command) == 0) return BR_OK;
+    if (options->data_count == 0) return br_fail(error, BR_EINVAL, "there are no records: --data FILE");
+    if (options->command == CLI_EVAL) return BR_OK;
+    const int targets = options->has_reduce_cost + options->has_reference_share + options->has_target_quality;
+    if (targets != 1)
+        return br_fail(error, BR_EINVAL,
+                       "calibrate needs one target: --reduce-cost, --reference-share or --quality");
+    if (options->bundle == NULL && !options->dry_run)
+        return br_fail(error, BR_EINVAL, "calibrate needs --bundle DIR, or --dry-run");
+    return BR_OK;
+}
+
 static br_status check(cli_options *options, const bool *given, br_error *error)
 {
     for (size_t i = 0; i < ROW_COUNT; i++) {
@@ -265,7 +320,9 @@ static br_status check(cli_options *options, const bool *given, br_error *error)
         return br_fail(error, BR_EINVAL, "reload takes one folder");
     if (options->command == CLI_RELOAD && options->admin == NULL)
         return br_fail(error, BR_EINVAL, "reload needs the admin socket: --admin URL");
-    if ((options->command == CLI_INFO || options->command == CLI_PING) && options->argument_count > 0)
+    const br_status records = check_records(options, error);
+    if (records != BR_OK) return records;
+    if ((options->command & (CLI_INFO | CLI_PING | RECORDS)) != 0 && options->argument_count > 0)
         return br_fail(error, BR_EINVAL, "'%s': this command takes no arguments", options->arguments[0]);
     return settle_kind(options, error);
 }
@@ -277,7 +334,8 @@ static br_status take_command(cli_options *options, const char *word, br_error *
         options->command = commands[i].command;
         return BR_OK;
     }
-    return br_fail(error, BR_EINVAL, "'%s' is no command: route, score, info, ping, reload", word);
+    return br_fail(error, BR_EINVAL, "'%s' is no command: route, score, info, ping, reload, eval, calibrate",
+                   word);
 }
 
 static const char *from_environment(const char *name, const char *otherwise)
@@ -295,6 +353,10 @@ br_status cli_options_read(cli_options *out, int argc, char **argv, br_error *er
         .wait_ms = 2000,
         .batch = 64,
         .parallel = 4,
+        .split = "val",
+        .selector = 1,
+        .bootstrap = 1000,
+        .seed = 1,
     };
     struct option flags[ROW_COUNT + 1] = {0};
     size_t flag_count = 0;
@@ -325,7 +387,8 @@ br_status cli_options_read(cli_options *out, int argc, char **argv, br_error *er
     }
     if (out->help || out->version) return BR_OK;
     if (optind == argc)
-        return br_fail(error, BR_EINVAL, "there is no command: route, score, info, ping, reload");
+        return br_fail(error, BR_EINVAL,
+                       "there is no command: route, score, info, ping, reload, eval, calibrate");
     const br_status status = take_command(out, argv[optind], error);
     if (status != BR_OK) return status;
     out->arguments = argv + optind + 1;

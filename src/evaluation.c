@@ -1,0 +1,373 @@
+/* evaluation.c - replay, curves, hulls, calibration, bootstrap. */
+#include "evaluation.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+br_status evaluation_table_init(evaluation_table *out, const br_router *router, size_t rows, size_t tasks)
+{
+    const size_t cells = rows * (size_t)router->candidate_count + 1;
+    *out = (evaluation_table){.router = router, .rows = rows, .tasks = tasks};
+    out->task = calloc(rows + 1, sizeof *out->task);
+    out->predicted = calloc(cells, sizeof *out->predicted);
+    out->measured = calloc(cells, sizeof *out->measured);
+    out->quality = calloc(cells, sizeof *out->quality);
+    out->match = calloc(cells, sizeof *out->match);
+    out->paid = calloc(cells, sizeof *out->paid);
+    out->prompt_tokens = calloc(rows + 1, sizeof *out->prompt_tokens);
+    const bool whole = out->task != NULL && out->predicted != NULL && out->measured != NULL &&
+                       out->quality != NULL && out->match != NULL && out->paid != NULL &&
+                       out->prompt_tokens != NULL;
+    if (whole) return BR_OK;
+    evaluation_table_deinit(out);
+    return BR_ENOMEM;
+}
+
+void evaluation_table_deinit(evaluation_table *table)
+{
+    free(table->task);
+    free(table->predicted);
+    free(table->measured);
+    free(table->quality);
+    free(table->match);
+    free(table->paid);
+    free(table->prompt_tokens);
+    *table = (evaluation_table){0};
+}
+
+static br_resolved_policy make_policy(br_policy_kind kind, double parameter)
+{
+    return (br_resolved_policy){
+        .kind = kind,
+        .fallback = BR_FALLBACK_REFERENCE,
+        .threshold = parameter,
+        .lambda = parameter,
+        .max_cost = kind == BR_POLICY_BUDGET ? parameter : INFINITY,
+        .allowed_models = UINT64_MAX,
+        .max_n = UINT32_MAX,
+    };
+}
+
+/* The candidate that the policy chooses on a row, of those measured there. */
+static size_t choose(const evaluation_table *t, size_t row, const br_resolved_policy *policy, int32_t only)
+{
+    const br_router *router = t->router;
+    br_option options[BR_CANDIDATES_MAX];
+    uint64_t prompt_tokens[BR_MODELS_MAX];
+    double output_tokens[BR_MODELS_MAX];
+    for (int32_t m = 0; m < router->model_count; m++) {
+        prompt_tokens[m] = t->prompt_tokens[row];
+        output_tokens[m] = router->models[m].avg_output_tokens;
+    }
+    const br_query_costs costs = {prompt_tokens, output_tokens, INFINITY};
+    br_policy_table(options, router, policy, t->predicted + evaluation_at(t, row, 0), &costs);
+    for (int32_t c = 0; c < router->candidate_count; c++) {
+        const bool taken = c == router->reference || only < 0 || c == only;
+        if (!taken || !t->measured[evaluation_at(t, row, (size_t)c)]) options[c].reason = BR_REASON_FILTERED;
+    }
+    const br_decision decision = br_policy_decide(options, router, policy);
+    return (size_t)(decision.candidate >= 0 ? decision.candidate : router->reference);
+}
+
+br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *table, br_policy_kind kind,
+                                const double *parameters, size_t count, int32_t only)
+{
+    *out = (evaluation_trace){.count = count, .rows = table->rows};
+    out->parameters = calloc(count + 1, sizeof *out->parameters);
+    out->points = calloc(count * table->rows + 1, sizeof *out->points);
+    out->reference = calloc(count * table->rows + 1, sizeof *out->reference);
+    if (out->parameters == NULL || out->points == NULL || out->reference == NULL) {
+        evaluation_trace_deinit(out);
+        return BR_ENOMEM;
+    }
+    for (size_t i = 0; i < count; i++) {
+        out->parameters[i] = parameters[i];
+        const br_resolved_policy policy = make_policy(kind, parameters[i]);
+        for (size_t r = 0; r < table->rows; r++) {
+            const size_t chosen = choose(table, r, &policy, only);
+            const size_t cell = evaluation_at(table, r, chosen);
+            out->points[i * table->rows + r] = (evaluation_point){table->paid[cell], table->quality[cell]};
+            out->reference[i * table->rows + r] = (int32_t)chosen == table->router->reference;
+        }
+    }
+    return BR_OK;
+}
+
+void evaluation_trace_deinit(evaluation_trace *trace)
+{
+    free(trace->parameters);
+    free(trace->points);
+    free(trace->reference);
+    *trace = (evaluation_trace){0};
+}
+
+void evaluation_curve(evaluation_point *out, const evaluation_trace *trace, const double *weights)
+{
+    for (size_t i = 0; i < trace->count; i++) {
+        const evaluation_point *points = trace->points + i * trace->rows;
+        evaluation_point sum = {0, 0};
+        double total = 0;
+        for (size_t r = 0; r < trace->rows; r++) {
+            sum.cost += weights[r] * points[r].cost;
+            sum.quality += weights[r] * points[r].quality;
+            total += weights[r];
+        }
+        out[i] = (evaluation_point){sum.cost / total, sum.quality / total};
+    }
+}
+
+double evaluation_reference_share(const evaluation_trace *trace, size_t index, const double *weights)
+{
+    double sum = 0;
+    double total = 0;
+    for (size_t r = 0; r < trace->rows; r++) {
+        if (trace->reference[index * trace->rows + r]) sum += weights[r];
+        total += weights[r];
+    }
+    return sum / total;
+}
+
+/* The mean over the rows of one task (-1: all), as shares of the total weight of all rows. */
+static evaluation_point static_part(const evaluation_table *t, size_t candidate, int32_t task,
+                                    const double *weights)
+{
+    const size_t reference = (size_t)t->router->reference;
+    evaluation_point sum = {0, 0};
+    double total = 0;
+    for (size_t r = 0; r < t->rows; r++) {
+        total += weights[r];
+        if (task >= 0 && t->task[r] != task) continue;
+        const size_t own = evaluation_at(t, r, candidate);
+        const size_t cell = t->measured[own] ? own : evaluation_at(t, r, reference);
+        sum.cost += weights[r] * t->paid[cell];
+        sum.quality += weights[r] * t->quality[cell];
+    }
+    return (evaluation_point){sum.cost / total, sum.quality / total};
+}
+
+evaluation_point evaluation_static(const evaluation_table *table, size_t candidate, const double *weights)
+{
+    return static_part(table, candidate, -1, weights);
+}
+
+evaluation_point evaluation_oracle(const evaluation_table *t, const double *weights)
+{
+    evaluation_point sum = {0, 0};
+    double total = 0;
+    for (size_t r = 0; r < t->rows; r++) {
+        size_t best = evaluation_at(t, r, (size_t)t->router->reference);
+        const double bar = t->quality[best];
+        for (size_t c = 0; c < (size_t)t->router->candidate_count; c++) {
+            const size_t cell = evaluation_at(t, r, c);
+            const bool good = t->measured[cell] && t->quality[cell] >= bar;
+            if (good && t->paid[cell] < t->paid[best]) best = cell;
+        }
+        sum.cost += weights[r] * t->paid[best];
+        sum.quality += weights[r] * t->quality[best];
+        total += weights[r];
+    }
+    return (evaluation_point){sum.cost / total, sum.quality / total};
+}
+
+static int by_cost(const void *a, const void *b)
+{
+    const evaluation_point *x = a;
+    const evaluation_point *y = b;
+    if (x->cost != y->cost) return x->cost < y->cost ? -1 : 1;
+    return x->quality > y->quality ? -1 : x->quality < y->quality;
+}
+
+/* How far b lies above the line from a to c; its sign is all that counts. */
+static double above(evaluation_point a, evaluation_point b, evaluation_point c)
+{
+    return (b.quality - a.quality) * (c.cost - a.cost) - (c.quality - a.quality) * (b.cost - a.cost);
+}
+
+size_t evaluation_hull(evaluation_point *points, size_t count)
+{
+    qsort(points, count, sizeof *points, by_cost);
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (kept > 0 && points[i].quality <= points[kept - 1].quality) continue; /* dearer and no better */
+        while (kept >= 2 && above(points[kept - 2], points[kept - 1], points[i]) <= 0) kept--;
+        points[kept++] = points[i];
+    }
+    return kept;
+}
+
+size_t evaluation_static_hull(evaluation_point *out, const evaluation_table *table, const double *weights)
+{
+    const size_t candidates = (size_t)table->router->candidate_count;
+    for (size_t c = 0; c < candidates; c++) out[c] = static_part(table, c, -1, weights);
+    return evaluation_hull(out, candidates);
+}
+
+/* Edges: what a step costs, and what it brings. */
+static int by_slope(const void *a, const void *b)
+{
+    const evaluation_point *x = a;
+    const evaluation_point *y = b;
+    const double difference = x->quality * y->cost - y->quality * x->cost;
+    return difference > 0 ? -1 : difference < 0;
+}
+
+br_status evaluation_task_hull(evaluation_point *out, size_t *count, const evaluation_table *table,
+                               const double *weights)
+{
+    const size_t candidates = (size_t)table->router->candidate_count;
+    evaluation_point *points = calloc(candidates + 1, sizeof *points);
+    evaluation_point *edges = calloc(table->tasks * candidates + 1, sizeof *edges);
+    if (points == NULL || edges == NULL) {
+        free(points);
+        free(edges);
+        return BR_ENOMEM;
+    }
+    /* The sum of concave curves starts at the sum of their starts and takes their edges in falling order of slope. */
+    evaluation_point at = {0, 0};
+    size_t edge_count = 0;
+    for (size_t task = 0; task < table->tasks; task++) {
+        for (size_t c = 0; c < candidates; c++) points[c] = static_part(table, c, (int32_t)task, weights);
+        const size_t kept = evaluation_hull(points, candidates);
+        at.cost += points[0].cost;
+        at.quality += points[0].quality;
+        for (size_t i = 1; i < kept; i++) {
+            edges[edge_count++] = (evaluation_point){points[i].cost - points[i - 1].cost,
+                                                     points[i].quality - points[i - 1].quality};
+        }
+    }
+    qsort(edges, edge_count, sizeof *edges, by_slope);
+    out[0] = at;
+    for (size_t i = 0; i < edge_count; i++) {
+        at.cost += edges[i].cost;
+        at.quality += edges[i].quality;
+        out[i + 1] = at;
+    }
+    *count = edge_count + 1;
+    free(points);
+    free(edges);
+    return BR_OK;
+}
+
+double evaluation_quality_at(const evaluation_point *points, size_t count, double cost)
+{
+    double best = NAN;
+    double highest = -INFINITY;
+    double dearest = -INFINITY;
+    for (size_t i = 0; i < count; i++) {
+        if (points[i].quality > highest) highest = points[i].quality;
+        if (points[i].cost > dearest) dearest = points[i].cost;
+        if (points[i].cost == cost && !(best >= points[i].quality)) best = points[i].quality;
+        if (i + 1 == count) break;
+        const evaluation_point a = points[i].cost <= points[i + 1].cost ? points[i] : points[i + 1];
+        const evaluation_point b = points[i].cost <= points[i + 1].cost ? points[i + 1] : points[i];
+        if (cost < a.cost || cost > b.cost || a.cost == b.cost) continue;
+        const double share = (cost - a.cost) / (b.cost - a.cost);
+        const double quality = a.quality + share * (b.quality - a.quality);
+        if (!(best >= quality)) best = quality;
+    }
+    return cost > dearest ? highest : best;
+}
+
+double evaluation_cost_at(const evaluation_point *points, size_t count, double quality)
+{
+    double least = NAN;
+    for (size_t i = 0; i < count; i++) {
+        if (points[i].quality >= quality && !(least <= points[i].cost)) least = points[i].cost;
+        if (i + 1 == count) break;
+        const evaluation_point a = points[i];
+        const evaluation_point b = points[i + 1];
+        const bool crosses = (a.quality < quality) != (b.quality < quality);
+        if (!crosses) continue;
+        const double cost = a.cost + (quality - a.quality) / (b.quality - a.quality) * (b.cost - a.cost);
+        if (!(least <= cost)) least = cost;
+    }
+    return least;
+}
+
+double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evaluation_table *t, int32_t task)
+{
+    memset(bins, 0, EVALUATION_BINS * sizeof *bins);
+    size_t pairs = 0;
+    for (size_t r = 0; r < t->rows; r++) {
+        if (task >= 0 && t->task[r] != task) continue;
+        for (int32_t c = 0; c < t->router->candidate_count; c++) {
+            const size_t cell = evaluation_at(t, r, (size_t)c);
+            if (c == t->router->reference || !t->measured[cell]) continue;
+            const double predicted = (double)t->predicted[cell];
+            const int bin = (int)fmin(predicted * EVALUATION_BINS, EVALUATION_BINS - 1);
+            bins[bin].pairs++;
+            bins[bin].predicted += predicted;
+            bins[bin].measured += t->match[cell];
+            pairs++;
+        }
+    }
+    double error = 0;
+    for (int b = 0; b < EVALUATION_BINS; b++) {
+        if (bins[b].pairs == 0) continue;
+        error += fabs(bins[b].predicted - bins[b].measured);
+        bins[b].predicted /= (double)bins[b].pairs;
+        bins[b].measured /= (double)bins[b].pairs;
+    }
+    return pairs == 0 ? NAN : error / (double)pairs;
+}
+
+static size_t rows_of(const evaluation_table *t, int32_t task)
+{
+    size_t count = 0;
+    for (size_t r = 0; r < t->rows; r++) count += t->task[r] == task;
+    return count;
+}
+
+void evaluation_weights(double *weights, const evaluation_table *t, bool by_task)
+{
+    for (size_t task = 0; task < t->tasks; task++) {
+        const size_t count = rows_of(t, (int32_t)task);
+        const double each = by_task ? 1.0 / ((double)t->tasks * (double)count) : 1.0 / (double)t->rows;
+        for (size_t r = 0; r < t->rows; r++)
+            if (t->task[r] == (int32_t)task) weights[r] = each;
+    }
+}
+
+/* splitmix64 */
+static uint64_t draw(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15U;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
+    return z ^ (z >> 31);
+}
+
+void evaluation_resample(double *out, const evaluation_table *t, const double *weights, uint64_t *state)
+{
+    memset(out, 0, t->rows * sizeof *out);
+    for (size_t r = 0; r < t->rows; r++) {
+        /* Row r is replaced by a row of its own task: passed over until one is drawn. */
+        size_t other;
+        do {
+            other = (size_t)(draw(state) % t->rows);
+        } while (t->task[other] != t->task[r]);
+        out[other] += weights[other];
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a;
+    const double y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+double evaluation_quantile(double *values, size_t count, double q)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!isnan(values[i])) values[kept++] = values[i];
+    if (kept == 0) return NAN;
+    qsort(values, kept, sizeof *values, by_value);
+    const double at = q * (double)(kept - 1);
+    const size_t low = (size_t)at;
+    const size_t high = low + 1 < kept ? low + 1 : low;
+    return values[low] + (at - (double)low) * (values[high] - values[low]);
+}
