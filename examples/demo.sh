@@ -1,10 +1,10 @@
 #!/bin/sh
-# The whole way once: make a bundle, start the service, route the prompts of prompts.txt, show the decisions, stop.
+# The whole way once: start the service with the demo's bundle, route the prompts of prompts.txt, show the decisions, stop.
 # demo.sh BUILD_FOLDER
 set -eu
 build=$1
 here=$(cd "$(dirname "$0")" && pwd)
-bundle=$build/demo-bundle
+bundle=$here/../weights/demo
 scratch=$(mktemp -d)
 daemon=
 cleanup() {
@@ -13,13 +13,6 @@ cleanup() {
     rm -rf "$scratch"
 }
 trap cleanup EXIT INT TERM
-
-if [ ! -f "$bundle/router.json" ]; then
-    echo "Making a bundle of DeBERTa-v3-small's shape with seeded random weights (its decisions mean nothing yet)."
-    python=/usr/bin/python3
-    [ -x "$python" ] || python=python3
-    "$python" "$here/../weights/generate.py" --preset 44m --seed 1 --out "$bundle"
-fi
 
 url=ipc://$scratch/bestroute.ipc
 echo "Starting the service: bestrouted --bundle $bundle --listen $url"
