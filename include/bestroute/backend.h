@@ -144,10 +144,21 @@ typedef struct br_gather_args {
     int32_t width;
 } br_gather_args;
 
-/* quality[b, k] = sigmoid(layernorm(residual[b]) . weight[k] + bias[k]), in float32. With gamma the rows
- * of residual and input are used up: they may or may not hold the normalised ones afterwards. */
+/* What becomes of a row's K logits z. */
+typedef enum br_heads_activation {
+    BR_HEADS_SIGMOID, /* 1 / (1 + exp(-z)) */
+    BR_HEADS_SOFTMAX, /* exp(z) / sum over the row of exp(z) */
+    BR_HEADS_OTHERS,  /* 1 - softmax */
+    BR_HEADS_TANH,
+    BR_HEADS_GELU, /* erf form */
+    BR_HEADS_RELU,
+} br_heads_activation;
+
+/* quality[b] = activation(x . weight[k] + bias[k] for all k), x = layernorm(residual[b]) or that over its
+ * norm, in float32. With gamma the rows of residual and input are used up: they may or may not hold the
+ * normalised ones afterwards. */
 typedef struct br_heads_args {
-    void *residual;     /* [B, C] */
+    void *residual;     /* [B, C]; float32 where `wide` */
     void *input;        /* [B, C]; not read */
     const float *gamma; /* [C]; NULL: the rows come normalised and stay as they are */
     const float *beta;  /* [C] */
@@ -155,6 +166,9 @@ typedef struct br_heads_args {
     const float *weight; /* [K, C], folded: w0 - w1 */
     const float *bias;   /* [K] */
     float *quality;      /* [B, K] */
+    br_heads_activation activation;
+    bool unit; /* x is divided by its Euclidean norm, so that unit weights give cosines */
+    bool wide; /* residual is what another heads op wrote, whatever the residual type */
     int32_t seqs;
     int32_t width;
     int32_t heads_count;
