@@ -288,8 +288,14 @@ static br_status embed_layernorm(br_stream *stream, const br_embed_args *a)
     const size_t width = (size_t)a->embedding->width;
     const size_t row_bytes = width * br_dtype_bytes(a->embedding->type);
     const char *table = a->embedding->table;
+    int32_t b = 0;
     for (int32_t t = 0; t < a->tokens; t++) {
         br_dtype_to_f32(stream->row, table + (size_t)a->ids[t] * row_bytes, a->embedding->type, width);
+        if (a->positions != NULL) {
+            while (t >= a->offsets[b + 1]) b++;
+            const float *position = a->positions + (size_t)(t - a->offsets[b]) * width;
+            for (size_t c = 0; c < width; c++) stream->row[c] += position[c];
+        }
         normalise(stream->backend, a->residual, a->input, (size_t)t * width, stream->row, a->gamma, a->beta,
                   a->epsilon, a->embedding->width);
     }

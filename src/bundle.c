@@ -24,7 +24,8 @@ enum { PATH_BYTES_MAX = 4096 };
     X(CONFIG, "config.json", BR_JSON_BYTES_MAX)                                                              \
     X(WEIGHTS, "model.safetensors", 0)                                                                       \
     X(TOKENIZER, "spm.model", BR_BUNDLE_SPM_BYTES_MAX)                                                       \
-    X(ADDED, "added_tokens.json", BR_JSON_BYTES_MAX)
+    X(ADDED, "added_tokens.json", BR_JSON_BYTES_MAX)                                                         \
+    X(VOCAB, "vocab.txt", BR_BUNDLE_SPM_BYTES_MAX)
 
 enum {
 #define FILE_ENUM(word, name, bytes_max) FILE_##word,
@@ -150,6 +151,9 @@ static br_status make_paths(opening *o, const char *folder)
 /* True for the files that this bundle consists of: what router.json says leaves some out. */
 static bool has_file(const opening *o, int file)
 {
+    const bool wordpiece = o->bundle->model.family != BR_FAMILY_DEBERTA;
+    if (file == FILE_TOKENIZER) return !wordpiece;
+    if (file == FILE_VOCAB) return wordpiece;
     return file != FILE_ADDED || !o->bundle->router.pool_first;
 }
 
@@ -390,8 +394,12 @@ done:
 static br_status read_tokenizer(opening *o)
 {
     br_bundle *b = o->bundle;
-    const char *path = o->paths[FILE_TOKENIZER];
-    const br_status status = br_tokenizer_create(&b->tokenizer, file_text(o, FILE_TOKENIZER), path, o->error);
+    const int file = has_file(o, FILE_VOCAB) ? FILE_VOCAB : FILE_TOKENIZER;
+    const char *path = o->paths[file];
+    const br_status status = file == FILE_VOCAB
+                                 ? br_tokenizer_create_wordpiece(&b->tokenizer, file_text(o, file),
+                                                                 !b->router.cased, path, o->error)
+                                 : br_tokenizer_create(&b->tokenizer, file_text(o, file), path, o->error);
     if (status != BR_OK) return status;
     if (br_tokenizer_piece_count(b->tokenizer) <= b->model.vocab) return BR_OK;
     return br_fail(o->error, BR_EINVAL, "%s: found %d pieces, expected at most config.json's vocab_size %d",

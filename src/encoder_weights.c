@@ -293,6 +293,34 @@ static br_status make_embedding(const loader *l)
     return make_layer_norm_of(l, &w->embedding_norm, 0, BR_MODULE_EMBEDDING_NORM);
 }
 
+/* position_embeddings + token_type_embeddings[0], as far as prompts reach: the type is 0 throughout. */
+static br_status make_absolute_positions(const loader *l)
+{
+    br_encoder_weights *w = l->w;
+    const size_t width = (size_t)w->model.width;
+    const size_t rows = (size_t)w->model.absolute_positions;
+    const size_t types = (size_t)w->model.token_types;
+    float *table = br_alloc_array(rows * width, sizeof *table);
+    float *type = br_alloc_array((types > 0 ? types : 1) * width, sizeof *type);
+    br_status status;
+    if (table == NULL || type == NULL) {
+        status = no_memory(l, rows * width);
+        goto done;
+    }
+    status = widen(l, table, br_module_tensor(l->bundle, BR_MODULE_POSITIONS, 0, "weight"), rows * width);
+    if (status == BR_OK && types > 0)
+        status = widen(l, type, br_module_tensor(l->bundle, BR_MODULE_TYPES, 0, "weight"), types * width);
+    if (status != BR_OK) goto done;
+    for (size_t i = 0; types > 0 && i < rows * width; i++) table[i] += type[i % width];
+    assert((size_t)w->seq_tokens_max <= rows);
+    status = make_vector(l, &w->absolute_positions, table, (size_t)w->seq_tokens_max * width);
+
+done:
+    free(table);
+    free(type);
+    return status;
+}
+
 /* Widens gamma [C] and beta [C] of the LayerNorm over relative embeddings. */
 static br_status read_positions_norm(const loader *l, float *gamma_beta)
 {
@@ -498,6 +526,12 @@ br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backen
 
     loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error};
     br_status status;
+    if (model->absolute_positions > 0 && backend->table->lacks_absolute_positions) {
+        status =
+            br_fail(error, BR_ENOTSUP, "engine %s: encoders with absolute positions (BERT) are not supported",
+                    backend->table->engine);
+        goto done;
+    }
     w->layers = calloc((size_t)model->layers, sizeof *w->layers);
     if (w->layers == NULL) {
         status = no_memory(&l, 0);
@@ -505,6 +539,7 @@ br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backen
     }
     status = make_embedding(&l);
     if (status == BR_OK && has_positions(model)) status = read_positions(&l);
+    if (status == BR_OK && model->absolute_positions > 0) status = make_absolute_positions(&l);
     for (int32_t i = 0; i < model->layers && status == BR_OK; i++) status = make_layer(&l, &w->layers[i], i);
     if (status == BR_OK) status = make_heads(&l);
     if (status != BR_OK) goto done;
@@ -547,6 +582,7 @@ void br_encoder_weights_destroy(br_encoder_weights *weights)
     free(weights->layers);
     backend->table->embedding_destroy(backend, weights->embedding);
     destroy_layernorm(backend, &weights->embedding_norm);
+    backend->table->free(backend, weights->absolute_positions);
     backend->table->free(backend, weights->head_weight);
     backend->table->free(backend, weights->head_bias);
     backend->table->free(backend, weights->pooler_weight);

@@ -31,6 +31,7 @@ struct br_encoder_weights {
     int32_t seq_tokens_max; /* max_tokens of the bundle: positions reach this far */
     int32_t heads_count;
     br_embedding *embedding;
+    float *absolute_positions; /* [max_tokens, C], with the row of token type 0 in; NULL: none */
     br_layernorm embedding_norm;
     br_encoder_layer *layers; /* [L] */
     float *head_weight;       /* [K, C] */

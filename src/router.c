@@ -109,6 +109,9 @@ static br_status read_kind(br_router *router, const br_json *top)
     router->pool_first = first != 0;
     router->truncate_left = left != 0;
     router->pooler = (br_pooler)pooler;
+    bool lowercase = true;
+    if (status == BR_OK) status = br_json_bool(top, "lowercase", &lowercase);
+    router->cased = !lowercase;
     return status == BR_OK ? read_temperature(router, top) : status;
 }
 

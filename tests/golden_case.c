@@ -10,10 +10,15 @@
 #include "tensor_names.h"
 
 const char *const golden_names[] = {
-    "log_buckets",   "one_layer",     "own_projections", "c2p_alone",   "p2c_alone",      "no_terms",
-    "content_alone", "raw_positions", "no_buckets",      "short_reach", "narrow_buckets", "odd_buckets",
-    "odd_width",     "heads_of_64",   "float16",         "bfloat16",    "hybrid_llm",     "n_label",
-    "n_class",       "zooter",        "zooter_pooled",   "router_dc",   "route_llm_bert", NULL,
+    "log_buckets",   "one_layer",      "own_projections",
+    "c2p_alone",     "p2c_alone",      "no_terms",
+    "content_alone", "raw_positions",  "no_buckets",
+    "short_reach",   "narrow_buckets", "odd_buckets",
+    "odd_width",     "heads_of_64",    "float16",
+    "bfloat16",      "hybrid_llm",     "n_label",
+    "n_class",       "zooter",         "zooter_pooled",
+    "router_dc",     "route_llm_bert", "bert",
+    "bert_cosine",   "distilbert",     NULL,
 };
 
 enum { POOL_INDEX = 1, ROWS_WHOLE = 33, ROWS_SELECTED = 12, HEADER_BYTES = 1 << 15, NAME_BYTES = 128 };

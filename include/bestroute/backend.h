@@ -66,7 +66,7 @@ typedef struct br_positions_source {
     int32_t head_size;
 } br_positions_source;
 
-/* residual[t] = layernorm(embedding[ids[t]]); input[t] = the same as activation.
+/* residual[t] = layernorm(embedding[ids[t]] + positions[index of t in its sequence]); input[t] = the same as activation.
  * ids are in 0 .. V - 1: checked where they enter, not here. */
 typedef struct br_embed_args {
     const br_embedding *embedding;
@@ -74,8 +74,11 @@ typedef struct br_embed_args {
     const float *gamma; /* [C] */
     const float *beta;  /* [C] */
     float epsilon;
-    void *residual; /* [T, C] */
-    void *input;    /* [T, C]; == residual when the two types agree */
+    const float *positions; /* [longest sequence or more, C]; NULL: none, and offsets are not read */
+    const int32_t *offsets; /* [B + 1] */
+    int32_t seqs;           /* B */
+    void *residual;         /* [T, C] */
+    void *input;            /* [T, C]; == residual when the two types agree */
     int32_t tokens;
 } br_embed_args;
 
@@ -194,7 +197,8 @@ typedef struct br_stream_shape {
 typedef br_status (*br_enqueue_fn)(br_stream *stream, void *context);
 
 typedef struct br_backend_table {
-    const char *engine; /* "reference", "cpu", "cuda" */
+    const char *engine;            /* "reference", "cpu", "cuda" */
+    bool lacks_absolute_positions; /* embed_layernorm refuses them: BR_ENOTSUP */
 
     void (*close)(br_backend *);
 

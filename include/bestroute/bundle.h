@@ -3,7 +3,8 @@
  *
  *   router.json  config.json  model.safetensors  spm.model  added_tokens.json
  *
- * added_tokens.json is not part of a bundle whose router.json pools the first token.
+ * added_tokens.json is not part of a bundle whose router.json pools the first token; a BERT or DistilBERT
+ * encoder has vocab.txt instead of spm.model, last in the order.
  *
  * Opening maps model.safetensors and checks every tensor that the encoder and
  * the heads need: name, shape, type. br_bundle_drop_weights unmaps it once the

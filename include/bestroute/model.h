@@ -1,9 +1,9 @@
 /*
- * model.h - the shape of a DeBERTa-v2/v3 encoder, read from config.json.
+ * model.h - the shape of a DeBERTa-v2/v3, BERT or DistilBERT encoder, read from config.json.
  *
- * Fields and defaults are Hugging Face's DebertaV2Config. What the engine
+ * Fields and defaults are Hugging Face's DebertaV2Config, BertConfig and DistilBertConfig. What the engine
  * cannot do is refused by name: conv layers, position-biased input, token
- * types, an embedding size other than the hidden size, any activation but gelu,
+ * types in DeBERTa, an embedding size other than the hidden size, any activation but gelu,
  * another model_type. Keys that are not listed in BUNDLE.md are ignored.
  */
 #ifndef BESTROUTE_MODEL_H

@@ -69,6 +69,7 @@ typedef struct br_router {
     br_heads_kind heads;
     br_pooler pooler;
     bool pool_first;    /* the token pooled is [CLS] and there is no source prefix; else the prefix is */
+    bool cased;         /* vocab.txt's pieces keep their case; spm.model says so itself */
     bool truncate_left; /* a long prompt loses its beginning */
     double temperature; /* > 0, of BR_HEADS_ROUTER_DC */
     int32_t model_count;
