@@ -446,6 +446,76 @@ class OtherRouters(Folder):
                                       text=True, check=False)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
+    def make_bert(self, distil):
+        """A whole checkpoint of BERT's or DistilBERT's ...ForSequenceClassification, random and small."""
+        width, ffn = 8, 16
+        vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz?.,", "what", "##s"]
+        prefix = "distilbert." if distil else "bert."
+        shapes = {"embeddings.word_embeddings.weight": (len(vocab), width),
+                  "embeddings.position_embeddings.weight": (32, width)}
+        layer = "transformer.layer.0." if distil else "encoder.layer.0."
+        attention = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin") if distil else (
+            "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+        modules = {layer + name: (width, width) for name in attention}
+        modules[layer + ("ffn.lin1" if distil else "intermediate.dense")] = (ffn, width)
+        modules[layer + ("ffn.lin2" if distil else "output.dense")] = (width, ffn)
+        norms = ["embeddings.LayerNorm", layer + ("sa_layer_norm" if distil else "attention.output.LayerNorm"),
+                 layer + ("output_layer_norm" if distil else "output.LayerNorm")]
+        if not distil:
+            shapes["embeddings.token_type_embeddings.weight"] = (2, width)
+            modules["pooler.dense"] = (width, width)
+        for name, shape in modules.items():
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+        for name in norms:
+            shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+        shapes = {prefix + name: shape for name, shape in shapes.items()}
+        shapes.update({"classifier.weight": (3, width), "classifier.bias": (3,)})
+        if distil:
+            shapes.update({"pre_classifier.weight": (width, width), "pre_classifier.bias": (width,)})
+        random = np.random.default_rng(3)
+        folder = self.path("distilbert" if distil else "bert")
+        os.makedirs(folder)
+        bundle_io.write_safetensors(os.path.join(folder, "model.safetensors"), [
+            (name, "F32", shape, lambda values=random.normal(size=shape): [bundle_io.to_bytes(values, "F32")])
+            for name, shape in shapes.items()])
+        with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8") as file:
+            file.write("\n".join(vocab) + "\n")
+        config = {"model_type": "distilbert", "dim": width, "n_layers": 1, "n_heads": 2, "hidden_dim": ffn} if distil else {
+            "model_type": "bert", "hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": ffn, "type_vocab_size": 2}
+        bundle_io.write_json(os.path.join(folder, "config.json"), {**config, "vocab_size": len(vocab),
+                                                                   "max_position_embeddings": 32})
+        bundle_io.write_json(os.path.join(folder, "tokenizer_config.json"), {"do_lower_case": not distil})
+        bundle_io.write_json(self.path("prices.json"), {model: {} for model in self.MODELS})
+        return ("--checkpoint", folder, "--prices", self.path("prices.json"), "--max-tokens", "32",
+                "--out", folder + "-bundle")
+
+    def test_bert_and_distilbert_become_bundles_that_the_service_accepts(self):
+        service = os.environ.get("BESTROUTED")
+        for distil, more in ((False, ("--heads", "route_llm_bert", "--pooler", "tanh", "--candidates", "mistral-7b,gpt-4o")),
+                             (True, ("--heads", "zooter", "--pooler", "relu", "--candidates", ",".join(self.MODELS)))):
+            with self.subTest(distil=distil):
+                arguments = self.make_bert(distil)
+                out = arguments[-1]
+                status, text = run_quietly(import_checkpoint.main, (*arguments, *more))
+                self.assertEqual(status, 0, text)
+                self.assertEqual(sorted(os.listdir(out)), ["config.json", "model.safetensors", "router.json", "vocab.txt"])
+                self.assertEqual(load_json(out, "router.json").get("lowercase"), False if distil else None)
+                if service is None:
+                    continue
+                done = subprocess.run([service, "--bundle", out, "--engine", "cpu", "--check"], capture_output=True,
+                                      text=True, check=False)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_bert_cannot_pool_a_prefix_it_has_not(self):
+        status, text = run_quietly(import_checkpoint.main, (*self.make_bert(False), "--heads", "best_route",
+                                                            "--candidates", "a_bo1,gpt-4o_bo1"))
+        self.assertEqual(status, 1)
+        status, text = run_quietly(import_checkpoint.main, (
+            *self.make_bert(True), "--heads", "zooter", "--pooler", "tanh", "--candidates", "mistral-7b,gpt-4o"))
+        self.assertEqual(status, 1)
+        self.assertIn("classifier.weight", text)
+
     def test_what_a_kind_lacks_is_named(self):
         cases = (
             ("n_label", {"rows": 4}, ("head_layer.1.weight", "[4, 64]", "expected [3, 64]", "n_label")),

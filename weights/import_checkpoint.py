@@ -30,6 +30,21 @@ WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 CANDIDATE = re.compile(r"(?P<model>.+?)(?:_[A-Za-z0-9]*RM)?_bo(?P<n>[0-9]+)")
 
 
+# model_type -> the keys of config.json that are checked, how a layer's tensors begin, the pooler beside the prefix
+FAMILIES = {
+    "deberta-v2": ("hidden_size", "num_hidden_layers", "encoder.layer", "pooler.dense", 1536, 24),
+    "bert": ("hidden_size", "num_hidden_layers", "encoder.layer", None, 768, 12),
+    "distilbert": ("dim", "n_layers", "transformer.layer", "pre_classifier", 768, 6),
+}
+
+
+def family_of(config):
+    name = config.get("model_type", "deberta-v2")
+    if name not in FAMILIES:
+        raise BundleError(f"config.json: model_type: found {name!r}, expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
 class Kind:
     """What a kind of heads is in a checkpoint: its classifier and how many rows of it there are."""
 
@@ -104,11 +119,10 @@ def expect_shape(shapes, name, shape, path, why):
         raise BundleError(f"{path}: {name}: found shape {list(shapes[name])}, expected {list(shape)}: {why}")
 
 
-def check_heads(shapes, candidates, options, width, path):
+def check_heads(shapes, candidates, config, options, width, path):
     kind = KINDS[options.heads]
     if options.pooler != "none":
-        name = {"bert": "bert.pooler.dense"}.get(find_prefix(shapes, path).rstrip("."), "pooler.dense")
-        name = "pre_classifier" if "pre_classifier.weight" in shapes else name
+        name = family_of(config)[3] or find_prefix(shapes, path) + "pooler.dense"
         expect_shape(shapes, f"{name}.weight", (width, width), path, "a pooler's")
         expect_shape(shapes, f"{name}.bias", (width,), path, "a pooler's")
     if kind.classifier is not None:
@@ -129,14 +143,15 @@ def check_tensors(shapes, candidates, config, options, path):
     """The heads, the layers and the embedding are those of the candidates and the configuration."""
     prefix = find_prefix(shapes, path)
     rows, width = shapes[prefix + WORD_EMBEDDINGS]
-    check_heads(shapes, candidates, options, width, path)
-    if config.get("hidden_size", 1536) != width:
-        raise BundleError(f"config.json: hidden_size: found {config.get('hidden_size')}, expected {width} as in "
+    width_key, layers_key, layer_stem, _, width_default, layers_default = family_of(config)
+    check_heads(shapes, candidates, config, options, width, path)
+    if config.get(width_key, width_default) != width:
+        raise BundleError(f"config.json: {width_key}: found {config.get(width_key)}, expected {width} as in "
                           f"{path}; give the right file with --config")
-    layers = {int(match[1]) for match in (re.match(re.escape(prefix) + r"encoder\.layer\.(\d+)\.", name)
+    layers = {int(match[1]) for match in (re.match(re.escape(f"{prefix}{layer_stem}.") + r"(\d+)\.", name)
                                           for name in shapes) if match}
-    if layers != set(range(config.get("num_hidden_layers", 24))):
-        raise BundleError(f"config.json: num_hidden_layers: found {config.get('num_hidden_layers')}, expected "
+    if layers != set(range(config.get(layers_key, layers_default))):
+        raise BundleError(f"config.json: {layers_key}: found {config.get(layers_key)}, expected "
                           f"{len(layers)} as in {path}; give the right file with --config")
     return rows
 
@@ -245,17 +260,37 @@ def make_router(options, candidates):
     return router
 
 
+def read_case(folder, router):
+    """Writes "lowercase" where the saved tokenizer keeps case; its own default is not to."""
+    path = os.path.join(folder, "tokenizer_config.json")
+    if not os.path.isfile(path):
+        return
+    saved = bundle_io.read_json(path)
+    lowercase = saved.get("do_lower_case", True)
+    if saved.get("strip_accents", None) not in (None, lowercase):
+        raise BundleError(f"{path}: strip_accents: found {saved['strip_accents']}, expected null or do_lower_case's "
+                          f"{lowercase}")
+    if not lowercase:
+        router["lowercase"] = False
+
+
 def import_checkpoint(options):
     candidates = parse_candidates(options.candidates, KINDS[options.heads])
     router = make_router(options, candidates)
     config_path = find_file(options.checkpoint, "config.json", options.config, "--config")
-    spm_path = find_file(options.checkpoint, "spm.model", options.spm, "--spm")
     config = bundle_io.read_json(config_path)
-    pieces = bundle_io.spm_piece_count(spm_path)
+    wordpiece = config.get("model_type") in ("bert", "distilbert")
+    if wordpiece:
+        read_case(options.checkpoint, router)
+    tokenizer_name = "vocab.txt" if wordpiece else "spm.model"
+    spm_path = find_file(options.checkpoint, tokenizer_name, options.spm, "--spm")
     weights_path, shapes, write_weights = read_weights(options.checkpoint, options.weights)
     rows = check_tensors(shapes, candidates, config, options, weights_path)
     pools_prefix = KINDS[options.heads].pool == "source_prefix"
-    tokens = read_added_tokens(options.checkpoint, pieces)
+    if wordpiece and pools_prefix:
+        raise BundleError(f"--heads: found {options.heads}, which pools {bundle_io.SOURCE_TOKEN}; a "
+                          f"{config['model_type']} encoder has no such token")
+    tokens = read_added_tokens(options.checkpoint, bundle_io.spm_piece_count(spm_path)) if pools_prefix else {}
     if pools_prefix and tokens[bundle_io.SOURCE_TOKEN] >= rows:
         raise BundleError(f"{weights_path}: {find_prefix(shapes, weights_path)}{WORD_EMBEDDINGS}: found {rows} rows, expected more than "
                           f"{tokens[bundle_io.SOURCE_TOKEN]}, the id of {bundle_io.SOURCE_TOKEN}; is {spm_path} "
@@ -267,7 +302,7 @@ def import_checkpoint(options):
 
     os.makedirs(options.out, exist_ok=True)
     write_weights(os.path.join(options.out, "model.safetensors"))
-    target = os.path.join(options.out, "spm.model")
+    target = os.path.join(options.out, tokenizer_name)
     if not same_file(spm_path, target):
         shutil.copyfile(spm_path, target)
     bundle_io.write_json(os.path.join(options.out, "config.json"), config)
@@ -286,7 +321,7 @@ def main(arguments):
     parser.add_argument("--candidates", required=True, help="the trainer's --candidate_model string")
     parser.add_argument("--prices", required=True, help="JSON file with the models' prices, see prices.json")
     parser.add_argument("--config", help="the encoder's config.json, where the checkpoint has none")
-    parser.add_argument("--spm", help="the encoder's spm.model, where the checkpoint has none")
+    parser.add_argument("--spm", help="the encoder's spm.model or vocab.txt, where the checkpoint has none")
     parser.add_argument("--name", default="best-route", help="the bundle's name")
     parser.add_argument("--max-tokens", type=int, default=128, help="the trainer's --source_maxlength")
     parser.add_argument("--threshold", type=float, default=0.5, help="of the default policy")
