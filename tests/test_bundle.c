@@ -337,6 +337,16 @@ static void test_files_that_do_not_fit_each_other_are_refused_by_name(void **sta
          "\"heads\": \"n_label\", \"pool\"",
          BR_EINVAL,
          {"model.safetensors", "tensor head_layer.1.weight", "[16, 64]"}},
+        {"config.json",
+         "\"deberta-v2\"",
+         "\"bert\"",
+         BR_EINVAL,
+         {"router.json", "pool: found \"source_prefix\"", "expected \"first\""}},
+        {"router.json",
+         "\"pool\"",
+         "\"lowercase\": 1, \"pool\"",
+         BR_EFORMAT,
+         {"router.json", "lowercase", "1"}},
         {"spm.model", "[SEP]", "[SAP]", BR_EINVAL, {"spm.model", "[SEP]", ""}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -538,6 +548,44 @@ static void test_the_first_token_is_pooled_without_a_prefix(void **state)
     restore_all(f);
 }
 
+static void test_a_bert_encoder_has_a_vocabulary_and_its_own_tensors(void **state)
+{
+    const fixture *f = *state;
+    char path[2 * PATH_BYTES];
+    snprintf(path, sizeof path, "%s/vocab.txt", f->scratch);
+    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n";
+    static const struct {
+        const char *keys;
+        const char *vocab; /* NULL: no such file */
+        br_status status;
+        const char *found;
+    } cases[] = {
+        {"\"max_position_embeddings\": 7, ", vocab, BR_EINVAL,
+         "max_tokens: found 8, expected at most 7, config.json's max_position_embeddings"},
+        {"", NULL, BR_EIO, "vocab.txt: cannot open"},
+        {"", "[PAD]\n", BR_EINVAL, "vocab.txt: has no line [UNK]"},
+        {"", vocab, BR_EINVAL,
+         "tensor pretrained_model.embeddings.position_embeddings.weight: found nothing"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        make_pair(f, "\"heads\": \"hybrid_llm\", \"pool\": \"first\"");
+        char json[512];
+        const int length =
+            snprintf(json, sizeof json,
+                     "{\"model_type\": \"bert\", %s\"hidden_size\": 64, \"num_hidden_layers\": 3,"
+                     " \"num_attention_heads\": 4, \"intermediate_size\": 128, \"vocab_size\": 2064}",
+                     cases[i].keys);
+        store(f->scratch, "config.json", json, (size_t)length);
+        if (cases[i].vocab != NULL) store(f->scratch, "vocab.txt", cases[i].vocab, strlen(cases[i].vocab));
+        br_bundle *b = NULL;
+        br_error error = {0};
+        assert_int_equal(br_bundle_open(&b, f->scratch, &error), cases[i].status);
+        if (strstr(error.text, cases[i].found) == NULL) fail_msg("%s", error.text);
+        (void)unlink(path);
+    }
+    restore_all(f);
+}
+
 static void test_truncation_on_the_left_keeps_the_end(void **state)
 {
     const fixture *f = *state;
@@ -627,6 +675,7 @@ int main(void)
         cmocka_unit_test(test_a_long_prompt_loses_pieces_from_its_end_and_keeps_sep),
         cmocka_unit_test(test_another_kind_of_heads_asks_for_its_own_tensors),
         cmocka_unit_test(test_the_first_token_is_pooled_without_a_prefix),
+        cmocka_unit_test(test_a_bert_encoder_has_a_vocabulary_and_its_own_tensors),
         cmocka_unit_test(test_truncation_on_the_left_keeps_the_end),
         cmocka_unit_test(test_special_ids_cannot_come_from_outside),
         cmocka_unit_test(test_every_allocation_may_fail),
