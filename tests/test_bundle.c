@@ -339,7 +339,7 @@ static void test_files_that_do_not_fit_each_other_are_refused_by_name(void **sta
          {"model.safetensors", "tensor head_layer.1.weight", "[16, 64]"}},
         {"config.json",
          "\"deberta-v2\"",
-         "\"bert\"",
+         "\"distilbert\"",
          BR_EINVAL,
          {"router.json", "pool: found \"source_prefix\"", "expected \"first\""}},
         {"router.json",
