@@ -482,7 +482,16 @@ static void bench_rows(bench *b, void *rows, void *pooled, int32_t *offsets)
         die(error.text, BR_EDEVICE);
     free(values);
 
-    const br_embed_args embed = {embedding, ids, gamma, beta, 1e-7F, rows, rows, tokens};
+    const br_embed_args embed = {
+        .embedding = embedding,
+        .ids = ids,
+        .gamma = gamma,
+        .beta = beta,
+        .epsilon = 1e-7F,
+        .residual = rows,
+        .input = rows,
+        .tokens = tokens,
+    };
     report(b, "kernel", "embed_layernorm", tokens, 0, measure(b, launch_embed, &embed, 1),
            4.0 * tokens * WIDTH, 0);
     const br_layernorm_args norm = {rows, rows, gamma, beta, 1e-7F, tokens, WIDTH};
@@ -491,8 +500,19 @@ static void bench_rows(bench *b, void *rows, void *pooled, int32_t *offsets)
     const br_gather_args gather = {rows, rows, offsets, pooled, pooled, 1, seqs, WIDTH};
     report(b, "kernel", "gather_rows", tokens, 64, measure(b, launch_gather, &gather, 1), 4.0 * seqs * WIDTH,
            0);
-    const br_heads_args heads = {pooled, pooled,  gamma, beta,  1e-7F,     weight,
-                                 bias,   quality, seqs,  WIDTH, CANDIDATES};
+    const br_heads_args heads = {
+        .residual = pooled,
+        .input = pooled,
+        .gamma = gamma,
+        .beta = beta,
+        .epsilon = 1e-7F,
+        .weight = weight,
+        .bias = bias,
+        .quality = quality,
+        .seqs = seqs,
+        .width = WIDTH,
+        .heads_count = CANDIDATES,
+    };
     report(b, "kernel", "heads", tokens, 64, measure(b, launch_heads, &heads, 1),
            2.0 * seqs * WIDTH + 4.0 * CANDIDATES * (WIDTH + seqs), 2.0 * seqs * WIDTH * CANDIDATES);
 

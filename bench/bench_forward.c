@@ -94,14 +94,15 @@ static void fill_prompts(br_packing *batch, const br_bundle *bundle, int32_t len
 {
     uint64_t state = 0x9e3779b97f4a7c15u + (uint64_t)length;
     int32_t ids[BR_SEQ_TOKENS_MAX];
+    const int32_t pieces = br_tokenizer_piece_count(bundle->tokenizer) - 4; /* above the special ones */
     br_packing_clear(batch);
     for (int32_t b = 0; b < count; b++) {
         for (int32_t t = 0; t < length; t++) {
             state = state * 6364136223846793005u + 1442695040888963407u;
-            ids[t] = 4 + (int32_t)((state >> 33) % (uint64_t)(bundle->source_id - 4));
+            ids[t] = 4 + (int32_t)((state >> 33) % (uint64_t)(bundle->source_id > 4 ? bundle->source_id - 4 : pieces));
         }
         ids[0] = br_tokenizer_cls(bundle->tokenizer);
-        ids[BR_POOL_INDEX] = bundle->source_id;
+        if (bundle->source_id >= 0) ids[BR_POOL_INDEX] = bundle->source_id;
         ids[length - 1] = br_tokenizer_sep(bundle->tokenizer);
         (void)br_packing_add(batch, ids, length);
     }

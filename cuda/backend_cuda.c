@@ -335,6 +335,7 @@ static void close_backend(br_backend *backend)
 
 static const br_backend_table table = {
     .engine = "cuda",
+    .lacks_absolute_positions = true,
     .close = close_backend,
     .tune = tune,
     .matrix_create = matrix_create,

@@ -299,9 +299,15 @@ static br_status embed_layernorm(br_stream *stream, const br_embed_args *a)
     const br_embedding *e = a->embedding;
     const size_t width = (size_t)e->width;
     const size_t row_bytes = width * br_dtype_bytes(e->type);
+    int32_t b = 0;
     for (int32_t t = 0; t < a->tokens; t++) {
         float *residual = (float *)a->residual + (size_t)t * width;
         br_dtype_to_f32(residual, (const char *)e->table + (size_t)a->ids[t] * row_bytes, e->type, width);
+        if (a->positions != NULL) {
+            while (t >= a->offsets[b + 1]) b++;
+            const float *position = a->positions + (size_t)(t - a->offsets[b]) * width;
+            for (size_t c = 0; c < width; c++) residual[c] += position[c];
+        }
         stream->backend->kernels->layernorm(&(br_layernorm_args){
             .residual = residual,
             .input = (char *)a->input + (size_t)t * width * br_dtype_bytes(backend->activation),

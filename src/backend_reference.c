@@ -288,8 +288,14 @@ static br_status embed_layernorm(br_stream *stream, const br_embed_args *a)
     const size_t width = (size_t)a->embedding->width;
     const size_t row_bytes = width * br_dtype_bytes(a->embedding->type);
     const char *table = a->embedding->table;
+    int32_t b = 0;
     for (int32_t t = 0; t < a->tokens; t++) {
         br_dtype_to_f32(stream->row, table + (size_t)a->ids[t] * row_bytes, a->embedding->type, width);
+        if (a->positions != NULL) {
+            while (t >= a->offsets[b + 1]) b++;
+            const float *position = a->positions + (size_t)(t - a->offsets[b]) * width;
+            for (size_t c = 0; c < width; c++) stream->row[c] += position[c];
+        }
         normalise(stream->backend, a->residual, a->input, (size_t)t * width, stream->row, a->gamma, a->beta,
                   a->epsilon, a->embedding->width);
     }
@@ -453,17 +459,52 @@ static br_status gather_rows(br_stream *stream, const br_gather_args *a)
     return BR_OK;
 }
 
+static double activated(double z, br_heads_activation activation)
+{
+    switch (activation) {
+    case BR_HEADS_SIGMOID:
+        return 1 / (1 + exp(-z));
+    case BR_HEADS_TANH:
+        return tanh(z);
+    case BR_HEADS_GELU:
+        return gelu(z);
+    case BR_HEADS_RELU:
+        return z < 0 ? 0 : z; /* NaN stays */
+    case BR_HEADS_SOFTMAX:
+    case BR_HEADS_OTHERS:
+        return z; /* of the whole row, below */
+    }
+    return z;
+}
+
+/* A row of logits to its softmax, or to what the softmax leaves to the others. */
+static void softmax(float *row, int32_t count, bool others)
+{
+    double highest = -(double)INFINITY;
+    for (int32_t k = 0; k < count; k++) highest = (double)row[k] > highest ? (double)row[k] : highest;
+    double total = 0;
+    for (int32_t k = 0; k < count; k++) total += exp((double)row[k] - highest);
+    for (int32_t k = 0; k < count; k++) {
+        const double own = exp((double)row[k] - highest);
+        row[k] = (float)((others ? total - own : own) / total);
+    }
+}
+
 static br_status heads(br_stream *stream, const br_heads_args *a)
 {
+    const br_dtype type = a->wide ? BR_F32 : stream->backend->residual;
     for (int32_t b = 0; b < a->seqs; b++) {
         const size_t first = (size_t)b * (size_t)a->width;
-        widen(stream->row, a->residual, first, a->width, stream->backend->residual);
+        float *quality = a->quality + (size_t)b * (size_t)a->heads_count;
+        widen(stream->row, a->residual, first, a->width, type);
         if (a->gamma != NULL) normalised(stream->row, stream->row, a->gamma, a->beta, a->epsilon, a->width);
+        const double norm = a->unit ? sqrt(dot(stream->row, stream->row, a->width)) : 1;
         for (int32_t k = 0; k < a->heads_count; k++) {
-            const double z = dot(stream->row, a->weight + (size_t)k * (size_t)a->width, a->width);
-            const double logit = z + (double)a->bias[k];
-            a->quality[(size_t)b * (size_t)a->heads_count + (size_t)k] = (float)(1 / (1 + exp(-logit)));
+            const double z = dot(stream->row, a->weight + (size_t)k * (size_t)a->width, a->width) / norm;
+            quality[k] = (float)activated(z + (double)a->bias[k], a->activation);
         }
+        if (a->activation == BR_HEADS_SOFTMAX) softmax(quality, a->heads_count, false);
+        if (a->activation == BR_HEADS_OTHERS) softmax(quality, a->heads_count, true);
     }
     return BR_OK;
 }

@@ -14,8 +14,9 @@
 #include <unistd.h>
 
 #include "json.h"
+#include "tensor_names.h"
 
-enum { PATH_BYTES_MAX = 4096, TENSOR_NAME_BYTES = 128 };
+enum { PATH_BYTES_MAX = 4096 };
 
 /* The files in the order of the hash, each with the most bytes it may have (0: any, it is mapped). */
 #define FILE_LIST(X)                                                                                         \
@@ -23,7 +24,8 @@ enum { PATH_BYTES_MAX = 4096, TENSOR_NAME_BYTES = 128 };
     X(CONFIG, "config.json", BR_JSON_BYTES_MAX)                                                              \
     X(WEIGHTS, "model.safetensors", 0)                                                                       \
     X(TOKENIZER, "spm.model", BR_BUNDLE_SPM_BYTES_MAX)                                                       \
-    X(ADDED, "added_tokens.json", BR_JSON_BYTES_MAX)
+    X(ADDED, "added_tokens.json", BR_JSON_BYTES_MAX)                                                         \
+    X(VOCAB, "vocab.txt", BR_BUNDLE_SPM_BYTES_MAX)
 
 enum {
 #define FILE_ENUM(word, name, bytes_max) FILE_##word,
@@ -134,7 +136,7 @@ static br_status map_weights(opening *o)
     return status;
 }
 
-static br_status read_files(opening *o, const char *folder)
+static br_status make_paths(opening *o, const char *folder)
 {
     for (int i = 0; i < FILE_COUNT; i++) {
         const int length = snprintf(o->paths[i], PATH_BYTES_MAX, "%s/%s", folder, files[i].name);
@@ -142,10 +144,17 @@ static br_status read_files(opening *o, const char *folder)
             return br_fail(o->error, BR_EINVAL, "bundle: the folder's path is longer than %d bytes",
                            PATH_BYTES_MAX - 32);
         }
-        const br_status status = i == FILE_WEIGHTS ? map_weights(o) : read_file(o, i);
-        if (status != BR_OK) return status;
     }
     return BR_OK;
+}
+
+/* True for the files that this bundle consists of: what router.json says leaves some out. */
+static bool has_file(const opening *o, int file)
+{
+    const bool wordpiece = o->bundle->model.family != BR_FAMILY_DEBERTA;
+    if (file == FILE_TOKENIZER) return !wordpiece;
+    if (file == FILE_VOCAB) return wordpiece;
+    return file != FILE_ADDED || !o->bundle->router.pool_first;
 }
 
 static br_str file_text(const opening *o, int file)
@@ -169,6 +178,7 @@ static br_status hash_bundle(opening *o)
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     bool good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
     for (int i = 0; i < FILE_COUNT; i++) {
+        if (!has_file(o, i)) continue;
         const void *content = i == FILE_WEIGHTS ? o->bundle->mapping : o->contents[i];
         good = good && hash_file(context, files[i].name, content, o->sizes[i]);
     }
@@ -219,22 +229,22 @@ static br_status demand(const opening *o, const char *name, int64_t rows, int64_
                    name, tensor->type_name);
 }
 
-/* The weight [outputs, inputs] and the bias [outputs] of a Linear; a LayerNorm has inputs 0. */
-static br_status demand_pair(const opening *o, int64_t outputs, int64_t inputs, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-static br_status demand_pair(const opening *o, int64_t outputs, int64_t inputs, const char *format, ...)
+static br_status demand_weight(const opening *o, int64_t outputs, int64_t inputs, br_module module,
+                               int32_t layer)
 {
-    char stem[TENSOR_NAME_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(stem, sizeof stem, format, arguments);
-    va_end(arguments);
+    char name[BR_TENSOR_NAME_BYTES];
+    br_tensor_name(name, o->bundle, module, layer, "weight");
+    return demand(o, name, outputs, inputs);
+}
 
-    char name[TENSOR_NAME_BYTES + 8];
-    snprintf(name, sizeof name, "%s.weight", stem);
-    const br_status status = demand(o, name, outputs, inputs);
+/* The weight [outputs, inputs] and the bias [outputs] of a Linear; a LayerNorm has inputs 0. */
+static br_status demand_pair(const opening *o, int64_t outputs, int64_t inputs, br_module module,
+                             int32_t layer)
+{
+    const br_status status = demand_weight(o, outputs, inputs, module, layer);
     if (status != BR_OK) return status;
-    snprintf(name, sizeof name, "%s.bias", stem);
+    char name[BR_TENSOR_NAME_BYTES];
+    br_tensor_name(name, o->bundle, module, layer, "bias");
     return demand(o, name, outputs, 0);
 }
 
@@ -244,57 +254,84 @@ static br_status demand_layer(const opening *o, int layer)
     const int64_t width = m->width;
     const bool own = m->relative_attention && !m->share_att_key;
     const struct {
-        const char *stem;
+        br_module module;
         int64_t outputs;
         int64_t inputs;
         bool used;
     } pairs[] = {
-        {"attention.self.query_proj", width, width, true},
-        {"attention.self.key_proj", width, width, true},
-        {"attention.self.value_proj", width, width, true},
-        {"attention.self.pos_key_proj", width, width, own && m->c2p},
-        {"attention.self.pos_query_proj", width, width, own && m->p2c},
-        {"attention.output.dense", width, width, true},
-        {"attention.output.LayerNorm", width, 0, true},
-        {"intermediate.dense", m->ffn_width, width, true},
-        {"output.dense", width, m->ffn_width, true},
-        {"output.LayerNorm", width, 0, true},
+        {BR_MODULE_QUERY, width, width, true},
+        {BR_MODULE_KEY, width, width, true},
+        {BR_MODULE_VALUE, width, width, true},
+        {BR_MODULE_POSITION_KEY, width, width, own && m->c2p},
+        {BR_MODULE_POSITION_QUERY, width, width, own && m->p2c},
+        {BR_MODULE_ATTENTION_OUTPUT, width, width, true},
+        {BR_MODULE_ATTENTION_NORM, width, 0, true},
+        {BR_MODULE_FFN_UP, m->ffn_width, width, true},
+        {BR_MODULE_FFN_DOWN, width, m->ffn_width, true},
+        {BR_MODULE_OUTPUT_NORM, width, 0, true},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         if (!pairs[i].used) continue;
-        const br_status status = demand_pair(o, pairs[i].outputs, pairs[i].inputs,
-                                             "pretrained_model.encoder.layer.%d.%s", layer, pairs[i].stem);
+        const br_status status = demand_pair(o, pairs[i].outputs, pairs[i].inputs, pairs[i].module, layer);
         if (status != BR_OK) return status;
     }
     return BR_OK;
 }
 
-/* Every tensor that the encoder and the heads will ask br_bundle_tensor for. */
-static br_status demand_tensors(const opening *o)
+static br_status demand_embeddings(const opening *o)
 {
     const br_model *m = &o->bundle->model;
-    br_status status = demand(o, "pretrained_model.embeddings.word_embeddings.weight", m->vocab, m->width);
-    if (status != BR_OK) return status;
-    status = demand_pair(o, m->width, 0, "pretrained_model.embeddings.LayerNorm");
-    if (status != BR_OK) return status;
-    if (m->relative_attention) {
-        status = demand(o, "pretrained_model.encoder.rel_embeddings.weight", 2 * (int64_t)m->position_span,
-                        m->width);
+    br_status status = demand_weight(o, m->vocab, m->width, BR_MODULE_WORDS, 0);
+    if (status == BR_OK) status = demand_pair(o, m->width, 0, BR_MODULE_EMBEDDING_NORM, 0);
+    if (status == BR_OK && m->absolute_positions > 0)
+        status = demand_weight(o, m->absolute_positions, m->width, BR_MODULE_POSITIONS, 0);
+    if (status == BR_OK && m->token_types > 0)
+        status = demand_weight(o, m->token_types, m->width, BR_MODULE_TYPES, 0);
+    if (status == BR_OK && m->relative_attention)
+        status = demand_weight(o, 2 * (int64_t)m->position_span, m->width, BR_MODULE_RELATIVE, 0);
+    if (status == BR_OK && m->relative_attention && m->norm_rel_ebd)
+        status = demand_pair(o, m->width, 0, BR_MODULE_RELATIVE_NORM, 0);
+    return status;
+}
+
+static br_status demand_named_pair(const opening *o, int64_t outputs, int64_t inputs, const char *stem,
+                                   bool has_bias)
+{
+    char name[BR_TENSOR_NAME_BYTES];
+    snprintf(name, sizeof name, "%s.weight", stem);
+    const br_status status = demand(o, name, outputs, inputs);
+    if (status != BR_OK || !has_bias) return status;
+    snprintf(name, sizeof name, "%s.bias", stem);
+    return demand(o, name, outputs, 0);
+}
+
+static br_status demand_heads(const opening *o)
+{
+    const br_router *router = &o->bundle->router;
+    const int32_t width = o->bundle->model.width;
+    if (router->pooler != BR_POOLER_NONE) {
+        const br_status status = demand_pair(o, width, width, BR_MODULE_POOLER, 0);
         if (status != BR_OK) return status;
     }
-    if (m->relative_attention && m->norm_rel_ebd) {
-        status = demand_pair(o, m->width, 0, "pretrained_model.encoder.LayerNorm");
-        if (status != BR_OK) return status;
-    }
-    for (int i = 0; i < m->layers; i++) {
-        status = demand_layer(o, i);
-        if (status != BR_OK) return status;
-    }
-    for (int i = 0; i < o->bundle->router.head_count; i++) {
-        status = demand_pair(o, 2, m->width, "single_heads.%d.1", i);
+    bool has_bias;
+    const char *classifier = br_classifier_name(router->heads, &has_bias);
+    if (classifier != NULL)
+        return demand_named_pair(o, br_classifier_rows(router), width, classifier, has_bias);
+    for (int i = 0; i < router->head_count; i++) {
+        char stem[32];
+        snprintf(stem, sizeof stem, "single_heads.%d.1", i);
+        const br_status status = demand_named_pair(o, 2, width, stem, true);
         if (status != BR_OK) return status;
     }
     return BR_OK;
+}
+
+/* Every tensor that the encoder and the heads will ask for. */
+static br_status demand_tensors(const opening *o)
+{
+    br_status status = demand_embeddings(o);
+    for (int i = 0; i < o->bundle->model.layers && status == BR_OK; i++) status = demand_layer(o, i);
+    return status == BR_OK ? demand_heads(o) : status;
 }
 
 /* No other token has the id, and no text can yield it. */
@@ -357,29 +394,66 @@ done:
 static br_status read_tokenizer(opening *o)
 {
     br_bundle *b = o->bundle;
-    const char *path = o->paths[FILE_TOKENIZER];
-    const br_status status = br_tokenizer_create(&b->tokenizer, file_text(o, FILE_TOKENIZER), path, o->error);
+    const int file = has_file(o, FILE_VOCAB) ? FILE_VOCAB : FILE_TOKENIZER;
+    const char *path = o->paths[file];
+    const br_status status = file == FILE_VOCAB
+                                 ? br_tokenizer_create_wordpiece(&b->tokenizer, file_text(o, file),
+                                                                 !b->router.cased, path, o->error)
+                                 : br_tokenizer_create(&b->tokenizer, file_text(o, file), path, o->error);
     if (status != BR_OK) return status;
     if (br_tokenizer_piece_count(b->tokenizer) <= b->model.vocab) return BR_OK;
     return br_fail(o->error, BR_EINVAL, "%s: found %d pieces, expected at most config.json's vocab_size %d",
                    path, (int)br_tokenizer_piece_count(b->tokenizer), (int)b->model.vocab);
 }
 
-static br_status check_contents(opening *o)
+/* What router.json and config.json say of each other. */
+static br_status check_declarations(const opening *o)
+{
+    const br_router *router = &o->bundle->router;
+    const br_model *model = &o->bundle->model;
+    if (model->absolute_positions == 0) return BR_OK;
+    if (!router->pool_first) {
+        return br_fail(
+            o->error, BR_EINVAL,
+            "%s: pool: found \"source_prefix\", expected \"first\" with the encoder of config.json",
+            o->paths[FILE_ROUTER]);
+    }
+    if (router->max_tokens > model->absolute_positions) {
+        return br_fail(o->error, BR_EINVAL,
+                       "%s: max_tokens: found %d, expected at most %d, config.json's max_position_embeddings",
+                       o->paths[FILE_ROUTER], (int)router->max_tokens, (int)model->absolute_positions);
+    }
+    return BR_OK;
+}
+
+/* The two files that say which others there are. */
+static br_status read_declarations(opening *o)
 {
     br_bundle *b = o->bundle;
-    br_status status =
-        br_router_parse(&b->router, file_text(o, FILE_ROUTER), o->paths[FILE_ROUTER], o->error);
+    br_status status = read_file(o, FILE_ROUTER);
+    if (status == BR_OK) status = read_file(o, FILE_CONFIG);
+    if (status == BR_OK)
+        status = br_router_parse(&b->router, file_text(o, FILE_ROUTER), o->paths[FILE_ROUTER], o->error);
+    if (status == BR_OK)
+        status = br_model_parse(&b->model, file_text(o, FILE_CONFIG), o->paths[FILE_CONFIG], o->error);
+    return status == BR_OK ? check_declarations(o) : status;
+}
+
+static br_status read_contents(opening *o)
+{
+    br_bundle *b = o->bundle;
+    br_status status = read_declarations(o);
+    if (status == BR_OK) status = map_weights(o);
+    for (int i = FILE_TOKENIZER; i < FILE_COUNT && status == BR_OK; i++)
+        if (has_file(o, i)) status = read_file(o, i);
+    if (status == BR_OK) status = read_tokenizer(o);
+    b->source_id = -1;
+    if (status == BR_OK && !b->router.pool_first) status = read_added_tokens(o);
+    if (status == BR_OK)
+        status = br_safetensors_create(&b->tensors, b->mapping, b->mapping_bytes, o->paths[FILE_WEIGHTS],
+                                       o->error);
     if (status != BR_OK) return status;
-    status = br_model_parse(&b->model, file_text(o, FILE_CONFIG), o->paths[FILE_CONFIG], o->error);
-    if (status != BR_OK) return status;
-    status = read_tokenizer(o);
-    if (status != BR_OK) return status;
-    status = read_added_tokens(o);
-    if (status != BR_OK) return status;
-    status =
-        br_safetensors_create(&b->tensors, b->mapping, b->mapping_bytes, o->paths[FILE_WEIGHTS], o->error);
-    if (status != BR_OK) return status;
+    br_bundle_find_prefix(b);
     return demand_tensors(o);
 }
 
@@ -396,9 +470,9 @@ br_status br_bundle_open(br_bundle **out, const char *folder, br_error *error)
     o->bundle = b;
     o->error = error;
 
-    status = read_files(o, folder);
+    status = make_paths(o, folder);
     if (status != BR_OK) goto done;
-    status = check_contents(o);
+    status = read_contents(o);
     if (status != BR_OK) goto done;
     status = hash_bundle(o);
     if (status != BR_OK) goto done;
@@ -433,7 +507,7 @@ void br_bundle_drop_weights(br_bundle *bundle)
 const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, ...)
 {
     assert(bundle->tensors != NULL);
-    char name[TENSOR_NAME_BYTES];
+    char name[BR_TENSOR_NAME_BYTES];
     va_list arguments;
     va_start(arguments, format);
     const int length = vsnprintf(name, sizeof name, format, arguments);
@@ -444,20 +518,47 @@ const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, .
     return br_safetensors_find(bundle->tensors, name);
 }
 
-/* Places what stands around `kept` pieces that already lie at ids + 2. */
+/* Ids before the pieces: [CLS], and the source prefix where that is pooled. */
+static int32_t lead_of(const br_bundle *bundle)
+{
+    return bundle->router.pool_first ? 1 : 2;
+}
+
+/* Pieces that fit between those and [SEP]. */
+static size_t room_of(const br_bundle *bundle)
+{
+    return (size_t)(bundle->router.max_tokens - lead_of(bundle) - 1);
+}
+
+/* Places what stands around `kept` pieces that already lie at ids + lead. */
 static void finish_prompt(br_prompt *out, int32_t *ids, const br_bundle *bundle, int32_t kept, uint64_t total)
 {
+    const int32_t lead = lead_of(bundle);
     ids[0] = br_tokenizer_cls(bundle->tokenizer);
-    ids[BR_POOL_INDEX] = bundle->source_id;
-    ids[2 + kept] = br_tokenizer_sep(bundle->tokenizer);
-    *out = (br_prompt){.tokens = kept + 3, .truncated = (uint64_t)kept < total, .text_tokens = total};
+    if (lead > BR_POOL_INDEX) ids[BR_POOL_INDEX] = bundle->source_id;
+    ids[lead + kept] = br_tokenizer_sep(bundle->tokenizer);
+    *out = (br_prompt){.tokens = lead + kept + 1, .truncated = (uint64_t)kept < total, .text_tokens = total};
+}
+
+/* The last `room` of the text's `count` pieces, which are more. */
+static br_status encode_end(const br_bundle *bundle, br_str text, int32_t *ids, size_t room, size_t count)
+{
+    int32_t *all = br_alloc_array(count, sizeof *all);
+    if (all == NULL) return BR_ENOMEM;
+    const br_status status = br_tokenizer_encode(bundle->tokenizer, text, all, count, &count);
+    if (status == BR_OK) memcpy(ids, all + count - room, room * sizeof *ids);
+    free(all);
+    return status;
 }
 
 br_status br_bundle_prompt_from_text(const br_bundle *bundle, br_str text, int32_t *ids, br_prompt *out)
 {
-    const size_t room = (size_t)bundle->router.max_tokens - 3;
+    int32_t *pieces = ids + lead_of(bundle);
+    const size_t room = room_of(bundle);
     size_t count;
-    const br_status status = br_tokenizer_encode(bundle->tokenizer, text, ids + 2, room, &count);
+    br_status status = br_tokenizer_encode(bundle->tokenizer, text, pieces, room, &count);
+    if (status == BR_OK && count > room && bundle->router.truncate_left)
+        status = encode_end(bundle, text, pieces, room, count);
     if (status != BR_OK) return status;
     finish_prompt(out, ids, bundle, (int32_t)(count < room ? count : room), count);
     return BR_OK;
@@ -470,9 +571,11 @@ br_status br_bundle_prompt_from_ids(const br_bundle *bundle, const uint32_t *pie
     for (size_t i = 0; i < piece_count; i++) {
         if (!br_tokenizer_is_text_id(bundle->tokenizer, pieces[i])) return BR_EINVAL;
     }
-    const size_t room = (size_t)bundle->router.max_tokens - 3;
+    const size_t room = room_of(bundle);
     const size_t kept = piece_count < room ? piece_count : room;
-    for (size_t i = 0; i < kept; i++) ids[2 + i] = (int32_t)pieces[i];
+    const size_t first = bundle->router.truncate_left ? piece_count - kept : 0;
+    int32_t *to = ids + lead_of(bundle);
+    for (size_t i = 0; i < kept; i++) to[i] = (int32_t)pieces[first + i];
     finish_prompt(out, ids, bundle, (int32_t)kept, piece_count);
     return BR_OK;
 }

@@ -35,14 +35,11 @@ static br_status make_router(cli_scores *s, br_error *error)
         model->input_per_sample = info->models[m].input_per_sample;
     }
     for (size_t c = 0; c < info->candidate_count; c++) {
-        const bool reference = c == info->reference;
         const int32_t model = br_router_find_model(s->router, br_str_from(info->candidates[c].model));
         if (model < 0)
             return br_fail(error, BR_EFORMAT, "the service's info names a candidate without its model");
-        s->router->candidates[c] = (br_candidate){.model = model,
-                                                  .n = (int32_t)info->candidates[c].n,
-                                                  .head = reference ? -1 : (int32_t)c,
-                                                  .scale = 1};
+        s->router->candidates[c] = (br_candidate){
+            .model = model, .n = (int32_t)info->candidates[c].n, .head = (int32_t)c, .scale = 1};
         s->pairs[c] = (records_pair){s->router->models[model].name, (int32_t)info->candidates[c].n};
     }
     s->router->candidate_count = (int32_t)info->candidate_count;

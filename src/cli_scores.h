@@ -12,7 +12,7 @@
 
 typedef struct cli_scores {
     br_answer *info;
-    br_router *router; /* candidates in info's order, head = index */
+    br_router *router; /* candidates in info's order, head = index: of the reference too, whose score is 1 or its head's */
     records_pair pairs[CLI_CANDIDATES_MAX];
     records records;
     evaluation_table table;

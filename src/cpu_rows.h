@@ -103,14 +103,75 @@ static float dot(const float *a, const float *b, int32_t width)
     return sum;
 }
 
+/* The activations of a row's logits, in place. */
+
+static void sigmoid_row(float *z, int32_t count)
+{
+    for (int32_t k = 0; k < count; k++) z[k] = 1.0f / (1.0f + expf(-z[k]));
+}
+
+static void tanh_row(float *z, int32_t count)
+{
+    for (int32_t k = 0; k < count; k++) z[k] = tanhf(z[k]);
+}
+
+static void gelu_row(float *z, int32_t count)
+{
+    for (int32_t k = 0; k < count; k++) z[k] = 0.5f * z[k] * (1.0f + erff(z[k] * 0.70710678f));
+}
+
+static void relu_row(float *z, int32_t count)
+{
+    for (int32_t k = 0; k < count; k++) z[k] = z[k] < 0.0f ? 0.0f : z[k]; /* NaN stays */
+}
+
+/* `others`: what the softmax leaves to the rest of the row; in double, for the difference may be small. */
+static void heads_softmax(float *z, int32_t count, bool others)
+{
+    float highest = -INFINITY;
+    for (int32_t k = 0; k < count; k++) highest = z[k] > highest ? z[k] : highest;
+    double total = 0;
+    for (int32_t k = 0; k < count; k++) total += exp((double)z[k] - (double)highest);
+    for (int32_t k = 0; k < count; k++) {
+        const double own = exp((double)z[k] - (double)highest);
+        z[k] = (float)((others ? total - own : own) / total);
+    }
+}
+
+static void activate_row(float *z, int32_t count, br_heads_activation kind)
+{
+    switch (kind) {
+    case BR_HEADS_SIGMOID:
+        sigmoid_row(z, count);
+        break;
+    case BR_HEADS_SOFTMAX:
+        heads_softmax(z, count, false);
+        break;
+    case BR_HEADS_OTHERS:
+        heads_softmax(z, count, true);
+        break;
+    case BR_HEADS_TANH:
+        tanh_row(z, count);
+        break;
+    case BR_HEADS_GELU:
+        gelu_row(z, count);
+        break;
+    case BR_HEADS_RELU:
+        relu_row(z, count);
+        break;
+    }
+}
+
+/* Residuals are float32 on this engine, so `wide` changes nothing. */
 static void heads(const br_heads_args *a)
 {
     for (int32_t b = 0; b < a->seqs; b++) {
         const float *x = (const float *)a->residual + (size_t)b * a->width;
-        for (int32_t k = 0; k < a->heads_count; k++) {
-            const float z = dot(x, a->weight + (size_t)k * a->width, a->width) + a->bias[k];
-            a->quality[(size_t)b * a->heads_count + k] = 1.0f / (1.0f + expf(-z));
-        }
+        float *quality = a->quality + (size_t)b * a->heads_count;
+        const float scale = a->unit ? 1.0f / sqrtf(dot(x, x, a->width)) : 1.0f;
+        for (int32_t k = 0; k < a->heads_count; k++)
+            quality[k] = dot(x, a->weight + (size_t)k * a->width, a->width) * scale + a->bias[k];
+        activate_row(quality, a->heads_count, a->activation);
     }
 }
 

@@ -97,6 +97,9 @@ static br_status embed(br_encoder *e)
                                                   .gamma = w->embedding_norm.gamma,
                                                   .beta = w->embedding_norm.beta,
                                                   .epsilon = w->model.layer_norm_epsilon,
+                                                  .positions = w->absolute_positions,
+                                                  .offsets = at(e, e->plan.offsets),
+                                                  .seqs = e->pass.seqs,
                                                   .residual = v.residual,
                                                   .input = v.input,
                                                   .tokens = v.rows,
@@ -166,7 +169,7 @@ static br_status gather_pooled(br_encoder *e)
                                               .offsets = at(e, e->plan.offsets),
                                               .pooled_residual = pooled.residual,
                                               .pooled_input = pooled.input,
-                                              .pool_index = BR_POOL_INDEX,
+                                              .pool_index = e->weights->pool_index,
                                               .seqs = e->pass.seqs,
                                               .width = e->weights->model.width,
                                           });
@@ -191,7 +194,7 @@ static br_status last_layer_for_pooled_tokens(br_encoder *e, const br_encoder_la
                                                      .positions = layer->positions,
                                                      .offsets = at(e, e->plan.offsets),
                                                      .context = v.context,
-                                                     .pool_index = BR_POOL_INDEX,
+                                                     .pool_index = e->weights->pool_index,
                                                      .seqs = e->pass.seqs,
                                                      .seq_tokens_max = e->pass.seq_tokens_max,
                                                      .heads = model->heads,
@@ -200,23 +203,39 @@ static br_status last_layer_for_pooled_tokens(br_encoder *e, const br_encoder_la
     return status == BR_OK ? mix_rows(e, layer, &v) : status;
 }
 
-/* `norm`: of the pooled rows, or NULL where they come normalised. */
+/* `norm`: of the pooled rows, or NULL where they come normalised. A pooler is the same op over as many
+ * outputs as the row is wide. */
 static br_status heads(br_encoder *e, const br_layernorm *norm)
 {
     const br_encoder_weights *w = e->weights;
-    return e->ops->heads(e->stream, &(br_heads_args){
-                                        .residual = at(e, e->plan.pooled_residual),
-                                        .input = at(e, e->plan.pooled_input),
-                                        .gamma = norm != NULL ? norm->gamma : NULL,
-                                        .beta = norm != NULL ? norm->beta : NULL,
-                                        .epsilon = w->model.layer_norm_epsilon,
-                                        .weight = w->head_weight,
-                                        .bias = w->head_bias,
-                                        .quality = at(e, e->plan.quality),
-                                        .seqs = e->pass.seqs,
-                                        .width = w->model.width,
-                                        .heads_count = w->heads_count,
-                                    });
+    br_heads_args args = {
+        .residual = at(e, e->plan.pooled_residual),
+        .input = at(e, e->plan.pooled_input),
+        .gamma = norm != NULL ? norm->gamma : NULL,
+        .beta = norm != NULL ? norm->beta : NULL,
+        .epsilon = w->model.layer_norm_epsilon,
+        .seqs = e->pass.seqs,
+        .width = w->model.width,
+    };
+    if (w->pooler_weight != NULL) {
+        args.weight = w->pooler_weight;
+        args.bias = w->pooler_bias;
+        args.quality = at(e, e->plan.pooler);
+        args.activation = w->pooler_activation;
+        args.heads_count = w->model.width;
+        const br_status status = e->ops->heads(e->stream, &args);
+        if (status != BR_OK) return status;
+        args.residual = args.quality;
+        args.gamma = NULL;
+        args.wide = true;
+    }
+    args.weight = w->head_weight;
+    args.bias = w->head_bias;
+    args.quality = at(e, e->plan.quality);
+    args.activation = w->head_activation;
+    args.unit = w->head_unit;
+    args.heads_count = w->heads_count;
+    return e->ops->heads(e->stream, &args);
 }
 
 static br_status enqueue_pass(br_stream *stream, void *context)
@@ -299,6 +318,7 @@ br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
         .heads_count = weights->heads_count,
         .residual = e->backend->residual,
         .activation = e->backend->activation,
+        .has_pooler = weights->pooler_weight != NULL,
     };
     const br_stream_shape stream_shape = {
         .tokens_max = options->tokens_max,
@@ -356,7 +376,7 @@ static int32_t check_batch(const br_encoder *e, const br_packing *batch)
     int32_t longest = 0;
     for (int32_t b = 0; b < batch->seqs; b++) {
         const int32_t tokens = batch->offsets[b + 1] - batch->offsets[b];
-        assert(tokens >= BR_SEQ_TOKENS_MIN);
+        assert(tokens >= e->weights->pool_index + 2);
         assert(tokens <= e->weights->seq_tokens_max);
         if (tokens > longest) longest = tokens;
     }

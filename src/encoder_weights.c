@@ -7,13 +7,14 @@
  */
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bestroute/limits.h"
 #include "encoder_weights.h"
 #include "positions.h"
-
-#define PREFIX "pretrained_model."
+#include "tensor_names.h"
 
 /* What loading needs at hand. */
 typedef struct loader {
@@ -84,11 +85,10 @@ static br_status make_layernorm(const loader *l, br_layernorm *out, const br_ten
     return status;
 }
 
-static br_status make_layer_norm_of(const loader *l, br_layernorm *out, int32_t layer, const char *module)
+static br_status make_layer_norm_of(const loader *l, br_layernorm *out, int32_t layer, br_module module)
 {
-    const char *const format = PREFIX "encoder.layer.%d.%s.LayerNorm.%s";
-    return make_layernorm(l, out, br_bundle_tensor(l->bundle, format, (int)layer, module, "weight"),
-                          br_bundle_tensor(l->bundle, format, (int)layer, module, "bias"));
+    return make_layernorm(l, out, br_module_tensor(l->bundle, module, layer, "weight"),
+                          br_module_tensor(l->bundle, module, layer, "bias"));
 }
 
 static br_status make_matrix(const loader *l, br_matrix **out, const br_matrix_source *source)
@@ -101,20 +101,17 @@ static br_status make_matrix(const loader *l, br_matrix **out, const br_matrix_s
 }
 
 /* `module`.weight and .bias of a layer, as they are. */
-static br_status make_linear(const loader *l, br_matrix **out, int32_t layer, const char *module,
+static br_status make_linear(const loader *l, br_matrix **out, int32_t layer, br_module module,
                              int32_t outputs, int32_t inputs, br_epilogue epilogue)
 {
     const size_t weights = (size_t)outputs * (size_t)inputs;
     float *values = br_alloc_array(weights + (size_t)outputs, sizeof *values);
     if (values == NULL) return no_memory(l, weights);
 
-    const char *const format = PREFIX "encoder.layer.%d.%s.%s";
     float *bias = values + weights;
-    br_status status =
-        widen(l, values, br_bundle_tensor(l->bundle, format, (int)layer, module, "weight"), weights);
+    br_status status = widen(l, values, br_module_tensor(l->bundle, module, layer, "weight"), weights);
     if (status == BR_OK)
-        status =
-            widen(l, bias, br_bundle_tensor(l->bundle, format, (int)layer, module, "bias"), (size_t)outputs);
+        status = widen(l, bias, br_module_tensor(l->bundle, module, layer, "bias"), (size_t)outputs);
     if (status == BR_OK)
         status = make_matrix(l, out, &(br_matrix_source){values, bias, outputs, inputs, epilogue});
     free(values);
@@ -129,15 +126,14 @@ typedef struct projection {
     float *bias;   /* [C] */
 } projection;
 
-static br_status read_projection(const loader *l, const projection *out, int32_t layer, const char *name,
+static br_status read_projection(const loader *l, const projection *out, int32_t layer, br_module module,
                                  float scale)
 {
     const size_t width = (size_t)l->w->model.width;
-    const char *const format = PREFIX "encoder.layer.%d.attention.self.%s.%s";
     br_status status =
-        widen(l, out->weight, br_bundle_tensor(l->bundle, format, (int)layer, name, "weight"), width * width);
+        widen(l, out->weight, br_module_tensor(l->bundle, module, layer, "weight"), width * width);
     if (status == BR_OK)
-        status = widen(l, out->bias, br_bundle_tensor(l->bundle, format, (int)layer, name, "bias"), width);
+        status = widen(l, out->bias, br_module_tensor(l->bundle, module, layer, "bias"), width);
     if (status != BR_OK) return status;
 
     for (size_t i = 0; i < width * width; i++) out->weight[i] *= scale;
@@ -152,8 +148,8 @@ static float score_scale(const br_model *model)
     return (float)(1 / sqrt((double)model->head_size * terms));
 }
 
-/* Projects the reachable rows with the shared projection, or with the layer's own `name` where nothing is shared. */
-static br_status project_positions(const loader *l, float **out, int32_t layer, const char *name,
+/* Projects the reachable rows with the shared projection, or with the layer's own `module` where nothing is shared. */
+static br_status project_positions(const loader *l, float **out, int32_t layer, br_module module,
                                    const projection *shared, float scale)
 {
     const br_model *model = &l->w->model;
@@ -165,7 +161,7 @@ static br_status project_positions(const loader *l, float **out, int32_t layer, 
         own = br_alloc_array((width + 1) * width, sizeof *own);
         if (own == NULL) return no_memory(l, (width + 1) * width);
         p = (projection){.weight = own, .bias = own + width * width};
-        status = read_projection(l, &p, layer, name, scale);
+        status = read_projection(l, &p, layer, module, scale);
     }
     if (status == BR_OK) {
         status = br_position_rows_project(out, &l->rows, p.weight, p.bias);
@@ -183,9 +179,9 @@ static br_status make_positions(const loader *l, br_positions **out, int32_t lay
     float *queries = NULL;
     br_status status = BR_OK;
     /* Keys are dotted with the query, which comes scaled; queries carry the scale themselves. */
-    if (model->c2p) status = project_positions(l, &keys, layer, "pos_key_proj", key, 1);
+    if (model->c2p) status = project_positions(l, &keys, layer, BR_MODULE_POSITION_KEY, key, 1);
     if (model->p2c && status == BR_OK)
-        status = project_positions(l, &queries, layer, "pos_query_proj", query, score_scale(model));
+        status = project_positions(l, &queries, layer, BR_MODULE_POSITION_QUERY, query, score_scale(model));
     if (status != BR_OK) goto done;
 
     const br_positions_source source = {
@@ -227,9 +223,9 @@ static br_status make_attention(const loader *l, br_encoder_layer *out, int32_t 
     const projection query = {weight, bias};
     const projection key = {weight + width * width, bias + width};
     const projection value = {weight + 2 * width * width, bias + 2 * width};
-    status = read_projection(l, &query, layer, "query_proj", score_scale(model));
-    if (status == BR_OK) status = read_projection(l, &key, layer, "key_proj", 1);
-    if (status == BR_OK) status = read_projection(l, &value, layer, "value_proj", 1);
+    status = read_projection(l, &query, layer, BR_MODULE_QUERY, score_scale(model));
+    if (status == BR_OK) status = read_projection(l, &key, layer, BR_MODULE_KEY, 1);
+    if (status == BR_OK) status = read_projection(l, &value, layer, BR_MODULE_VALUE, 1);
     if (status == BR_OK && has_positions(model))
         status = make_positions(l, &out->positions, layer, &query, &key);
     if (status != BR_OK) goto done;
@@ -256,16 +252,16 @@ static br_status make_layer(const loader *l, br_encoder_layer *out, int32_t laye
     const int32_t ffn_width = l->w->model.ffn_width;
     br_status status = make_attention(l, out, layer);
     if (status == BR_OK)
-        status = make_linear(l, &out->attention_output, layer, "attention.output.dense", width, width,
+        status = make_linear(l, &out->attention_output, layer, BR_MODULE_ATTENTION_OUTPUT, width, width,
                              BR_EPILOGUE_ACCUMULATE);
-    if (status == BR_OK) status = make_layer_norm_of(l, &out->attention_norm, layer, "attention.output");
     if (status == BR_OK)
-        status =
-            make_linear(l, &out->ffn_up, layer, "intermediate.dense", ffn_width, width, BR_EPILOGUE_GELU);
+        status = make_layer_norm_of(l, &out->attention_norm, layer, BR_MODULE_ATTENTION_NORM);
     if (status == BR_OK)
-        status =
-            make_linear(l, &out->ffn_down, layer, "output.dense", width, ffn_width, BR_EPILOGUE_ACCUMULATE);
-    if (status == BR_OK) status = make_layer_norm_of(l, &out->output_norm, layer, "output");
+        status = make_linear(l, &out->ffn_up, layer, BR_MODULE_FFN_UP, ffn_width, width, BR_EPILOGUE_GELU);
+    if (status == BR_OK)
+        status = make_linear(l, &out->ffn_down, layer, BR_MODULE_FFN_DOWN, width, ffn_width,
+                             BR_EPILOGUE_ACCUMULATE);
+    if (status == BR_OK) status = make_layer_norm_of(l, &out->output_norm, layer, BR_MODULE_OUTPUT_NORM);
     return status;
 }
 
@@ -275,7 +271,7 @@ static br_status make_embedding(const loader *l)
 {
     enum { CHUNK = 1 << 16 };
     br_encoder_weights *w = l->w;
-    const br_tensor *table = br_bundle_tensor(l->bundle, PREFIX "embeddings.word_embeddings.weight");
+    const br_tensor *table = br_module_tensor(l->bundle, BR_MODULE_WORDS, 0, "weight");
     float *values = br_alloc_array(CHUNK, sizeof *values);
     if (values == NULL) return no_memory(l, CHUNK);
 
@@ -294,17 +290,43 @@ static br_status make_embedding(const loader *l)
         l->backend->embedding_narrowed ? count * br_dtype_bytes(l->backend->activation) : table->bytes;
     status = l->backend->table->embedding_create(l->backend, &w->embedding, table, l->error);
     if (status != BR_OK) return status;
-    return make_layernorm(l, &w->embedding_norm,
-                          br_bundle_tensor(l->bundle, PREFIX "embeddings.LayerNorm.weight"),
-                          br_bundle_tensor(l->bundle, PREFIX "embeddings.LayerNorm.bias"));
+    return make_layer_norm_of(l, &w->embedding_norm, 0, BR_MODULE_EMBEDDING_NORM);
+}
+
+/* position_embeddings + token_type_embeddings[0], as far as prompts reach: the type is 0 throughout. */
+static br_status make_absolute_positions(const loader *l)
+{
+    br_encoder_weights *w = l->w;
+    const size_t width = (size_t)w->model.width;
+    const size_t rows = (size_t)w->model.absolute_positions;
+    const size_t types = (size_t)w->model.token_types;
+    float *table = br_alloc_array(rows * width, sizeof *table);
+    float *type = br_alloc_array((types > 0 ? types : 1) * width, sizeof *type);
+    br_status status;
+    if (table == NULL || type == NULL) {
+        status = no_memory(l, rows * width);
+        goto done;
+    }
+    status = widen(l, table, br_module_tensor(l->bundle, BR_MODULE_POSITIONS, 0, "weight"), rows * width);
+    if (status == BR_OK && types > 0)
+        status = widen(l, type, br_module_tensor(l->bundle, BR_MODULE_TYPES, 0, "weight"), types * width);
+    if (status != BR_OK) goto done;
+    for (size_t i = 0; types > 0 && i < rows * width; i++) table[i] += type[i % width];
+    assert((size_t)w->seq_tokens_max <= rows);
+    status = make_vector(l, &w->absolute_positions, table, (size_t)w->seq_tokens_max * width);
+
+done:
+    free(table);
+    free(type);
+    return status;
 }
 
 /* Widens gamma [C] and beta [C] of the LayerNorm over relative embeddings. */
 static br_status read_positions_norm(const loader *l, float *gamma_beta)
 {
     const size_t width = (size_t)l->w->model.width;
-    const br_tensor *gamma = br_bundle_tensor(l->bundle, PREFIX "encoder.LayerNorm.weight");
-    const br_tensor *beta = br_bundle_tensor(l->bundle, PREFIX "encoder.LayerNorm.bias");
+    const br_tensor *gamma = br_module_tensor(l->bundle, BR_MODULE_RELATIVE_NORM, 0, "weight");
+    const br_tensor *beta = br_module_tensor(l->bundle, BR_MODULE_RELATIVE_NORM, 0, "bias");
     br_status status = widen(l, gamma_beta, gamma, width);
     if (status == BR_OK) status = widen(l, gamma_beta + width, beta, width);
     return status;
@@ -323,7 +345,7 @@ static br_status read_positions(loader *l)
         status = no_memory(l, count);
         goto done;
     }
-    status = widen(l, table, br_bundle_tensor(l->bundle, PREFIX "encoder.rel_embeddings.weight"), count);
+    status = widen(l, table, br_module_tensor(l->bundle, BR_MODULE_RELATIVE, 0, "weight"), count);
     if (status == BR_OK && model->norm_rel_ebd) status = read_positions_norm(l, norm);
     if (status != BR_OK) goto done;
 
@@ -338,48 +360,166 @@ done:
     return status;
 }
 
+/* Heads. Their rows are gathered in weight [K, C] and bias [K] before they are handed over. */
+
+typedef struct head_rows {
+    float *weight; /* [K, C] */
+    float *bias;   /* [K] */
+} head_rows;
+
 /* scale * (w x + b) + bias is a head again: calibration costs nothing at run time. */
-static void calibrate_heads(float *weight, float *bias, size_t width, const br_router *router)
+static void calibrate_heads(const head_rows *rows, size_t width, const br_router *router)
 {
     for (int32_t c = 0; c < router->candidate_count; c++) {
         const br_candidate *candidate = &router->candidates[c];
         if (candidate->head < 0) continue;
         const size_t k = (size_t)candidate->head;
-        for (size_t i = 0; i < width; i++) weight[k * width + i] *= candidate->scale;
-        bias[k] = candidate->scale * bias[k] + candidate->bias;
+        for (size_t i = 0; i < width; i++) rows->weight[k * width + i] *= candidate->scale;
+        rows->bias[k] = candidate->scale * rows->bias[k] + candidate->bias;
     }
 }
 
 /* softmax over two logits, entry 0, is sigmoid of their difference. */
+static br_status read_pair(const loader *l, const head_rows *out, size_t k, const char *module)
+{
+    const size_t width = (size_t)l->w->model.width;
+    float *pair = br_alloc_array(2 * width, sizeof *pair);
+    if (pair == NULL) return no_memory(l, 2 * width);
+    br_status status = widen(l, pair, br_bundle_tensor(l->bundle, "%s.weight", module), 2 * width);
+    if (status != BR_OK) goto done;
+    for (size_t i = 0; i < width; i++) out->weight[k * width + i] = pair[i] - pair[width + i];
+    status = widen(l, pair, br_bundle_tensor(l->bundle, "%s.bias", module), 2);
+    if (status == BR_OK) out->bias[k] = pair[0] - pair[1];
+
+done:
+    free(pair);
+    return status;
+}
+
+static br_status read_pairs(const loader *l, const head_rows *out)
+{
+    br_status status = BR_OK;
+    for (int32_t k = 0; k < l->w->heads_count && status == BR_OK; k++) {
+        char module[32];
+        snprintf(module, sizeof module, "single_heads.%d.1", (int)k);
+        status = read_pair(l, out, (size_t)k, module);
+    }
+    return status;
+}
+
+/* The first K rows of a classifier, as they are; a table of vectors has biases of 0. */
+static br_status read_classifier(const loader *l, const head_rows *out, const char *module, bool has_bias)
+{
+    const size_t count = (size_t)l->w->heads_count;
+    const size_t width = (size_t)l->w->model.width;
+    const size_t rows = (size_t)br_classifier_rows(&l->bundle->router);
+    assert(rows >= count);
+    float *values = br_alloc_array(rows * width, sizeof *values);
+    if (values == NULL) return no_memory(l, rows * width);
+    br_status status = widen(l, values, br_bundle_tensor(l->bundle, "%s.weight", module), rows * width);
+    if (status == BR_OK) memcpy(out->weight, values, count * width * sizeof *values);
+    memset(values, 0, rows * sizeof *values);
+    if (status == BR_OK && has_bias)
+        status = widen(l, values, br_bundle_tensor(l->bundle, "%s.bias", module), rows);
+    if (status == BR_OK) memcpy(out->bias, values, count * sizeof *values);
+    free(values);
+    return status;
+}
+
+/* Rows of a cosine: divided by their norms, and by the temperature. */
+static br_status scale_vectors(const loader *l, const head_rows *rows)
+{
+    const size_t width = (size_t)l->w->model.width;
+    for (int32_t k = 0; k < l->w->heads_count; k++) {
+        float *row = rows->weight + (size_t)k * width;
+        double squares = 0;
+        for (size_t i = 0; i < width; i++) squares += (double)row[i] * (double)row[i];
+        if (!(squares > 0))
+            return br_fail(
+                l->error, BR_EINVAL,
+                "model.safetensors: tensor 'embeddings.weight': row %d is zero: it has no direction", (int)k);
+        const double scale = 1 / (sqrt(squares) * l->bundle->router.temperature);
+        for (size_t i = 0; i < width; i++) row[i] = (float)((double)row[i] * scale);
+    }
+    return BR_OK;
+}
+
+static br_status read_head_rows(const loader *l, const head_rows *out)
+{
+    bool has_bias;
+    const br_heads_kind kind = l->bundle->router.heads;
+    const char *module = br_classifier_name(kind, &has_bias);
+    switch (kind) {
+    case BR_HEADS_BEST_ROUTE:
+        l->w->head_activation = BR_HEADS_SIGMOID;
+        return read_pairs(l, out);
+    case BR_HEADS_HYBRID_LLM:
+        l->w->head_activation = BR_HEADS_SIGMOID;
+        return read_pair(l, out, 0, module);
+    case BR_HEADS_N_LABEL:
+        l->w->head_activation = BR_HEADS_SIGMOID;
+        break;
+    case BR_HEADS_ROUTE_LLM_BERT:
+        l->w->head_activation = BR_HEADS_OTHERS;
+        break;
+    case BR_HEADS_N_CLASS:
+    case BR_HEADS_ZOOTER:
+    case BR_HEADS_ROUTER_DC:
+    case BR_HEADS_KINDS:
+        l->w->head_activation = BR_HEADS_SOFTMAX;
+        break;
+    }
+    const br_status status = read_classifier(l, out, module, has_bias);
+    if (status != BR_OK || kind != BR_HEADS_ROUTER_DC) return status;
+    l->w->head_unit = true;
+    return scale_vectors(l, out);
+}
+
+static br_status make_pooler(const loader *l)
+{
+    static const br_heads_activation activations[] = {
+        [BR_POOLER_NONE] = BR_HEADS_SIGMOID, /* never asked for */
+        [BR_POOLER_TANH] = BR_HEADS_TANH,
+        [BR_POOLER_GELU] = BR_HEADS_GELU,
+        [BR_POOLER_RELU] = BR_HEADS_RELU,
+    };
+    br_encoder_weights *w = l->w;
+    const size_t width = (size_t)w->model.width;
+    float *values = br_alloc_array(width * width, sizeof *values);
+    if (values == NULL) return no_memory(l, width * width);
+    w->pooler_activation = activations[l->bundle->router.pooler];
+    br_status status =
+        widen(l, values, br_module_tensor(l->bundle, BR_MODULE_POOLER, 0, "weight"), width * width);
+    if (status == BR_OK) status = make_vector(l, &w->pooler_weight, values, width * width);
+    if (status == BR_OK)
+        status = widen(l, values, br_module_tensor(l->bundle, BR_MODULE_POOLER, 0, "bias"), width);
+    if (status == BR_OK) status = make_vector(l, &w->pooler_bias, values, width);
+    free(values);
+    return status;
+}
+
 static br_status make_heads(const loader *l)
 {
     br_encoder_weights *w = l->w;
     const size_t width = (size_t)w->model.width;
     const size_t count = (size_t)w->heads_count;
-    float *pair = br_alloc_array(2 * width, sizeof *pair);
-    float *weight = br_alloc_array(count * width, sizeof *weight);
-    float *bias = br_alloc_array(count, sizeof *bias);
+    const head_rows rows = {br_alloc_array(count * width, sizeof(float)),
+                            br_alloc_array(count, sizeof(float))};
     br_status status = BR_OK;
-    if (pair == NULL || weight == NULL || bias == NULL) {
+    if (rows.weight == NULL || rows.bias == NULL) {
         status = no_memory(l, count * width);
         goto done;
     }
-    for (size_t k = 0; k < count; k++) {
-        status = widen(l, pair, br_bundle_tensor(l->bundle, "single_heads.%d.1.weight", (int)k), 2 * width);
-        if (status != BR_OK) goto done;
-        for (size_t i = 0; i < width; i++) weight[k * width + i] = pair[i] - pair[width + i];
-        status = widen(l, pair, br_bundle_tensor(l->bundle, "single_heads.%d.1.bias", (int)k), 2);
-        if (status != BR_OK) goto done;
-        bias[k] = pair[0] - pair[1];
-    }
-    calibrate_heads(weight, bias, width, &l->bundle->router);
-    status = make_vector(l, &w->head_weight, weight, count * width);
-    if (status == BR_OK) status = make_vector(l, &w->head_bias, bias, count);
+    status = read_head_rows(l, &rows);
+    if (status == BR_OK && br_heads_rule_of(l->bundle->router.heads)->own_sigmoids)
+        calibrate_heads(&rows, width, &l->bundle->router);
+    if (status == BR_OK) status = make_vector(l, &w->head_weight, rows.weight, count * width);
+    if (status == BR_OK) status = make_vector(l, &w->head_bias, rows.bias, count);
+    if (status == BR_OK && l->bundle->router.pooler != BR_POOLER_NONE) status = make_pooler(l);
 
 done:
-    free(pair);
-    free(weight);
-    free(bias);
+    free(rows.weight);
+    free(rows.bias);
     return status;
 }
 
@@ -394,11 +534,18 @@ br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backen
     w->model = *model;
     w->seq_tokens_max = bundle->router.max_tokens;
     w->heads_count = bundle->router.head_count;
+    w->pool_index = bundle->router.pool_first ? 0 : BR_POOL_INDEX;
     assert(w->model.layers >= 1);
     assert(w->heads_count >= 1);
 
     loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error};
     br_status status;
+    if (model->absolute_positions > 0 && backend->table->lacks_absolute_positions) {
+        status =
+            br_fail(error, BR_ENOTSUP, "engine %s: encoders with absolute positions (BERT) are not supported",
+                    backend->table->engine);
+        goto done;
+    }
     w->layers = calloc((size_t)model->layers, sizeof *w->layers);
     if (w->layers == NULL) {
         status = no_memory(&l, 0);
@@ -406,6 +553,7 @@ br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backen
     }
     status = make_embedding(&l);
     if (status == BR_OK && has_positions(model)) status = read_positions(&l);
+    if (status == BR_OK && model->absolute_positions > 0) status = make_absolute_positions(&l);
     for (int32_t i = 0; i < model->layers && status == BR_OK; i++) status = make_layer(&l, &w->layers[i], i);
     if (status == BR_OK) status = make_heads(&l);
     if (status != BR_OK) goto done;
@@ -448,8 +596,11 @@ void br_encoder_weights_destroy(br_encoder_weights *weights)
     free(weights->layers);
     backend->table->embedding_destroy(backend, weights->embedding);
     destroy_layernorm(backend, &weights->embedding_norm);
+    backend->table->free(backend, weights->absolute_positions);
     backend->table->free(backend, weights->head_weight);
     backend->table->free(backend, weights->head_bias);
+    backend->table->free(backend, weights->pooler_weight);
+    backend->table->free(backend, weights->pooler_bias);
     free(weights);
 }
 

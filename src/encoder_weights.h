@@ -31,10 +31,17 @@ struct br_encoder_weights {
     int32_t seq_tokens_max; /* max_tokens of the bundle: positions reach this far */
     int32_t heads_count;
     br_embedding *embedding;
+    float *absolute_positions; /* [max_tokens, C], with the row of token type 0 in; NULL: none */
     br_layernorm embedding_norm;
     br_encoder_layer *layers; /* [L] */
     float *head_weight;       /* [K, C] */
     float *head_bias;         /* [K] */
+    br_heads_activation head_activation;
+    bool head_unit;
+    float *pooler_weight; /* [C, C]; NULL: none */
+    float *pooler_bias;   /* [C] */
+    br_heads_activation pooler_activation;
+    int32_t pool_index; /* of the token in its sequence */
     size_t bytes;
 };
 

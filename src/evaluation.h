@@ -23,11 +23,11 @@
 
 /* Candidates in the router's order, the reference among them; [row * candidates + candidate]. */
 typedef struct evaluation_table {
-    const br_router *router; /* candidate c has head c; the reference -1 */
+    const br_router *router; /* candidate c has head c; the reference c, or -1: its quality is 1 */
     size_t rows;
     size_t tasks;
     int32_t *task;           /* [rows] index below tasks */
-    float *predicted;        /* [rows, candidates] match probability, the reference's is not read */
+    float *predicted;        /* [rows, candidates] match probability; the reference's is read where it has a head */
     bool *measured;          /* [rows, candidates]; the reference is, always */
     double *quality;         /* [rows, candidates] of the answer that the selector picks */
     double *match;           /* [rows, candidates] */

@@ -13,6 +13,54 @@
 /* Words joined by '|' or in a list are compared after this much of them. */
 enum { WORD_BYTES_MAX = 32 };
 
+/* What a family of encoders calls its sizes, and what Hugging Face takes where the file says nothing. */
+typedef struct family_keys {
+    const char *name; /* model_type */
+    const char *width;
+    const char *layers;
+    const char *heads;
+    const char *ffn_width;
+    const char *activation;
+    br_model defaults;
+} family_keys;
+
+static const family_keys families[BR_FAMILIES] = {
+    [BR_FAMILY_DEBERTA] = {"deberta-v2",
+                           "hidden_size",
+                           "num_hidden_layers",
+                           "num_attention_heads",
+                           "intermediate_size",
+                           "hidden_act",
+                           {.width = 1536, .layers = 24, .heads = 24, .ffn_width = 6144, .vocab = 128100}},
+    [BR_FAMILY_BERT] = {"bert",
+                        "hidden_size",
+                        "num_hidden_layers",
+                        "num_attention_heads",
+                        "intermediate_size",
+                        "hidden_act",
+                        {.family = BR_FAMILY_BERT,
+                         .width = 768,
+                         .layers = 12,
+                         .heads = 12,
+                         .ffn_width = 3072,
+                         .vocab = 30522,
+                         .absolute_positions = 512,
+                         .token_types = 2}},
+    [BR_FAMILY_DISTILBERT] = {"distilbert",
+                              "dim",
+                              "n_layers",
+                              "n_heads",
+                              "hidden_dim",
+                              "activation",
+                              {.family = BR_FAMILY_DISTILBERT,
+                               .width = 768,
+                               .layers = 6,
+                               .heads = 12,
+                               .ffn_width = 3072,
+                               .vocab = 30522,
+                               .absolute_positions = 512}},
+};
+
 typedef struct word_set {
     const char *const *words; /* NULL ends the list */
     const char *expected;     /* for messages */
@@ -107,9 +155,7 @@ static br_status only_up_to(const br_json *scope, const char *key, int64_t suppo
 
 static br_status refuse_unsupported(const br_json *scope, const br_model *model)
 {
-    br_status status = only_word(scope, "model_type", "deberta-v2");
-    if (status != BR_OK) return status;
-    status = only_word(scope, "hidden_act", "gelu");
+    br_status status = only_word(scope, "hidden_act", "gelu");
     if (status != BR_OK) return status;
     status = only_up_to(scope, "conv_kernel_size", 0, "0: the convolution layer is not supported");
     if (status != BR_OK) return status;
@@ -156,15 +202,14 @@ static br_status read_size(int32_t *value, const br_json *scope, const char *key
 
 static br_status read_sizes(br_model *model, const br_json *scope)
 {
+    const family_keys *keys = &families[model->family];
     const struct {
         const char *key;
         int32_t *value;
         int32_t high;
     } sizes[] = {
-        {"hidden_size", &model->width, BR_WIDTH_MAX},
-        {"num_hidden_layers", &model->layers, BR_LAYERS_MAX},
-        {"num_attention_heads", &model->heads, BR_HEADS_MAX},
-        {"intermediate_size", &model->ffn_width, BR_FFN_MAX},
+        {keys->width, &model->width, BR_WIDTH_MAX},  {keys->layers, &model->layers, BR_LAYERS_MAX},
+        {keys->heads, &model->heads, BR_HEADS_MAX},  {keys->ffn_width, &model->ffn_width, BR_FFN_MAX},
         {"vocab_size", &model->vocab, BR_VOCAB_MAX},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -172,13 +217,16 @@ static br_status read_sizes(br_model *model, const br_json *scope)
         if (status != BR_OK) return status;
     }
     if (model->width % model->heads != 0) {
-        return br_fail(scope->error, BR_EINVAL,
-                       "%s: num_attention_heads: found %d, expected a divisor of hidden_size %d", scope->file,
-                       (int)model->heads, (int)model->width);
+        return br_fail(scope->error, BR_EINVAL, "%s: %s: found %d, expected a divisor of %s %d", scope->file,
+                       keys->heads, (int)model->heads, keys->width, (int)model->width);
     }
     model->head_size = model->width / model->heads;
 
-    double epsilon = 1e-7;
+    double epsilon = model->family == BR_FAMILY_DEBERTA ? 1e-7 : 1e-12;
+    if (model->family == BR_FAMILY_DISTILBERT) { /* its code has a literal */
+        model->layer_norm_epsilon = (float)epsilon;
+        return BR_OK;
+    }
     const br_status status = br_json_number(scope, "layer_norm_eps", 0, 1, &epsilon);
     model->layer_norm_epsilon = (float)epsilon;
     return status;
@@ -243,18 +291,49 @@ static br_status read_positions(br_model *model, const br_json *scope)
     return check_buckets(model, scope);
 }
 
+/* Absolute positions and token types: BERT's and DistilBERT's. */
+static br_status read_absolute(br_model *model, const br_json *scope)
+{
+    br_status status = only_word(scope, families[model->family].activation, "gelu");
+    if (status == BR_OK) status = only_word(scope, "position_embedding_type", "absolute");
+    if (status == BR_OK)
+        status = read_size(&model->absolute_positions, scope, "max_position_embeddings", BR_VOCAB_MAX);
+    if (status == BR_OK && model->family == BR_FAMILY_BERT)
+        status = read_size(&model->token_types, scope, "type_vocab_size", BR_VOCAB_MAX);
+    return status;
+}
+
+static br_status read_family(br_model *model, const br_json *scope)
+{
+    br_family family = BR_FAMILY_DEBERTA; /* where the file does not say */
+    const json_t *type = json_object_get(scope->object, "model_type");
+    if (type != NULL) {
+        static const char expected[] = "\"deberta-v2\", \"bert\" or \"distilbert\"";
+        if (!json_is_string(type)) return br_json_refuse(scope, BR_EFORMAT, "model_type", type, expected);
+        while (family < BR_FAMILIES && strcmp(json_string_value(type), families[family].name) != 0) family++;
+        if (family == BR_FAMILIES) return br_json_refuse(scope, BR_ENOTSUP, "model_type", type, expected);
+    }
+    *model = families[family].defaults;
+    return BR_OK;
+}
+
 br_status br_model_parse(br_model *out, br_str json, const char *file, br_error *error)
 {
-    /* Hugging Face's defaults for what a file may leave out. */
-    *out = (br_model){.width = 1536, .layers = 24, .heads = 24, .ffn_width = 6144, .vocab = 128100};
+    *out = (br_model){0};
 
     json_t *top;
     br_status status = br_json_parse(&top, json, BR_JSON_BYTES_MAX, file, error);
     if (status != BR_OK) return status;
     const br_json scope = {.object = top, .file = file, .path = "", .error = error};
 
+    status = read_family(out, &scope);
+    if (status != BR_OK) goto done;
     status = read_sizes(out, &scope);
     if (status != BR_OK) goto done;
+    if (out->family != BR_FAMILY_DEBERTA) {
+        status = read_absolute(out, &scope);
+        goto done;
+    }
     status = refuse_unsupported(&scope, out);
     if (status != BR_OK) goto done;
     status = read_positions(out, &scope);

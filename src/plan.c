@@ -50,6 +50,7 @@ void br_plan_make(br_plan *plan, const br_model *model, const br_plan_shape *sha
     plan->pooled_query = end, end = after(end, seqs, width, activation);
     plan->pooled_context = end, end = after(end, seqs, width, activation);
     plan->pooled_ffn = end, end = after(end, seqs, ffn_width, activation);
+    plan->pooler = end, end = after(end, shape->has_pooler ? seqs : 0, width, sizeof(float));
     plan->quality = end, end = after(end, seqs, (size_t)shape->heads_count, sizeof(float));
     plan->total_bytes = end;
 }

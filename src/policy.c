@@ -226,7 +226,7 @@ void br_policy_table(br_option *options, const br_router *router, const br_resol
         const br_candidate *candidate = &router->candidates[i];
         const double cost = br_candidate_cost(router, i, costs);
         options[i] = (br_option){
-            .quality = i == router->reference ? 1.0 : (double)quality[candidate->head],
+            .quality = candidate->head < 0 ? 1.0 : (double)quality[candidate->head],
             .cost = cost,
             .reason = reason_for(candidate, cost, policy, max_cost),
         };
@@ -339,7 +339,7 @@ static double bar_margin(const br_option *options, const br_router *router, int3
                          double floor)
 {
     double margin = 1;
-    if (chosen != router->reference) margin = options[chosen].quality - floor;
+    if (router->candidates[chosen].head >= 0) margin = options[chosen].quality - floor;
     for (int32_t i = 0; i < router->candidate_count; i++) {
         const br_option *rival = &options[i];
         const bool considered = rival->reason == BR_REASON_NONE || rival->reason == BR_REASON_BELOW_THRESHOLD;
@@ -361,8 +361,8 @@ static int32_t pick_above(br_option *options, const br_router *router, double ba
     return pick(options, router, BR_REASON_NONE, CHEAPEST, 0);
 }
 
-/* The reference's quality is 1 and no threshold is higher: where considered it qualifies, and nothing
- * dearer than it is the cheapest. */
+/* Where the reference has no head its quality is 1 and no threshold is higher: where considered it
+ * qualifies, and nothing dearer than it is the cheapest. */
 static br_decision decide_by_threshold(br_option *options, const br_router *router, double threshold)
 {
     const int32_t chosen = pick_above(options, router, threshold);

@@ -17,8 +17,35 @@ static const double calibration_scale_min = 1e-3;
 static const double calibration_scale_max = 1e3;
 static const double calibration_bias_max = 100;
 
+/* A cosine over these stays far from float32's ends. */
+static const double temperature_min = 1e-4;
+static const double temperature_max = 1e4;
+
 static const char format_word[] = "bestroute-bundle/1";
-static const char pool_word[] = "source_prefix";
+
+/* Rows in the order of br_heads_kind. */
+static const br_heads_rule heads_rules[BR_HEADS_KINDS] = {
+    [BR_HEADS_BEST_ROUTE] = {.name = "best_route", .own_sigmoids = true},
+    [BR_HEADS_HYBRID_LLM] = {.name = "hybrid_llm", .candidates = 2, .outputs = 1, .own_sigmoids = true},
+    [BR_HEADS_N_LABEL] = {.name = "n_label", .own_sigmoids = true},
+    [BR_HEADS_N_CLASS] = {.name = "n_class", .reference_scored = true},
+    [BR_HEADS_ZOOTER] = {.name = "zooter", .reference_scored = true, .first_token = true},
+    [BR_HEADS_ROUTER_DC] = {.name = "router_dc",
+                            .reference_scored = true,
+                            .first_token = true,
+                            .has_temperature = true},
+    [BR_HEADS_ROUTE_LLM_BERT] = {.name = "route_llm_bert",
+                                 .candidates = 2,
+                                 .outputs = 3,
+                                 .first_token = true},
+};
+static const char *const pool_words[] = {"source_prefix", "first", NULL};
+static const char *const truncate_words[] = {"right", "left", NULL};
+static const char *const pooler_words[] = {[BR_POOLER_NONE] = "none",
+                                           [BR_POOLER_TANH] = "tanh",
+                                           [BR_POOLER_GELU] = "gelu",
+                                           [BR_POOLER_RELU] = "relu",
+                                           NULL};
 
 enum { PATH_BYTES = BR_NAME_BYTES_MAX + 32 };
 
@@ -30,6 +57,67 @@ static br_status expect_word(const br_json *scope, const char *key, const char *
     char expected[64];
     snprintf(expected, sizeof expected, "\"%s\"", word);
     return br_json_refuse(scope, json_is_string(value) ? status : BR_EFORMAT, key, value, expected);
+}
+
+/* The index of a string among `words`, which NULL ends; *index stays where the key is absent. */
+static br_status read_word(int *index, const br_json *scope, const char *key, const char *const *words)
+{
+    const json_t *value = json_object_get(scope->object, key);
+    if (value == NULL) return BR_OK;
+    char expected[160];
+    size_t at = 0;
+    for (int i = 0; words[i] != NULL; i++) {
+        const bool equal = json_is_string(value) && strcmp(json_string_value(value), words[i]) == 0;
+        if (equal) {
+            *index = i;
+            return BR_OK;
+        }
+        at += (size_t)snprintf(expected + at, sizeof expected - at, "%s\"%s\"", i == 0 ? "" : ", ", words[i]);
+        assert(at < sizeof expected);
+    }
+    return br_json_refuse(scope, json_is_string(value) ? BR_ENOTSUP : BR_EFORMAT, key, value, expected);
+}
+
+const br_heads_rule *br_heads_rule_of(br_heads_kind kind)
+{
+    assert(kind < BR_HEADS_KINDS);
+    return &heads_rules[kind];
+}
+
+static br_status read_temperature(br_router *router, const br_json *top)
+{
+    router->temperature = 1;
+    if (!br_json_has(top, "temperature")) return BR_OK;
+    const json_t *value = json_object_get(top->object, "temperature");
+    if (!heads_rules[router->heads].has_temperature) {
+        return br_json_refuse(top, BR_EINVAL, "temperature", value, "none: only router_dc has one");
+    }
+    return br_json_number(top, "temperature", temperature_min, temperature_max, &router->temperature);
+}
+
+/* The kind of heads, and how the row they read is made. */
+static br_status read_kind(br_router *router, const br_json *top)
+{
+    const char *names[BR_HEADS_KINDS + 1] = {NULL};
+    for (int i = 0; i < BR_HEADS_KINDS; i++) names[i] = heads_rules[i].name;
+    int kind = BR_HEADS_BEST_ROUTE;
+    br_status status = read_word(&kind, top, "heads", names);
+    if (status != BR_OK) return status;
+    router->heads = (br_heads_kind)kind;
+
+    int first = heads_rules[kind].first_token;
+    int left = 0;
+    int pooler = BR_POOLER_NONE;
+    status = read_word(&first, top, "pool", pool_words);
+    if (status == BR_OK) status = read_word(&left, top, "truncate", truncate_words);
+    if (status == BR_OK) status = read_word(&pooler, top, "pooler", pooler_words);
+    router->pool_first = first != 0;
+    router->truncate_left = left != 0;
+    router->pooler = (br_pooler)pooler;
+    bool lowercase = true;
+    if (status == BR_OK) status = br_json_bool(top, "lowercase", &lowercase);
+    router->cased = !lowercase;
+    return status == BR_OK ? read_temperature(router, top) : status;
 }
 
 static br_status read_head(br_router *router, const br_json *top)
@@ -52,8 +140,7 @@ static br_status read_head(br_router *router, const br_json *top)
     snprintf(router->source_prefix, sizeof router->source_prefix, "<|source|>");
     status = br_json_text(top, "source_prefix", router->source_prefix, sizeof router->source_prefix);
     if (status != BR_OK) return status;
-    if (!br_json_has(top, "pool")) return BR_OK;
-    return expect_word(top, "pool", pool_word, BR_ENOTSUP);
+    return read_kind(router, top);
 }
 
 static br_status read_prices(br_priced_model *model, const br_json *scope)
@@ -125,22 +212,23 @@ static br_status read_candidate_model(br_candidate *candidate, const br_router *
     return br_json_refuse(scope, BR_EINVAL, "model", model, "the name of one of models");
 }
 
-/* A head for every candidate but the reference, which has none. */
-static br_status read_candidate_head(br_candidate *candidate, bool reference, const br_json *scope)
+/* A head for every candidate but the reference, which has none unless the kind scores it too. */
+static br_status read_candidate_head(br_candidate *candidate, const br_router *router, bool reference,
+                                     const br_json *scope)
 {
     candidate->head = -1;
-    if (reference) {
+    if (reference && !heads_rules[router->heads].reference_scored) {
         if (!br_json_has(scope, "head")) return BR_OK;
         return br_json_refuse(scope, BR_EINVAL, "head", json_object_get(scope->object, "head"),
                               "no head for the reference: its quality is 1");
     }
-    const br_status status = br_json_require(scope, "head", "k of single_heads.k");
+    const br_status status = br_json_require(scope, "head", "the index of its output");
     if (status != BR_OK) return status;
     return br_json_int32(scope, "head", 0, BR_CANDIDATES_MAX - 1, &candidate->head);
 }
 
 /* What training measured on held-out rows: the log odds are stretched and shifted. */
-static br_status read_calibration(br_candidate *candidate, const br_json *outer)
+static br_status read_calibration(br_candidate *candidate, const br_router *router, const br_json *outer)
 {
     candidate->scale = 1;
     candidate->bias = 0;
@@ -149,6 +237,10 @@ static br_status read_calibration(br_candidate *candidate, const br_json *outer)
     if (candidate->head < 0) {
         return br_json_refuse(outer, BR_EINVAL, "calibration", value,
                               "none for the reference: its quality is 1");
+    }
+    if (!heads_rules[router->heads].own_sigmoids) {
+        return br_json_refuse(outer, BR_EINVAL, "calibration", value,
+                              "none: only best_route, hybrid_llm and n_label have one");
     }
     if (!json_is_object(value)) return br_json_refuse(outer, BR_EFORMAT, "calibration", value, "an object");
     char path[64];
@@ -197,9 +289,9 @@ static br_status read_candidate(br_router *router, const br_json *scope)
     bool reference = false;
     status = br_json_bool(scope, "reference", &reference);
     if (status != BR_OK) return status;
-    status = read_candidate_head(candidate, reference, scope);
+    status = read_candidate_head(candidate, router, reference, scope);
     if (status != BR_OK) return status;
-    status = read_calibration(candidate, scope);
+    status = read_calibration(candidate, router, scope);
     if (status != BR_OK) return status;
     status = check_distinct(router, candidate, scope);
     if (status != BR_OK) return status;
@@ -212,6 +304,29 @@ static br_status read_candidate(br_router *router, const br_json *scope)
     if (reference) router->reference = router->candidate_count;
     if (candidate->head >= router->head_count) router->head_count = candidate->head + 1;
     router->candidate_count++;
+    return BR_OK;
+}
+
+/* The candidates and their heads are as many as the kind has. */
+static br_status check_kind(br_router *router, const br_json *top)
+{
+    const br_heads_rule *rule = &heads_rules[router->heads];
+    if (rule->candidates > 0 && router->candidate_count != rule->candidates) {
+        return br_fail(top->error, BR_EINVAL, "%s: candidates: found %d, expected %d with heads \"%s\"",
+                       top->file, (int)router->candidate_count, (int)rule->candidates, rule->name);
+    }
+    if (rule->candidates > 0 && router->head_count != 1) {
+        return br_fail(top->error, BR_EINVAL, "%s: candidates: found head %d, expected 0 with heads \"%s\"",
+                       top->file, (int)router->head_count - 1, rule->name);
+    }
+    if (rule->outputs > 0) router->head_count = rule->outputs;
+    if (router->heads == BR_HEADS_N_CLASS &&
+        router->candidates[router->reference].head != router->head_count - 1) {
+        return br_fail(top->error, BR_EINVAL,
+                       "%s: candidates[%d].head: found %d, expected %d: the reference's class is the last",
+                       top->file, (int)router->reference, (int)router->candidates[router->reference].head,
+                       (int)router->head_count - 1);
+    }
     return BR_OK;
 }
 
@@ -240,10 +355,10 @@ static br_status read_candidates(br_router *router, const br_json *top)
     if (router->reference < 0) {
         return br_json_refuse(top, BR_EINVAL, "candidates", list, "one with \"reference\": true");
     }
-    if (router->head_count == 0) {
+    if (router->candidate_count < 2) {
         return br_json_refuse(top, BR_EINVAL, "candidates", list, "at least one besides the reference");
     }
-    return BR_OK;
+    return check_kind(router, top);
 }
 
 /* Copies a name of the list into the arena: the policy must not depend on where the router lies. */
@@ -340,9 +455,10 @@ static br_status read_policy(br_router *router, const br_json *top)
     br_policy *policy = &router->policy;
     const json_t *value = json_object_get(top->object, "policy");
     if (value == NULL) {
-        policy->has = BR_HAS_KIND | BR_HAS_THRESHOLD;
-        policy->kind = BR_POLICY_THRESHOLD;
-        policy->threshold = 0.5;
+        const bool scored = heads_rules[router->heads].reference_scored;
+        policy->has = BR_HAS_KIND | (scored ? BR_HAS_TOLERANCE : BR_HAS_THRESHOLD);
+        policy->kind = scored ? BR_POLICY_TOLERANCE : BR_POLICY_THRESHOLD;
+        policy->threshold = scored ? 0 : 0.5;
         return BR_OK;
     }
     if (!json_is_object(value)) return br_json_refuse(top, BR_EFORMAT, "policy", value, "an object");

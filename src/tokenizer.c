@@ -1,19 +1,22 @@
 /*
  * tokenizer.c - see tokenizer.h. The normalizer's output is cut at each space mark into words,
- * which begin with their mark, and each word into pieces.
+ * which begin with their mark, and each word into pieces. BERT's has a file of its own, wordpiece.c.
  */
 #include "bestroute/tokenizer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "bestroute/utf8.h"
 #include "normalizer.h"
 #include "unigram.h"
+#include "wordpiece.h"
 
 struct br_tokenizer {
     br_unigram *unigram;
     br_normalizer *normalizer;
-    bool *is_text; /* [piece_count] */
+    br_wordpiece *wordpiece; /* instead of those two */
+    bool *is_text;           /* [piece_count] */
     int32_t piece_count;
     int32_t cls;
     int32_t sep;
@@ -67,9 +70,40 @@ done:
     return status;
 }
 
+br_status br_tokenizer_create_wordpiece(br_tokenizer **out, br_str vocab, bool lowercase, const char *file,
+                                        br_error *error)
+{
+    *out = NULL;
+    br_tokenizer *t = calloc(1, sizeof *t);
+    if (t == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    br_status status = br_wordpiece_create(&t->wordpiece, vocab, lowercase, file, error);
+    if (status != BR_OK) goto fail;
+    t->piece_count = br_wordpiece_count(t->wordpiece);
+    t->is_text = calloc((size_t)t->piece_count, sizeof *t->is_text);
+    if (t->is_text == NULL) {
+        status = br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+        goto fail;
+    }
+    memset(t->is_text, true, (size_t)t->piece_count * sizeof *t->is_text);
+    static const char *const special[] = {"[PAD]", "[MASK]", "[CLS]", "[SEP]"};
+    for (size_t i = 0; i < sizeof special / sizeof special[0]; i++) {
+        const int32_t id = br_wordpiece_find(t->wordpiece, br_str_from(special[i]));
+        if (id >= 0) t->is_text[id] = false;
+    }
+    t->cls = br_wordpiece_find(t->wordpiece, BR_STR_LITERAL("[CLS]"));
+    t->sep = br_wordpiece_find(t->wordpiece, BR_STR_LITERAL("[SEP]"));
+    *out = t;
+    return BR_OK;
+
+fail:
+    br_tokenizer_destroy(t);
+    return status;
+}
+
 void br_tokenizer_destroy(br_tokenizer *tokenizer)
 {
     if (tokenizer == NULL) return;
+    br_wordpiece_destroy(tokenizer->wordpiece);
     br_unigram_destroy(tokenizer->unigram);
     br_normalizer_destroy(tokenizer->normalizer);
     free(tokenizer->is_text);
@@ -78,7 +112,7 @@ void br_tokenizer_destroy(br_tokenizer *tokenizer)
 
 br_status br_tokenizer_use_bytes(br_tokenizer *tokenizer)
 {
-    return br_unigram_use_bytes(tokenizer->unigram);
+    return tokenizer->wordpiece != NULL ? BR_ENOTSUP : br_unigram_use_bytes(tokenizer->unigram);
 }
 
 int32_t br_tokenizer_piece_count(const br_tokenizer *tokenizer)
@@ -184,6 +218,10 @@ br_status br_tokenizer_encode(const br_tokenizer *tokenizer, br_str text, int32_
 {
     *count = 0;
     if (br_utf8_invalid_at(text.data, text.size) != text.size) return BR_EFORMAT;
+    if (tokenizer->wordpiece != NULL) {
+        *count = br_wordpiece_encode(tokenizer->wordpiece, text, ids, ids_max);
+        return BR_OK;
+    }
 
     words w;
     w.text = w.small_text;

@@ -7,13 +7,18 @@
 #include <string.h>
 
 #include "bestroute/memory.h"
+#include "tensor_names.h"
 
 const char *const golden_names[] = {
-    "log_buckets", "one_layer",   "own_projections", "c2p_alone",
-    "p2c_alone",   "no_terms",    "content_alone",   "raw_positions",
-    "no_buckets",  "short_reach", "narrow_buckets",  "odd_buckets",
-    "odd_width",   "heads_of_64", "float16",         "bfloat16",
-    NULL,
+    "log_buckets",   "one_layer",      "own_projections",
+    "c2p_alone",     "p2c_alone",      "no_terms",
+    "content_alone", "raw_positions",  "no_buckets",
+    "short_reach",   "narrow_buckets", "odd_buckets",
+    "odd_width",     "heads_of_64",    "float16",
+    "bfloat16",      "hybrid_llm",     "n_label",
+    "n_class",       "zooter",         "zooter_pooled",
+    "router_dc",     "route_llm_bert", "bert",
+    "bert_cosine",   "distilbert",     NULL,
 };
 
 enum { POOL_INDEX = 1, ROWS_WHOLE = 33, ROWS_SELECTED = 12, HEADER_BYTES = 1 << 15, NAME_BYTES = 128 };
@@ -54,14 +59,16 @@ static double power_of_two_below_root(double n)
 
 static void offset_and_scale(double *offset, double *scale, const char *name, int32_t inputs)
 {
-    *offset = ends_with(name, "LayerNorm.weight") ? 1 : 0;
-    if (strstr(name, "LayerNorm.") != NULL)
+    const bool norm = strstr(name, "LayerNorm.") != NULL || strstr(name, "layer_norm.") != NULL;
+    *offset = norm && ends_with(name, ".weight") ? 1 : 0;
+    if (norm)
         *scale = 0.5;
     else if (ends_with(name, ".bias"))
         *scale = 0.25;
     else if (strstr(name, "embeddings") != NULL)
         *scale = 1;
-    else if (strstr(name, "query_proj") != NULL || strstr(name, "key_proj") != NULL)
+    else if (strstr(name, "query") != NULL || strstr(name, "key") != NULL || strstr(name, "q_lin") != NULL ||
+             strstr(name, "k_lin") != NULL)
         *scale = power_of_two_below_root(inputs / 4.0);
     else
         *scale = power_of_two_below_root(inputs);
@@ -130,60 +137,75 @@ static void add(writer *w, const char *name, int32_t rows, int32_t columns)
     assert_true(w->header_bytes + 16 < HEADER_BYTES);
 }
 
-static void add_pair(writer *w, const char *module, int32_t rows, int32_t columns)
+static void add_named(writer *w, const char *module, int32_t rows, int32_t columns, bool has_bias)
 {
     char name[NAME_BYTES + sizeof ".weight"];
     snprintf(name, sizeof name, "%s.weight", module);
     add(w, name, rows, columns);
     snprintf(name, sizeof name, "%s.bias", module);
+    if (has_bias) add(w, name, rows, 0);
+}
+
+static void add_weight(writer *w, br_module module, int32_t layer, int32_t rows, int32_t columns)
+{
+    char name[BR_TENSOR_NAME_BYTES];
+    br_tensor_name(name, &w->g->bundle, module, layer, "weight");
+    add(w, name, rows, columns);
+}
+
+static void add_pair(writer *w, br_module module, int32_t layer, int32_t rows, int32_t columns)
+{
+    char name[BR_TENSOR_NAME_BYTES];
+    add_weight(w, module, layer, rows, columns);
+    br_tensor_name(name, &w->g->bundle, module, layer, "bias");
     add(w, name, rows, 0);
 }
 
 static void add_layer(writer *w, int32_t layer)
 {
     const br_model *m = &w->g->bundle.model;
-    const struct {
-        const char *module;
-        int32_t rows;
-        int32_t columns; /* 0: a LayerNorm */
-        bool present;
-    } modules[] = {
-        {"attention.self.query_proj", m->width, m->width, true},
-        {"attention.self.key_proj", m->width, m->width, true},
-        {"attention.self.value_proj", m->width, m->width, true},
-        {"attention.self.pos_key_proj", m->width, m->width,
-         m->relative_attention && !m->share_att_key && m->c2p},
-        {"attention.self.pos_query_proj", m->width, m->width,
-         m->relative_attention && !m->share_att_key && m->p2c},
-        {"attention.output.dense", m->width, m->width, true},
-        {"attention.output.LayerNorm", m->width, 0, true},
-        {"intermediate.dense", m->ffn_width, m->width, true},
-        {"output.dense", m->width, m->ffn_width, true},
-        {"output.LayerNorm", m->width, 0, true},
-    };
-    for (size_t i = 0; i < sizeof modules / sizeof modules[0]; i++) {
+    const bool own = m->relative_attention && !m->share_att_key;
+    add_pair(w, BR_MODULE_QUERY, layer, m->width, m->width);
+    add_pair(w, BR_MODULE_KEY, layer, m->width, m->width);
+    add_pair(w, BR_MODULE_VALUE, layer, m->width, m->width);
+    if (own && m->c2p) add_pair(w, BR_MODULE_POSITION_KEY, layer, m->width, m->width);
+    if (own && m->p2c) add_pair(w, BR_MODULE_POSITION_QUERY, layer, m->width, m->width);
+    add_pair(w, BR_MODULE_ATTENTION_OUTPUT, layer, m->width, m->width);
+    add_pair(w, BR_MODULE_ATTENTION_NORM, layer, m->width, 0);
+    add_pair(w, BR_MODULE_FFN_UP, layer, m->ffn_width, m->width);
+    add_pair(w, BR_MODULE_FFN_DOWN, layer, m->width, m->ffn_width);
+    add_pair(w, BR_MODULE_OUTPUT_NORM, layer, m->width, 0);
+}
+
+static void add_heads(writer *w)
+{
+    const br_router *router = &w->g->bundle.router;
+    const int32_t width = w->g->bundle.model.width;
+    if (router->pooler != BR_POOLER_NONE) add_pair(w, BR_MODULE_POOLER, 0, width, width);
+    bool has_bias;
+    const char *classifier = br_classifier_name(router->heads, &has_bias);
+    if (classifier != NULL) {
+        add_named(w, classifier, br_classifier_rows(router), width, has_bias);
+        return;
+    }
+    for (int32_t k = 0; k < router->head_count; k++) {
         char module[NAME_BYTES];
-        snprintf(module, sizeof module, "pretrained_model.encoder.layer.%d.%s", (int)layer,
-                 modules[i].module);
-        if (modules[i].present) add_pair(w, module, modules[i].rows, modules[i].columns);
+        snprintf(module, sizeof module, "single_heads.%d.1", (int)k);
+        add_named(w, module, 2, width, true);
     }
 }
 
 static void add_all(writer *w)
 {
     const br_model *m = &w->g->bundle.model;
-    add(w, "pretrained_model.embeddings.word_embeddings.weight", m->vocab, m->width);
-    add_pair(w, "pretrained_model.embeddings.LayerNorm", m->width, 0);
-    if (m->relative_attention)
-        add(w, "pretrained_model.encoder.rel_embeddings.weight", 2 * m->position_span, m->width);
-    if (m->relative_attention && m->norm_rel_ebd)
-        add_pair(w, "pretrained_model.encoder.LayerNorm", m->width, 0);
+    add_weight(w, BR_MODULE_WORDS, 0, m->vocab, m->width);
+    if (m->absolute_positions > 0) add_weight(w, BR_MODULE_POSITIONS, 0, m->absolute_positions, m->width);
+    if (m->token_types > 0) add_weight(w, BR_MODULE_TYPES, 0, m->token_types, m->width);
+    add_pair(w, BR_MODULE_EMBEDDING_NORM, 0, m->width, 0);
+    if (m->relative_attention) add_weight(w, BR_MODULE_RELATIVE, 0, 2 * m->position_span, m->width);
+    if (m->relative_attention && m->norm_rel_ebd) add_pair(w, BR_MODULE_RELATIVE_NORM, 0, m->width, 0);
     for (int32_t i = 0; i < m->layers; i++) add_layer(w, i);
-    for (int32_t k = 0; k < w->g->bundle.router.head_count; k++) {
-        char module[NAME_BYTES];
-        snprintf(module, sizeof module, "single_heads.%d.1", (int)k);
-        add_pair(w, module, 2, m->width);
-    }
+    add_heads(w);
 }
 
 static void make_weights(golden_case *g)
@@ -232,6 +254,36 @@ static char *read_file(const golden_case *g, const char *ending, size_t *size)
     return bytes;
 }
 
+/* What "router" declares, read by router.c: the rest of a router.json is made up around it. */
+static void read_router(golden_case *g, const json_t *declared)
+{
+    br_router *router = &g->bundle.router;
+    const int32_t head_count = router->head_count;
+    json_t *whole = json_pack("{s:s, s:s, s:i, s:{s:{}}, s:[]}", "format", "bestroute-bundle/1", "name",
+                              "golden", "max_tokens", (int)router->max_tokens, "models", "m", "candidates");
+    json_t *candidates = json_object_get(whole, "candidates");
+    json_object_update(whole, (json_t *)(uintptr_t)declared);
+    const char *kind = json_string_value(json_object_get(declared, "heads"));
+    const bool pair = strcmp(kind, "hybrid_llm") == 0 || strcmp(kind, "route_llm_bert") == 0;
+    const bool scored = !pair && strcmp(kind, "n_label") != 0;
+    const int32_t heads = pair ? 1 : head_count;
+    for (int32_t k = 0; k < heads; k++) {
+        const bool reference = scored && k == heads - 1;
+        json_array_append_new(candidates, json_pack("{s:s, s:i, s:i, s:b}", "model", "m", "n", (int)k + 1,
+                                                    "head", (int)k, "reference", reference));
+    }
+    if (!scored)
+        json_array_append_new(candidates,
+                              json_pack("{s:s, s:i, s:b}", "model", "m", "n", 1000, "reference", 1));
+
+    char *text = json_dumps(whole, 0);
+    br_error error = {0};
+    if (br_router_parse(router, br_str_from(text), g->name, &error) != BR_OK) fail_msg("%s", error.text);
+    assert_int_equal(router->head_count, head_count);
+    free(text);
+    json_decref(whole);
+}
+
 static void read_config(golden_case *g)
 {
     size_t size;
@@ -254,6 +306,9 @@ static void read_config(golden_case *g)
         g->lengths[i] = (int32_t)json_integer_value(json_array_get(lengths, (size_t)i));
         if (g->lengths[i] > g->bundle.router.max_tokens) g->bundle.router.max_tokens = g->lengths[i];
     }
+    g->bundle.prefix = "pretrained_model.";
+    const json_t *router = json_object_get(golden, "router");
+    if (router != NULL) read_router(g, router);
     json_decref(config);
     free(text);
 }
@@ -274,6 +329,7 @@ void golden_close(golden_case *g)
 {
     br_safetensors_destroy(g->bundle.tensors);
     br_safetensors_destroy(g->expected);
+    br_router_deinit(&g->bundle.router);
     free(g->weights);
     free(g->expected_bytes);
 }

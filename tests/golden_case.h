@@ -24,7 +24,7 @@ extern const char *const golden_names[];
 
 typedef struct golden_case {
     const char *name;
-    br_bundle bundle; /* model, router.max_tokens, router.head_count and tensors alone */
+    br_bundle bundle; /* model, prefix, tensors, and of the router max_tokens, head_count and what declares heads */
     br_dtype type;    /* the weights are stored as */
     int32_t lengths[GOLDEN_LENGTHS_MAX];
     int32_t length_count;

@@ -327,6 +327,26 @@ static void test_files_that_do_not_fit_each_other_are_refused_by_name(void **sta
          "\"max_tokens\": 1",
          BR_EINVAL,
          {"router.json", "max_tokens", "1"}},
+        {"router.json",
+         "\"pool\"",
+         "\"pooler\": \"tanh\", \"pool\"",
+         BR_EINVAL,
+         {"model.safetensors", "tensor pooler.dense.weight", "[64, 64]"}},
+        {"router.json",
+         "\"pool\"",
+         "\"heads\": \"n_label\", \"pool\"",
+         BR_EINVAL,
+         {"model.safetensors", "tensor head_layer.1.weight", "[16, 64]"}},
+        {"config.json",
+         "\"deberta-v2\"",
+         "\"distilbert\"",
+         BR_EINVAL,
+         {"router.json", "pool: found \"source_prefix\"", "expected \"first\""}},
+        {"router.json",
+         "\"pool\"",
+         "\"lowercase\": 1, \"pool\"",
+         BR_EFORMAT,
+         {"router.json", "lowercase", "1"}},
         {"spm.model", "[SEP]", "[SAP]", BR_EINVAL, {"spm.model", "[SEP]", ""}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -457,6 +477,148 @@ static void test_a_long_prompt_loses_pieces_from_its_end_and_keeps_sep(void **st
     br_bundle_close(b);
 }
 
+static void restore_all(const fixture *f)
+{
+    for (int i = 0; i < NAME_COUNT; i++) restore(f, names[i]);
+}
+
+/* The scratch bundle becomes one of two candidates and one classifier, which is head 0's. */
+static void make_pair(const fixture *f, const char *keys)
+{
+    restore_all(f);
+    char json[1024];
+    const int length =
+        snprintf(json, sizeof json,
+                 "{\"format\": \"bestroute-bundle/1\", \"name\": \"pair\", \"max_tokens\": 8, %s,"
+                 " \"models\": {\"a\": {}, \"b\": {}}, \"candidates\": ["
+                 "{\"model\": \"a\", \"n\": 1, \"head\": 0},"
+                 " {\"model\": \"b\", \"n\": 1, \"reference\": true}]}",
+                 keys);
+    store(f->scratch, "router.json", json, (size_t)length);
+    edit(f, "model.safetensors", "\"single_heads.0.1.weight\"", "\"head_layer.1.weight\"    ");
+    edit(f, "model.safetensors", "\"single_heads.0.1.bias\"", "\"head_layer.1.bias\"    ");
+}
+
+static void test_another_kind_of_heads_asks_for_its_own_tensors(void **state)
+{
+    const fixture *f = *state;
+    make_pair(f, "\"heads\": \"hybrid_llm\"");
+    br_bundle *b = open_good(f->scratch);
+    assert_int_equal(b->router.heads, BR_HEADS_HYBRID_LLM);
+    assert_non_null(br_bundle_tensor(b, "head_layer.1.weight"));
+    assert_string_equal(b->prefix, "pretrained_model.");
+    br_bundle_close(b);
+
+    b = NULL;
+    br_error error = {0};
+    make_pair(f, "\"heads\": \"route_llm_bert\"");
+    assert_int_equal(br_bundle_open(&b, f->scratch, &error), BR_EINVAL);
+    assert_non_null(strstr(error.text, "tensor classifier.weight: found nothing, expected shape [3, 64]"));
+    restore_all(f);
+}
+
+static void test_the_first_token_is_pooled_without_a_prefix(void **state)
+{
+    const fixture *f = *state;
+    make_pair(f, "\"heads\": \"hybrid_llm\", \"pool\": \"first\"");
+    char path[2 * PATH_BYTES];
+    snprintf(path, sizeof path, "%s/added_tokens.json", f->scratch);
+    assert_int_equal(unlink(path), 0); /* nobody asks for it */
+    br_bundle *b = open_good(f->scratch);
+    assert_int_equal(b->source_id, -1);
+    int32_t ids[9];
+    br_prompt prompt;
+    ids[8] = -77;
+    assert_int_equal(br_bundle_prompt_from_ids(b, NULL, 0, ids, &prompt), BR_OK);
+    assert_int_equal(prompt.tokens, 2);
+    assert_int_equal(ids[0], br_tokenizer_cls(b->tokenizer));
+    assert_int_equal(ids[1], br_tokenizer_sep(b->tokenizer));
+    const uint32_t pieces[] = {300, 301, 302, 303, 304, 305, 306};
+    for (size_t count = 5; count <= 7; count++) {
+        assert_int_equal(br_bundle_prompt_from_ids(b, pieces, count, ids, &prompt), BR_OK);
+        const int32_t kept = count < 6 ? (int32_t)count : 6;
+        assert_int_equal(prompt.tokens, kept + 2);
+        assert_int_equal(prompt.truncated, count > 6);
+        assert_int_equal(ids[1], 300);
+        assert_int_equal(ids[kept], 300 + kept - 1);
+        assert_int_equal(ids[kept + 1], br_tokenizer_sep(b->tokenizer));
+        assert_int_equal(ids[8], -77);
+    }
+    br_bundle_close(b);
+    restore_all(f);
+}
+
+static void test_a_bert_encoder_has_a_vocabulary_and_its_own_tensors(void **state)
+{
+    const fixture *f = *state;
+    char path[2 * PATH_BYTES];
+    snprintf(path, sizeof path, "%s/vocab.txt", f->scratch);
+    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n";
+    static const struct {
+        const char *keys;
+        const char *vocab; /* NULL: no such file */
+        br_status status;
+        const char *found;
+    } cases[] = {
+        {"\"max_position_embeddings\": 7, ", vocab, BR_EINVAL,
+         "max_tokens: found 8, expected at most 7, config.json's max_position_embeddings"},
+        {"", NULL, BR_EIO, "vocab.txt: cannot open"},
+        {"", "[PAD]\n", BR_EINVAL, "vocab.txt: has no line [UNK]"},
+        {"", vocab, BR_EINVAL,
+         "tensor pretrained_model.embeddings.position_embeddings.weight: found nothing"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        make_pair(f, "\"heads\": \"hybrid_llm\", \"pool\": \"first\"");
+        char json[512];
+        const int length =
+            snprintf(json, sizeof json,
+                     "{\"model_type\": \"bert\", %s\"hidden_size\": 64, \"num_hidden_layers\": 3,"
+                     " \"num_attention_heads\": 4, \"intermediate_size\": 128, \"vocab_size\": 2064}",
+                     cases[i].keys);
+        store(f->scratch, "config.json", json, (size_t)length);
+        if (cases[i].vocab != NULL) store(f->scratch, "vocab.txt", cases[i].vocab, strlen(cases[i].vocab));
+        br_bundle *b = NULL;
+        br_error error = {0};
+        assert_int_equal(br_bundle_open(&b, f->scratch, &error), cases[i].status);
+        if (strstr(error.text, cases[i].found) == NULL) fail_msg("%s", error.text);
+        (void)unlink(path);
+    }
+    restore_all(f);
+}
+
+static void test_truncation_on_the_left_keeps_the_end(void **state)
+{
+    const fixture *f = *state;
+    make_pair(f, "\"heads\": \"hybrid_llm\", \"truncate\": \"left\"");
+    br_bundle *b = open_good(f->scratch);
+    int32_t ids[9];
+    int32_t all[64];
+    br_prompt prompt;
+    const uint32_t pieces[] = {300, 301, 302, 303, 304, 305, 306};
+    for (size_t count = 4; count <= 7; count++) {
+        const size_t kept = count < 5 ? count : 5;
+        assert_int_equal(br_bundle_prompt_from_ids(b, pieces, count, ids, &prompt), BR_OK);
+        assert_int_equal(ids[BR_POOL_INDEX], b->source_id);
+        for (size_t i = 0; i < kept; i++) assert_int_equal(ids[2 + i], pieces[count - kept + i]);
+        assert_int_equal(prompt.text_tokens, count);
+    }
+    static const char *const texts[] = {"one two", "one two three four five six seven eight nine ten"};
+    for (size_t t = 0; t < 2; t++) {
+        size_t count;
+        ids[8] = -77;
+        assert_int_equal(br_tokenizer_encode(b->tokenizer, br_str_from(texts[t]), all, 64, &count), BR_OK);
+        assert_int_equal(br_bundle_prompt_from_text(b, br_str_from(texts[t]), ids, &prompt), BR_OK);
+        const size_t kept = count < 5 ? count : 5;
+        assert_int_equal(prompt.tokens, kept + 3);
+        assert_int_equal(prompt.truncated, count > 5);
+        assert_memory_equal(ids + 2, all + count - kept, kept * sizeof *ids);
+        assert_int_equal(ids[kept + 2], br_tokenizer_sep(b->tokenizer));
+        assert_int_equal(ids[8], -77);
+    }
+    br_bundle_close(b);
+    restore_all(f);
+}
+
 static void test_special_ids_cannot_come_from_outside(void **state)
 {
     const fixture *f = *state;
@@ -511,6 +673,10 @@ int main(void)
         cmocka_unit_test(test_a_prompt_is_cls_source_pieces_sep),
         cmocka_unit_test(test_an_empty_prompt_has_three_tokens),
         cmocka_unit_test(test_a_long_prompt_loses_pieces_from_its_end_and_keeps_sep),
+        cmocka_unit_test(test_another_kind_of_heads_asks_for_its_own_tensors),
+        cmocka_unit_test(test_the_first_token_is_pooled_without_a_prefix),
+        cmocka_unit_test(test_a_bert_encoder_has_a_vocabulary_and_its_own_tensors),
+        cmocka_unit_test(test_truncation_on_the_left_keeps_the_end),
         cmocka_unit_test(test_special_ids_cannot_come_from_outside),
         cmocka_unit_test(test_every_allocation_may_fail),
     };

@@ -169,6 +169,12 @@ static void test_a_weight_that_is_not_finite_is_refused_by_name(void **state)
         {"own_projections", "pretrained_model.encoder.layer.2.output.LayerNorm.bias", 47, NAN, "element 47"},
         {"own_projections", "single_heads.2.1.weight", 95, NAN, "element 95 is NaN"},
         {"own_projections", "single_heads.0.1.bias", 1, INFINITY, "element 1 is infinite"},
+        {"hybrid_llm", "head_layer.1.weight", 50, NAN, "element 50 is NaN"},
+        {"n_label", "head_layer.1.bias", 4, NAN,
+         "element 4 is NaN"}, /* the reference's own: not used, yet wrong */
+        {"router_dc", "embeddings.weight", 335, INFINITY, "element 335 is infinite"},
+        {"zooter_pooled", "pooler.dense.weight", 7, NAN, "element 7 is NaN"},
+        {"route_llm_bert", "classifier.bias", 2, NAN, "element 2 is NaN"},
         {"bfloat16", "pretrained_model.encoder.layer.1.output.dense.bias", 0, INFINITY,
          "element 0 is infinite"},
         {"bfloat16", "pretrained_model.embeddings.word_embeddings.weight", 12575, NAN,
@@ -194,6 +200,24 @@ static void test_a_weight_that_is_not_finite_is_refused_by_name(void **state)
             fail_msg("%s: %s", cases[i].tensor, error.text);
         golden_close(&g);
     }
+    br_backend_close(backend);
+}
+
+static void test_a_vector_without_a_direction_is_refused(void **state)
+{
+    (void)state;
+    br_backend *backend = open_backend(BR_ENGINE_REFERENCE);
+    golden_case g;
+    golden_open(&g, "router_dc");
+    size_t bytes;
+    char *table = golden_weight(&g, "embeddings.weight", &bytes);
+    memset(table + 2 * bytes / 7, 0, bytes / 7);
+    br_encoder_weights *weights = NULL;
+    br_error error = {0};
+    assert_int_equal(br_encoder_weights_create(&weights, backend, &g.bundle, &error), BR_EINVAL);
+    assert_non_null(strstr(error.text, "embeddings.weight"));
+    assert_non_null(strstr(error.text, "row 2 is zero"));
+    golden_close(&g);
     br_backend_close(backend);
 }
 
@@ -540,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_options_out_of_range_are_refused_with_their_range),
         cmocka_unit_test(test_destroying_nothing_is_allowed),
         cmocka_unit_test(test_a_weight_that_is_not_finite_is_refused_by_name),
+        cmocka_unit_test(test_a_vector_without_a_direction_is_refused),
         cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_the_weights_need_neither_the_file_nor_the_bundle_afterwards),
         cmocka_unit_test(test_memory_held_is_reported),

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -122,6 +123,56 @@ static void test_the_span_is_the_buckets_or_the_positions(void **state)
         assert_int_equal(m.position_buckets, cases[i].buckets);
         assert_int_equal(m.max_positions, cases[i].max_positions);
         assert_int_equal(m.position_span, cases[i].span);
+    }
+}
+
+static void test_bert_and_distilbert_are_read_by_their_own_keys(void **state)
+{
+    (void)state;
+    br_model m;
+    br_error error;
+    assert_int_equal(parse(&m, "{\"model_type\": \"bert\"}", &error),
+                     BR_OK); /* bert-base's are the defaults */
+    assert_int_equal(m.family, BR_FAMILY_BERT);
+    assert_int_equal(m.width, 768);
+    assert_int_equal(m.layers, 12);
+    assert_int_equal(m.vocab, 30522);
+    assert_int_equal(m.absolute_positions, 512);
+    assert_int_equal(m.token_types, 2);
+    assert_false(m.relative_attention);
+    assert_false(m.c2p || m.p2c); /* the scale is 1 / sqrt(D) */
+    assert_true(m.layer_norm_epsilon == 1e-12f);
+
+    static const char distilbert[] =
+        "{\"model_type\": \"distilbert\", \"dim\": 48, \"n_layers\": 2, \"n_heads\": 3,"
+        " \"hidden_dim\": 100, \"max_position_embeddings\": 66, \"hidden_size\": 7}";
+    assert_int_equal(parse(&m, distilbert, &error), BR_OK);
+    assert_int_equal(m.family, BR_FAMILY_DISTILBERT);
+    assert_int_equal(m.width, 48);
+    assert_int_equal(m.layers, 2);
+    assert_int_equal(m.head_size, 16);
+    assert_int_equal(m.ffn_width, 100);
+    assert_int_equal(m.absolute_positions, 66);
+    assert_int_equal(m.token_types, 0);
+
+    static const struct {
+        const char *json;
+        br_status status;
+        const char *found;
+    } bad[] = {
+        {"{\"model_type\": \"bert\", \"hidden_act\": \"relu\"}", BR_ENOTSUP, "hidden_act"},
+        {"{\"model_type\": \"distilbert\", \"activation\": \"relu\"}", BR_ENOTSUP, "activation"},
+        {"{\"model_type\": \"bert\", \"position_embedding_type\": \"relative_key\"}", BR_ENOTSUP,
+         "position_embedding_type"},
+        {"{\"model_type\": \"bert\", \"type_vocab_size\": 0}", BR_EINVAL, "type_vocab_size"},
+        {"{\"model_type\": \"distilbert\", \"n_heads\": 5}", BR_EINVAL,
+         "n_heads: found 5, expected a divisor of dim"},
+        {"{\"model_type\": \"roberta\"}", BR_ENOTSUP, "\"distilbert\""},
+        {"{\"model_type\": 1}", BR_EFORMAT, "model_type"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(parse(&m, bad[i].json, &error), bad[i].status);
+        if (strstr(error.text, bad[i].found) == NULL) fail_msg("%s", error.text);
     }
 }
 
@@ -290,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_published_configuration_is_read),
         cmocka_unit_test(test_absent_keys_take_hugging_faces_defaults),
+        cmocka_unit_test(test_bert_and_distilbert_are_read_by_their_own_keys),
         cmocka_unit_test(test_words_are_read_as_a_list_or_joined),
         cmocka_unit_test(test_the_span_is_the_buckets_or_the_positions),
         cmocka_unit_test(test_what_the_engine_cannot_do_is_refused_by_name),

@@ -1,4 +1,4 @@
-/* test_op_embed_layernorm.c - residual[t] = layernorm(embedding[ids[t]]), for each type of table, on every engine. */
+/* test_op_embed_layernorm.c - residual[t] = layernorm(embedding[ids[t]] + position), for each type of table, on every engine. */
 #include "op_cases.h"
 
 #include <stdlib.h>
@@ -13,19 +13,25 @@ typedef struct embed_case {
     br_dtype type; /* of the table */
     float offset;
     bool unaligned; /* the table starts at an odd address, as in a file */
+    bool positions;
 } embed_case;
 
 static const embed_case cases[] = {
-    {"no tokens", 0, 64, BR_F32, 0, false},
-    {"one token", 1, 48, BR_F32, 0, false},
-    {"float32", 33, 64, BR_F32, 0, false},
-    {"bfloat16", 33, 64, BR_BF16, 0, false},
-    {"float16", 33, 64, BR_F16, 0, false},
-    {"float32 at an odd address", 17, 48, BR_F32, 0, true},
-    {"bfloat16 at an odd address", 17, 48, BR_BF16, 0, true},
-    {"an odd width", 5, 65, BR_F16, 0, true},
-    {"a large offset", 20, 128, BR_F32, 100, false},
-    {"a real width", 65, 768, BR_BF16, 0, false},
+    {"no tokens", 0, 64, BR_F32, 0, false, false},
+    {"one token", 1, 48, BR_F32, 0, false, false},
+    {"float32", 33, 64, BR_F32, 0, false, false},
+    {"bfloat16", 33, 64, BR_BF16, 0, false, false},
+    {"float16", 33, 64, BR_F16, 0, false, false},
+    {"float32 at an odd address", 17, 48, BR_F32, 0, true, false},
+    {"bfloat16 at an odd address", 17, 48, BR_BF16, 0, true, false},
+    {"an odd width", 5, 65, BR_F16, 0, true, false},
+    {"a large offset", 20, 128, BR_F32, 100, false, false},
+    {"a real width", 65, 768, BR_BF16, 0, false, false},
+    {"positions, no tokens", 0, 64, BR_F32, 0, false, true},
+    {"positions, one token", 1, 48, BR_F32, 0, false, true},
+    {"positions, one sequence empty", 34, 64, BR_F32, 0, false, true},
+    {"positions, an odd width", 19, 65, BR_F16, 0, true, true},
+    {"positions, a real width", 65, 768, BR_BF16, 0, false, true},
 };
 
 /* A half of the form m * 2^e with few bits: exact in every type of table. */
@@ -96,6 +102,16 @@ static void run_case(op_device *device, const embed_case *c)
         ids[t] = t == 0 ? VOCAB - 1 : (t * 7) % VOCAB;
         memcpy(x + (size_t)t * width, table + (size_t)ids[t] * width, width * sizeof *x);
     }
+    /* Two sequences, the second empty or one token long, then the rest. */
+    const int32_t second = c->tokens / 3;
+    const int32_t third = second < c->tokens ? second + c->tokens % 2 : second;
+    const int32_t offsets[] = {0, second, third, c->tokens};
+    float *positions = op_values((size_t)OP_SEQ_TOKENS_MAX * width, 6, 1, 0, BR_F32);
+    for (int32_t t = 0; c->positions && t < c->tokens; t++) {
+        const int32_t first = t >= third ? third : t >= second ? second : 0;
+        for (size_t i = 0; i < width; i++)
+            x[(size_t)t * width + i] += positions[(size_t)(t - first) * width + i];
+    }
     const float epsilon = 1e-7F;
     double *expected = calloc(count + 1, sizeof *expected);
     float *plain = calloc(count + 1, sizeof *plain);
@@ -108,7 +124,12 @@ static void run_case(op_device *device, const embed_case *c)
     op_buffer input = residual_type == input_type ? residual : op_put(device, NULL, count, input_type);
     op_buffer gammas = op_put(device, gamma, width, BR_F32);
     op_buffer betas = op_put(device, beta, width, BR_F32);
+    op_buffer rows = op_put(device, positions, (size_t)OP_SEQ_TOKENS_MAX * width, BR_F32);
+    int32_t *device_offsets = op_put_ints(device, offsets, 4);
     const br_embed_args args = {
+        .positions = c->positions ? rows.memory : NULL,
+        .offsets = device_offsets,
+        .seqs = 3,
         .embedding = embedding,
         .ids = device_ids,
         .gamma = gammas.memory,
@@ -132,6 +153,9 @@ static void run_case(op_device *device, const embed_case *c)
     op_drop(device, gammas.memory);
     op_drop(device, betas.memory);
     op_drop(device, device_ids);
+    op_drop(device, rows.memory);
+    op_drop(device, device_offsets);
+    free(positions);
     device->ops->embedding_destroy(device->backend, embedding);
     free(table);
     free(gamma);
@@ -144,7 +168,8 @@ static void run_case(op_device *device, const embed_case *c)
 static void run_cases(op_device *device, const void *context)
 {
     (void)context;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) run_case(device, &cases[i]);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        if (!cases[i].positions || !device->ops->lacks_absolute_positions) run_case(device, &cases[i]);
 }
 
 static void test_rows_are_looked_up_and_normalised_for_every_type_of_table(void **state)

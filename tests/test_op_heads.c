@@ -12,25 +12,39 @@ typedef struct heads_case {
     float scale;  /* of the weights */
     float offset; /* of x */
     bool norm;    /* a LayerNorm first */
+    br_heads_activation activation;
+    bool unit; /* cosines */
+    bool wide; /* rows of another heads op */
 } heads_case;
 
 static const heads_case cases[] = {
-    {"no sequences", 0, 64, 3, 0.1F, 0, false},
-    {"one of each", 1, 48, 1, 0.1F, 0, false},
-    {"an odd width", 3, 65, 5, 0.1F, 0, false},
-    {"many", 33, 64, 16, 0.1F, 0, false},
-    {"a real width", 17, 768, 7, 0.05F, 0, false},
-    {"a large offset", 5, 96, 4, 0.05F, 10, false},
-    {"qualities near 0 and 1", 16, 64, 8, 4, 0, false},
-    {"one of each, normalised", 1, 48, 1, 0.1F, 0, true},
-    {"an odd width, normalised", 3, 65, 5, 0.1F, 0, true},
-    {"a real width, normalised", 17, 768, 7, 0.05F, 0, true},
-    {"a large offset, normalised", 5, 96, 4, 0.05F, 100, true},
+    {"no sequences", 0, 64, 3, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
+    {"one of each", 1, 48, 1, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
+    {"an odd width", 3, 65, 5, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
+    {"many", 33, 64, 16, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
+    {"a real width", 17, 768, 7, 0.05F, 0, false, BR_HEADS_SIGMOID, false, false},
+    {"a large offset", 5, 96, 4, 0.05F, 10, false, BR_HEADS_SIGMOID, false, false},
+    {"qualities near 0 and 1", 16, 64, 8, 4, 0, false, BR_HEADS_SIGMOID, false, false},
+    {"one of each, normalised", 1, 48, 1, 0.1F, 0, true, BR_HEADS_SIGMOID, false, false},
+    {"an odd width, normalised", 3, 65, 5, 0.1F, 0, true, BR_HEADS_SIGMOID, false, false},
+    {"a real width, normalised", 17, 768, 7, 0.05F, 0, true, BR_HEADS_SIGMOID, false, false},
+    {"a large offset, normalised", 5, 96, 4, 0.05F, 100, true, BR_HEADS_SIGMOID, false, false},
+    {"one class", 2, 48, 1, 0.1F, 0, false, BR_HEADS_SOFTMAX, false, false},
+    {"classes, an odd width", 5, 65, 7, 0.1F, 0, false, BR_HEADS_SOFTMAX, false, false},
+    {"classes beyond a warp, normalised", 17, 768, 45, 0.05F, 0, true, BR_HEADS_SOFTMAX, false, false},
+    {"classes far apart", 9, 64, 40, 8, 0, false, BR_HEADS_SOFTMAX, false, false},
+    {"cosines", 9, 768, 7, 0.04F, 0, false, BR_HEADS_SOFTMAX, true, false},
+    {"cosines, normalised, an odd width", 5, 65, 33, 0.3F, 0, true, BR_HEADS_SOFTMAX, true, false},
+    {"the others", 5, 65, 3, 0.1F, 0, true, BR_HEADS_OTHERS, false, false},
+    {"wide rows", 5, 65, 3, 0.1F, 0, false, BR_HEADS_OTHERS, false, true},
+    {"tanh", 5, 96, 96, 0.1F, 0, true, BR_HEADS_TANH, false, false},
+    {"gelu", 5, 65, 65, 0.1F, 0, false, BR_HEADS_GELU, false, false},
+    {"relu", 5, 96, 96, 0.1F, 0, false, BR_HEADS_RELU, false, false},
 };
 
 static void run_case(op_device *device, const heads_case *c)
 {
-    const br_dtype type = device->backend->residual;
+    const br_dtype type = c->wide ? BR_F32 : device->backend->residual;
     const size_t x_count = (size_t)c->seqs * (size_t)c->width;
     const size_t weights = (size_t)c->heads_count * (size_t)c->width;
     const size_t count = (size_t)c->seqs * (size_t)c->heads_count;
@@ -43,8 +57,10 @@ static void run_case(op_device *device, const heads_case *c)
     float *beta = op_values((size_t)c->width, 5, 0.5F, 0, BR_F32);
     const float epsilon = 1e-7F;
     const float *norm = c->norm ? gamma : NULL;
-    op_heads_double(expected, x, norm, beta, epsilon, weight, bias, c->seqs, c->width, c->heads_count);
-    op_heads_float(plain, x, norm, beta, epsilon, weight, bias, c->seqs, c->width, c->heads_count);
+    op_heads_double(expected, x, norm, beta, epsilon, weight, bias, c->seqs, c->width, c->heads_count,
+                    c->activation, c->unit);
+    op_heads_float(plain, x, norm, beta, epsilon, weight, bias, c->seqs, c->width, c->heads_count,
+                   c->activation, c->unit);
 
     op_buffer residual = op_put(device, x, x_count, type);
     op_buffer input = op_put(device, NULL, x_count, device->backend->activation);
@@ -62,6 +78,9 @@ static void run_case(op_device *device, const heads_case *c)
         .weight = device_weight.memory,
         .bias = device_bias.memory,
         .quality = quality.memory,
+        .activation = c->activation,
+        .unit = c->unit,
+        .wide = c->wide,
         .seqs = c->seqs,
         .width = c->width,
         .heads_count = c->heads_count,
@@ -95,7 +114,7 @@ static void run_cases(op_device *device, const void *context)
 }
 
 /* One sequence, one head, width 16: x is `x` in one place and 0 elsewhere, the weight is 1. */
-static float quality_of(op_device *device, float x)
+static float quality_of(op_device *device, float x, br_heads_activation activation)
 {
     float row[16] = {0};
     float ones[16];
@@ -111,6 +130,7 @@ static float quality_of(op_device *device, float x)
         .weight = weight.memory,
         .bias = bias.memory,
         .quality = quality.memory,
+        .activation = activation,
         .seqs = 1,
         .width = 16,
         .heads_count = 1,
@@ -130,9 +150,13 @@ static float quality_of(op_device *device, float x)
 static void extremes(op_device *device, const void *context)
 {
     (void)context;
-    assert_true(quality_of(device, 1000) == 1);
-    assert_true(quality_of(device, -1000) == 0);
-    assert_true(isnan(quality_of(device, NAN))); /* policies refuse it; it must not turn into a number here */
+    assert_true(quality_of(device, 1000, BR_HEADS_SIGMOID) == 1);
+    assert_true(quality_of(device, -1000, BR_HEADS_SIGMOID) == 0);
+    assert_true(quality_of(device, 1000, BR_HEADS_TANH) == 1);
+    assert_true(quality_of(device, 1000, BR_HEADS_SOFTMAX) == 1);
+    /* Policies refuse NaN; it must not turn into a number here. */
+    for (br_heads_activation a = BR_HEADS_SIGMOID; a <= BR_HEADS_RELU; a++)
+        assert_true(isnan(quality_of(device, NAN, a)));
 }
 
 static void test_qualities_match_the_plain_loops(void **state)

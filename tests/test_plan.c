@@ -31,18 +31,19 @@ typedef struct plan_case {
 } plan_case;
 
 static const plan_case cases[] = {
-    {"the smallest", 1, 1, {1, 1, 1, BR_F32, BR_F32}},
-    {"odd sizes", 48, 100, {37, 5, 3, BR_F32, BR_F32}},
-    {"odd sizes, bf16", 48, 100, {37, 5, 3, BR_F32, BR_BF16}},
-    {"44M, float32", 768, 3072, {2816, 256, 12, BR_F32, BR_F32}},
-    {"44M, bf16 over float32", 768, 3072, {2816, 256, 12, BR_F32, BR_BF16}},
-    {"44M, all bf16", 768, 3072, {2816, 256, 12, BR_BF16, BR_BF16}},
-    {"an ffn wider than q, k, v and context", 64, 1024, {100, 10, 2, BR_F32, BR_BF16}},
-    {"an ffn narrower than the width", 64, 16, {100, 10, 2, BR_F32, BR_BF16}},
+    {"the smallest", 1, 1, {1, 1, 1, BR_F32, BR_F32, false}},
+    {"odd sizes", 48, 100, {37, 5, 3, BR_F32, BR_F32, false}},
+    {"odd sizes, bf16", 48, 100, {37, 5, 3, BR_F32, BR_BF16, false}},
+    {"with a pooler", 48, 100, {37, 5, 3, BR_F32, BR_BF16, true}},
+    {"44M, float32", 768, 3072, {2816, 256, 12, BR_F32, BR_F32, false}},
+    {"44M, bf16 over float32", 768, 3072, {2816, 256, 12, BR_F32, BR_BF16, false}},
+    {"44M, all bf16", 768, 3072, {2816, 256, 12, BR_BF16, BR_BF16, false}},
+    {"an ffn wider than q, k, v and context", 64, 1024, {100, 10, 2, BR_F32, BR_BF16, false}},
+    {"an ffn narrower than the width", 64, 16, {100, 10, 2, BR_F32, BR_BF16, false}},
     {"the largest",
      BR_WIDTH_MAX,
      BR_FFN_MAX,
-     {BR_BATCH_TOKENS_MAX, BR_BATCH_SEQS_MAX, BR_CANDIDATES_MAX, BR_F32, BR_F32}},
+     {BR_BATCH_TOKENS_MAX, BR_BATCH_SEQS_MAX, BR_CANDIDATES_MAX, BR_F32, BR_F32, false}},
 };
 
 static void sizes_of(size_t *sizes, const plan_case *c)
@@ -65,6 +66,7 @@ static void sizes_of(size_t *sizes, const plan_case *c)
     sizes[PLAN_pooled_query] = seqs * width * activation;
     sizes[PLAN_pooled_context] = seqs * width * activation;
     sizes[PLAN_pooled_ffn] = seqs * ffn_width * activation;
+    sizes[PLAN_pooler] = c->shape.has_pooler ? seqs * width * 4 : 0;
     sizes[PLAN_quality] = seqs * (size_t)c->shape.heads_count * 4;
 }
 
@@ -120,7 +122,7 @@ static void test_residual_and_input_are_one_buffer_exactly_when_their_types_agre
 static void test_the_ffn_costs_only_what_exceeds_the_attention(void **state)
 {
     (void)state;
-    const br_plan_shape shape = {1000, 10, 1, BR_F32, BR_F32};
+    const br_plan_shape shape = {1000, 10, 1, BR_F32, BR_F32, false};
     const br_model narrow = {.width = 64, .ffn_width = 64};
     const br_model usual = {.width = 64, .ffn_width = 256};
     br_plan a;

@@ -280,6 +280,13 @@ static void test_the_table_says_why_a_candidate_is_out(void **state)
         assert_true(options[2].quality == 1 && options[3].quality == 0.75); /* the reference has no head */
         assert_true(options[1].cost == 9 && isnan(options[3].cost));
     }
+    /* A kind of heads that scores the reference gives it one. */
+    const br_resolved_policy policy = {.max_cost = INFINITY, .allowed_models = 15, .max_n = UINT32_MAX};
+    const br_query_costs costs = {prompt, output, INFINITY};
+    br_option options[4];
+    router.candidates[2].head = 0;
+    br_policy_table(options, &router, &policy, quality, &costs);
+    assert_true(options[2].quality == 0.25);
 }
 
 static void test_reasons_have_the_protocol_s_words(void **state)

@@ -32,7 +32,7 @@ static void run_case(const decide_case *c)
     int32_t count = 0;
     for (; count < ROWS_MAX && c->rows[count].n > 0; count++) {
         const row *r = &c->rows[count];
-        router.candidates[count] = (br_candidate){.n = r->n};
+        router.candidates[count] = (br_candidate){.n = r->n, .head = count == c->reference ? -1 : count};
         options[count] = (br_option){.quality = r->quality, .cost = r->cost, .reason = (br_reason)r->reason};
     }
     router.candidate_count = count;
@@ -351,9 +351,34 @@ static void test_an_infinite_difference_of_utilities_is_a_finite_margin(void **s
     assert_true(d.margin == DBL_MAX);
 }
 
+static void test_a_scored_reference_has_no_privilege(void **state)
+{
+    (void)state;
+    const br_router router = {
+        .candidate_count = 2, .reference = 1, .candidates = {{.n = 1, .head = 0}, {.n = 1, .head = 1}}};
+    const br_option table[2] = {{.quality = 0.375, .cost = 1}, {.quality = 0.625, .cost = 2}};
+    const struct {
+        br_resolved_policy policy;
+        int32_t candidate;
+        double margin;
+    } cases[] = {
+        {THRESHOLD(0.5625), 1, 0.0625},
+        {THRESHOLD(0.25), 0, 0.125},
+        {{.kind = BR_POLICY_TOLERANCE, .tolerance = 0, .max_cost = INFINITY}, 1, 0.25},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        br_option options[2] = {table[0], table[1]};
+        const br_decision d = br_policy_decide(options, &router, &cases[i].policy);
+        assert_int_equal(d.candidate, cases[i].candidate);
+        assert_true(d.met);
+        assert_true(fabs(d.margin - cases[i].margin) < 1e-12);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_scored_reference_has_no_privilege),
         cmocka_unit_test(test_threshold_takes_the_cheapest_good_enough_or_falls_back),
         cmocka_unit_test(test_budget_utility_and_tolerance_take_what_they_promise),
         cmocka_unit_test(test_those_under_the_bar_are_marked_and_no_others),

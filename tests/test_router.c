@@ -148,6 +148,36 @@ static void test_a_head_may_bring_its_calibration(void **state)
     drop(r);
 }
 
+/* A softmax has no log odds of its own to stretch. */
+static void test_calibration_is_refused_where_qualities_are_no_sigmoids_of_their_own(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *heads;
+        br_status status;
+    } cases[] = {{"best_route", BR_OK},
+                 {"n_label", BR_OK},
+                 {"n_class", BR_EINVAL},
+                 {"zooter", BR_EINVAL},
+                 {"router_dc", BR_EINVAL}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const bool scored = cases[i].status != BR_OK;
+        char json[TEXT_BYTES];
+        snprintf(
+            json, sizeof json,
+            "{\"format\": \"bestroute-bundle/1\", \"name\": \"x\", \"max_tokens\": 16, \"heads\": \"%s\","
+            " \"models\": {\"a\": {}, \"b\": {}}, \"candidates\": ["
+            "{\"model\": \"a\", \"n\": 1, \"head\": 0, \"calibration\": {\"scale\": 2}},"
+            "{\"model\": \"b\", \"n\": 1, \"reference\": true%s}]}",
+            cases[i].heads, scored ? ", \"head\": 1" : "");
+        br_router *r;
+        br_error error = {0};
+        assert_int_equal(parse(&r, json, &error), cases[i].status);
+        if (scored) assert_non_null(strstr(error.text, "candidates[0].calibration"));
+        drop(r);
+    }
+}
+
 static void test_unknown_keys_are_ignored(void **state)
 {
     (void)state;
@@ -156,6 +186,78 @@ static void test_unknown_keys_are_ignored(void **state)
     br_router *r;
     assert_int_equal(parse(&r, json, NULL), BR_OK);
     drop(r);
+}
+
+static void test_every_kind_of_heads_is_read(void **state)
+{
+    (void)state;
+    static const char pair[] = "{\"model\": \"llama-31-8b\", \"n\": 1, \"head\": 0},"
+                               " {\"model\": \"gpt-4o\", \"n\": 1, \"reference\": true}";
+    static const char scored[] = "{\"model\": \"llama-31-8b\", \"n\": 1, \"head\": 0},"
+                                 " {\"model\": \"gpt-4o\", \"n\": 1, \"head\": 1, \"reference\": true}";
+    static const struct {
+        const char *keys;
+        const char *candidates;
+        br_router expected;
+    } cases[] = {
+        {"", pair, {.heads = BR_HEADS_BEST_ROUTE, .head_count = 1, .temperature = 1}},
+        {"\"heads\": \"best_route\", \"pool\": \"first\", ",
+         pair,
+         {.heads = BR_HEADS_BEST_ROUTE, .head_count = 1, .pool_first = true, .temperature = 1}},
+        {"\"heads\": \"hybrid_llm\", ",
+         pair,
+         {.heads = BR_HEADS_HYBRID_LLM, .head_count = 1, .temperature = 1}},
+        {"\"heads\": \"n_label\", \"pool\": \"source_prefix\", ",
+         pair,
+         {.heads = BR_HEADS_N_LABEL, .head_count = 1, .temperature = 1}},
+        {"\"heads\": \"n_class\", \"truncate\": \"right\", ",
+         scored,
+         {.heads = BR_HEADS_N_CLASS, .head_count = 2, .temperature = 1}},
+        {"\"heads\": \"zooter\", \"pooler\": \"gelu\", ",
+         scored,
+         {.heads = BR_HEADS_ZOOTER,
+          .head_count = 2,
+          .pool_first = true,
+          .pooler = BR_POOLER_GELU,
+          .temperature = 1}},
+        {"\"heads\": \"router_dc\", \"temperature\": 0.5, \"truncate\": \"left\", ",
+         scored,
+         {.heads = BR_HEADS_ROUTER_DC,
+          .head_count = 2,
+          .pool_first = true,
+          .truncate_left = true,
+          .temperature = 0.5}},
+        {"\"heads\": \"route_llm_bert\", \"pooler\": \"tanh\", ",
+         pair,
+         {.heads = BR_HEADS_ROUTE_LLM_BERT,
+          .head_count = 3,
+          .pool_first = true,
+          .pooler = BR_POOLER_TANH,
+          .temperature = 1}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char json[TEXT_BYTES];
+        snprintf(json, sizeof json,
+                 "{\"format\": \"bestroute-bundle/1\", \"name\": \"x\", \"max_tokens\": 3, %s"
+                 "\"models\": {\"llama-31-8b\": {}, \"gpt-4o\": {}}, \"candidates\": [%s]}",
+                 cases[i].keys, cases[i].candidates);
+        print_message("%s\n", cases[i].keys);
+        br_router *r;
+        br_error error = {0};
+        if (parse(&r, json, &error) != BR_OK) fail_msg("%s", error.text);
+        const br_router *e = &cases[i].expected;
+        assert_int_equal(r->heads, e->heads);
+        assert_int_equal(r->head_count, e->head_count);
+        assert_int_equal(r->pool_first, e->pool_first);
+        assert_int_equal(r->truncate_left, e->truncate_left);
+        assert_int_equal(r->pooler, e->pooler);
+        assert_true(r->temperature == e->temperature);
+        const bool reference_scored = br_heads_rule_of(r->heads)->reference_scored;
+        assert_int_equal(r->candidates[1].head, reference_scored ? 1 : -1);
+        assert_int_equal(r->policy.kind, reference_scored ? BR_POLICY_TOLERANCE : BR_POLICY_THRESHOLD);
+        assert_true(r->policy.tolerance == 0);
+        drop(r);
+    }
 }
 
 static void test_what_makes_no_sense_is_refused_by_name(void **state)
@@ -180,6 +282,19 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
         {"\"source_prefix\": \"<|source|>\"", "\"source_prefix\": \"\"", BR_EINVAL, "source_prefix", "\"\""},
         {"\"pool\": \"source_prefix\"", "\"pool\": \"cls\"", BR_ENOTSUP, "pool", "cls"},
         {"\"pool\": \"source_prefix\"", "\"pool\": 1", BR_EFORMAT, "pool", "1"},
+        {"\"pool\": \"source_prefix\"", "\"truncate\": \"middle\"", BR_ENOTSUP, "truncate",
+         "\"right\", \"left\""},
+        {"\"pool\": \"source_prefix\"", "\"pooler\": \"swish\"", BR_ENOTSUP, "pooler", "swish"},
+        {"\"pool\": \"source_prefix\"", "\"heads\": \"best\"", BR_ENOTSUP, "heads", "\"hybrid_llm\""},
+        {"\"pool\": \"source_prefix\"", "\"heads\": null", BR_EFORMAT, "heads", "null"},
+        {"\"pool\": \"source_prefix\"", "\"temperature\": 1", BR_EINVAL, "temperature", "only router_dc"},
+        {"\"pool\": \"source_prefix\"", "\"heads\": \"router_dc\", \"temperature\": 0", BR_EINVAL,
+         "temperature", "0"},
+        {"\"pool\": \"source_prefix\"", "\"heads\": \"hybrid_llm\"", BR_EINVAL, "candidates",
+         "found 3, expected 2"},
+        {"\"pool\": \"source_prefix\"", "\"heads\": \"route_llm_bert\"", BR_EINVAL, "candidates",
+         "found 3, expected 2"},
+        {"\"pool\": \"source_prefix\"", "\"heads\": \"zooter\"", BR_EINVAL, "candidates[2].head", "nothing"},
         {"\"models\": {", "\"modell\": {", BR_EFORMAT, "models", "nothing"},
         {"\"llama-31-8b\": {", "\"\": {", BR_EINVAL, "models.", "an object"},
         {"\"gpt-4o\": {\"input_price\": 5.0e-6, \"output_price\": 1.5e-5, \"avg_output_tokens\": 294.0}",
@@ -217,6 +332,8 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
          "candidates[1].calibration.bias", "-101"},
         {"\"head\": 1", "\"head\": 1, \"calibration\": {\"bias\": \"low\"}", BR_EFORMAT,
          "candidates[1].calibration.bias", "low"},
+        {"\"max_tokens\": 128,", "\"max_tokens\": 128, \"heads\": \"hybrid\",", BR_ENOTSUP, "heads",
+         "hybrid"},
         {"\"reference\": true", "\"reference\": true, \"calibration\": {}", BR_EINVAL,
          "candidates[2].calibration", "none for the reference"},
         {"\"reference\": true", "\"reference\": 1", BR_EFORMAT, "candidates[2].reference", "1"},
@@ -258,6 +375,40 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
         assert_non_null(strstr(error.text, cases[i].found));
         drop(r);
         assert_int_equal(parse(&r, json, NULL), cases[i].status);
+        drop(r);
+    }
+}
+
+static void test_heads_that_do_not_fit_their_kind_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *kind;
+        int reference_head; /* -1: none */
+        int other_head;
+        const char *found;
+    } cases[] = {
+        {"n_class", 0, 1, "candidates[1].head: found 0, expected 1: the reference's class is the last"},
+        {"n_class", -1, 0, "candidates[1].head: found nothing"},
+        {"n_label", 1, 0, "candidates[1].head: found 1"},
+        {"hybrid_llm", -1, 1, "candidates: found head 1, expected 0"},
+        {"route_llm_bert", -1, 2, "candidates: found head 2, expected 0"},
+        {"router_dc", 1, 1, "candidates[1].head: found 1, the head of candidates[0]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char json[TEXT_BYTES];
+        char head[24] = "";
+        if (cases[i].reference_head >= 0)
+            snprintf(head, sizeof head, "\"head\": %d, ", cases[i].reference_head);
+        snprintf(json, sizeof json,
+                 "{\"format\": \"bestroute-bundle/1\", \"name\": \"x\", \"max_tokens\": 3, \"heads\": \"%s\","
+                 " \"models\": {\"a\": {}}, \"candidates\": [{\"model\": \"a\", \"n\": 1, \"head\": %d},"
+                 " {\"model\": \"a\", \"n\": 2, %s\"reference\": true}]}",
+                 cases[i].kind, cases[i].other_head, head);
+        br_router *r;
+        br_error error = {0};
+        assert_int_equal(parse(&r, json, &error), BR_EINVAL);
+        if (strstr(error.text, cases[i].found) == NULL) fail_msg("%s: %s", cases[i].kind, error.text);
         drop(r);
     }
 }
@@ -382,7 +533,10 @@ int main(void)
         cmocka_unit_test(test_what_may_be_left_out_has_defaults),
         cmocka_unit_test(test_every_key_of_a_policy_is_read),
         cmocka_unit_test(test_a_head_may_bring_its_calibration),
+        cmocka_unit_test(test_calibration_is_refused_where_qualities_are_no_sigmoids_of_their_own),
         cmocka_unit_test(test_unknown_keys_are_ignored),
+        cmocka_unit_test(test_every_kind_of_heads_is_read),
+        cmocka_unit_test(test_heads_that_do_not_fit_their_kind_are_refused),
         cmocka_unit_test(test_what_makes_no_sense_is_refused_by_name),
         cmocka_unit_test(test_the_limits_hold_on_both_sides),
         cmocka_unit_test(test_names_are_bounded),

@@ -220,10 +220,23 @@ class Generating(Folder):
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
+BEST_ROUTE = import_checkpoint.KINDS["best_route"]
+
+
 class Candidates(unittest.TestCase):
+    def test_routers_over_models_need_no_number(self):
+        zooter = import_checkpoint.KINDS["zooter"]
+        self.assertEqual(import_checkpoint.parse_candidates("a, b_bo1,c", zooter), [("a", 1), ("b", 1), ("c", 1)])
+        with self.assertRaisesRegex(BundleError, "--candidates"):
+            import_checkpoint.parse_candidates("a,,c", zooter)
+
+    def test_a_pair_is_two(self):
+        with self.assertRaisesRegex(BundleError, "--candidates: found 3"):
+            import_checkpoint.parse_candidates("a_bo1,a_bo2,b_bo1", import_checkpoint.KINDS["hybrid_llm"])
+
     def test_the_trainers_string_is_read(self):
         text = "llama-31-8b_ourRM_bo1, llama-31-8b_ourRM_bo5,phi_3_mini_armoRM_bo2,mistral-7b_bo3,gpt-4o_ourRM_bo1"
-        self.assertEqual(import_checkpoint.parse_candidates(text),
+        self.assertEqual(import_checkpoint.parse_candidates(text, BEST_ROUTE),
                          [("llama-31-8b", 1), ("llama-31-8b", 5), ("phi_3_mini", 2), ("mistral-7b", 3),
                           ("gpt-4o", 1)])
 
@@ -231,7 +244,7 @@ class Candidates(unittest.TestCase):
         for text in ("", "gpt-4o_ourRM_bo1", "a_bo1,b", "a_bo0,b_bo1", "a_bo1,b_bo", "a_bo1,a_ourRM_bo1",
                      "a_bo1,,b_bo1", "_bo1,b_bo1", "a_bo1001,b_bo1", "a_bo-1,b_bo1"):
             with self.subTest(text=text), self.assertRaisesRegex(BundleError, "--candidates"):
-                import_checkpoint.parse_candidates(text)
+                import_checkpoint.parse_candidates(text, BEST_ROUTE)
 
 
 CONFIG = {"hidden_size": 4, "num_hidden_layers": 1, "vocab_size": 128100, "extra": "kept"}
@@ -367,6 +380,169 @@ class Importing(Folder):
         np.testing.assert_array_equal(tensors["a"].array(), [[0, 3], [1, 4], [2, 5]])
         self.assertEqual(tensors["b"].array().shape, (0, 4))
         self.assertEqual(float(tensors["c"].array()), 2.5)
+
+
+class OtherRouters(Folder):
+    """Checkpoints in the layouts of other authors, made of the tiny bundle's encoder and a classifier of their own."""
+
+    MODELS = ("llama-31-8b", "mistral-7b", "gpt-4o")
+    # kind -> prefix, classifier, rows of it for three models, pooler, more arguments
+    KINDS = {
+        "hybrid_llm": ("pretrained_model.", "head_layer.1", 2, None, ()),
+        "n_label": ("pretrained_model.", "head_layer.1", 3, None, ()),
+        "n_class": ("pretrained_model.", "head_layer.1", 3, None, ()),
+        "zooter": ("deberta.", "classifier", 3, "gelu", ("--truncate", "left")),
+        "router_dc": ("backbone.", "embeddings", 3, None, ("--temperature", "0.5")),
+        "route_llm_bert": ("deberta.", "classifier", 3, "gelu", ()),
+    }
+
+    def make(self, kind, rows=None, drop=None):
+        """Writes the checkpoint and returns the arguments that import it."""
+        prefix, classifier, own_rows, pooler, more = self.KINDS[kind]
+        rows = rows or own_rows
+        tensors = {prefix + name[len("pretrained_model."):]: values
+                   for name, (_, values) in read_tensors(os.path.join(TINY, "model.safetensors")).items()
+                   if name.startswith("pretrained_model.")}
+        random = np.random.default_rng(7)
+        tensors[f"{classifier}.weight"] = random.normal(size=(rows, 64))
+        if classifier != "embeddings":
+            tensors[f"{classifier}.bias"] = random.normal(size=rows)
+        if pooler:
+            tensors["pooler.dense.weight"] = random.normal(size=(64, 64)) / 8
+            tensors["pooler.dense.bias"] = random.normal(size=64)
+            more = ("--pooler", pooler, *more)
+        tensors.pop(drop, None)
+        folder = self.path(f"checkpoint-{kind}")
+        os.makedirs(folder, exist_ok=True)
+        for name in ("config.json", "spm.model"):
+            shutil.copyfile(os.path.join(TINY, name), os.path.join(folder, name))
+        bundle_io.write_safetensors(os.path.join(folder, "model.safetensors"), [
+            (name, "F32", values.shape, lambda values=values: [bundle_io.to_bytes(values, "F32")])
+            for name, values in tensors.items()])
+        pair = kind in ("hybrid_llm", "route_llm_bert")
+        models = self.MODELS[::2] if pair else self.MODELS
+        bundle_io.write_json(self.path("prices.json"), {model: {} for model in self.MODELS})
+        return ("--checkpoint", folder, "--out", self.path(kind), "--heads", kind, "--prices", self.path("prices.json"),
+                "--candidates", ",".join(f"{model}_bo1" for model in models), *more)
+
+    def test_every_layout_becomes_a_bundle_that_the_service_accepts(self):
+        service = os.environ.get("BESTROUTED")
+        for kind in self.KINDS:
+            with self.subTest(kind=kind):
+                status, text = run_quietly(import_checkpoint.main, self.make(kind))
+                self.assertEqual(status, 0, text)
+                router = load_json(self.path(kind), "router.json")
+                first = kind in ("zooter", "router_dc", "route_llm_bert")
+                scored = kind in ("n_class", "zooter", "router_dc")
+                self.assertEqual(router["heads"], kind)
+                self.assertEqual(router["pool"], "first" if first else "source_prefix")
+                self.assertEqual(os.path.exists(self.path(kind, "added_tokens.json")), not first)
+                self.assertEqual(router["policy"]["kind"], "tolerance" if scored else "threshold")
+                last = len(router["candidates"]) - 1
+                self.assertEqual(router["candidates"][last].get("head"), last if scored else None)
+                if service is None:
+                    continue
+                done = subprocess.run([service, "--bundle", self.path(kind), "--check"], capture_output=True,
+                                      text=True, check=False)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def make_bert(self, distil):
+        """A whole checkpoint of BERT's or DistilBERT's ...ForSequenceClassification, random and small."""
+        width, ffn = 8, 16
+        vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz?.,", "what", "##s"]
+        prefix = "distilbert." if distil else "bert."
+        shapes = {"embeddings.word_embeddings.weight": (len(vocab), width),
+                  "embeddings.position_embeddings.weight": (32, width)}
+        layer = "transformer.layer.0." if distil else "encoder.layer.0."
+        attention = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin") if distil else (
+            "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+        modules = {layer + name: (width, width) for name in attention}
+        modules[layer + ("ffn.lin1" if distil else "intermediate.dense")] = (ffn, width)
+        modules[layer + ("ffn.lin2" if distil else "output.dense")] = (width, ffn)
+        norms = ["embeddings.LayerNorm", layer + ("sa_layer_norm" if distil else "attention.output.LayerNorm"),
+                 layer + ("output_layer_norm" if distil else "output.LayerNorm")]
+        if not distil:
+            shapes["embeddings.token_type_embeddings.weight"] = (2, width)
+            modules["pooler.dense"] = (width, width)
+        for name, shape in modules.items():
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+        for name in norms:
+            shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+        shapes = {prefix + name: shape for name, shape in shapes.items()}
+        shapes.update({"classifier.weight": (3, width), "classifier.bias": (3,)})
+        if distil:
+            shapes.update({"pre_classifier.weight": (width, width), "pre_classifier.bias": (width,)})
+        random = np.random.default_rng(3)
+        folder = self.path("distilbert" if distil else "bert")
+        os.makedirs(folder)
+        bundle_io.write_safetensors(os.path.join(folder, "model.safetensors"), [
+            (name, "F32", shape, lambda values=random.normal(size=shape): [bundle_io.to_bytes(values, "F32")])
+            for name, shape in shapes.items()])
+        with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8") as file:
+            file.write("\n".join(vocab) + "\n")
+        config = {"model_type": "distilbert", "dim": width, "n_layers": 1, "n_heads": 2, "hidden_dim": ffn} if distil else {
+            "model_type": "bert", "hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": ffn, "type_vocab_size": 2}
+        bundle_io.write_json(os.path.join(folder, "config.json"), {**config, "vocab_size": len(vocab),
+                                                                   "max_position_embeddings": 32})
+        bundle_io.write_json(os.path.join(folder, "tokenizer_config.json"), {"do_lower_case": not distil})
+        bundle_io.write_json(self.path("prices.json"), {model: {} for model in self.MODELS})
+        return ("--checkpoint", folder, "--prices", self.path("prices.json"), "--max-tokens", "32",
+                "--out", folder + "-bundle")
+
+    def test_bert_and_distilbert_become_bundles_that_the_service_accepts(self):
+        service = os.environ.get("BESTROUTED")
+        for distil, more in ((False, ("--heads", "route_llm_bert", "--pooler", "tanh", "--candidates", "mistral-7b,gpt-4o")),
+                             (True, ("--heads", "zooter", "--pooler", "relu", "--candidates", ",".join(self.MODELS)))):
+            with self.subTest(distil=distil):
+                arguments = self.make_bert(distil)
+                out = arguments[-1]
+                status, text = run_quietly(import_checkpoint.main, (*arguments, *more))
+                self.assertEqual(status, 0, text)
+                self.assertEqual(sorted(os.listdir(out)), ["config.json", "model.safetensors", "router.json", "vocab.txt"])
+                self.assertEqual(load_json(out, "router.json").get("lowercase"), False if distil else None)
+                if service is None:
+                    continue
+                done = subprocess.run([service, "--bundle", out, "--engine", "cpu", "--check"], capture_output=True,
+                                      text=True, check=False)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_bert_cannot_pool_a_prefix_it_has_not(self):
+        status, text = run_quietly(import_checkpoint.main, (*self.make_bert(False), "--heads", "best_route",
+                                                            "--candidates", "a_bo1,gpt-4o_bo1"))
+        self.assertEqual(status, 1)
+        status, text = run_quietly(import_checkpoint.main, (
+            *self.make_bert(True), "--heads", "zooter", "--pooler", "tanh", "--candidates", "mistral-7b,gpt-4o"))
+        self.assertEqual(status, 1)
+        self.assertIn("classifier.weight", text)
+
+    def test_what_a_kind_lacks_is_named(self):
+        cases = (
+            ("n_label", {"rows": 4}, ("head_layer.1.weight", "[4, 64]", "expected [3, 64]", "n_label")),
+            ("router_dc", {"drop": "embeddings.weight"}, ("has no tensor embeddings.weight", "[3, 64]")),
+            ("zooter", {"drop": "pooler.dense.bias"}, ("has no tensor pooler.dense.bias",)),
+            ("route_llm_bert", {"rows": 2}, ("classifier.weight", "[2, 64]", "expected [3, 64]")),
+            ("zooter", {"drop": "deberta.embeddings.word_embeddings.weight"}, ("has no tensor", "'deberta.'")),
+        )
+        for kind, changes, words in cases:
+            with self.subTest(kind=kind, changes=changes):
+                status, text = run_quietly(import_checkpoint.main, self.make(kind, **changes))
+                self.assertEqual(status, 1)
+                for word in words:
+                    self.assertIn(word, text)
+        status, text = run_quietly(import_checkpoint.main, (*self.make("zooter"), "--temperature", "1"))
+        self.assertEqual(status, 1)
+        self.assertIn("--temperature", text)
+
+    def test_a_file_of_weights_may_have_its_own_name(self):
+        arguments = self.make("router_dc")
+        folder = self.path("checkpoint-router_dc")
+        os.rename(os.path.join(folder, "model.safetensors"), os.path.join(folder, "best.safetensors"))
+        status, text = run_quietly(import_checkpoint.main, (*arguments, "--weights", os.path.join(folder, "best.safetensors")))
+        self.assertEqual(status, 0, text)
+        status, text = run_quietly(import_checkpoint.main, (*arguments, "--weights", os.path.join(folder, "best_model.pth")))
+        self.assertEqual(status, 1)
+        self.assertIn("best_model.pth: no such file", text)
 
 
 class Call:

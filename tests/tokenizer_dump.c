@@ -2,6 +2,7 @@
  * tokenizer_dump.c - the tokenizer as a filter, for tests/compare_tokenizer.py.
  *
  *   tokenizer_dump SPM_MODEL [--bytes] < texts > ids
+ *   tokenizer_dump VOCAB_TXT --uncased | --cased < texts > ids
  *
  * A text comes as its size (uint32, little endian) and its bytes; it is answered with the number of
  * its ids and the ids (int32), or -1 where it is not UTF-8. --bytes calls br_tokenizer_use_bytes.
@@ -58,7 +59,11 @@ int main(int argc, char **argv)
     int32_t *ids = malloc(ids_max * sizeof *ids);
     if (model == NULL || text == NULL || ids == NULL) goto done;
 
-    br_status status = br_tokenizer_create(&tokenizer, (br_str){model, size}, argv[1], &error);
+    const br_str file = {model, size};
+    const bool uncased = argc > 2 && strcmp(argv[2], "--uncased") == 0;
+    const bool wordpiece = uncased || (argc > 2 && strcmp(argv[2], "--cased") == 0);
+    br_status status = wordpiece ? br_tokenizer_create_wordpiece(&tokenizer, file, uncased, argv[1], &error)
+                                 : br_tokenizer_create(&tokenizer, file, argv[1], &error);
     if (status == BR_OK && argc > 2 && strcmp(argv[2], "--bytes") == 0)
         status = br_tokenizer_use_bytes(tokenizer);
     if (status != BR_OK) {

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Makes a bundle from the folder that BEST-Route's trainer leaves behind (checkpoint-best).
+"""Makes a bundle from the folder that BEST-Route's trainer leaves behind (checkpoint-best), or from another router's.
 
     python3 weights/import_checkpoint.py --checkpoint checkpoint-best --out BUNDLE \\
         --candidates "llama-31-8b_ourRM_bo1,llama-31-8b_ourRM_bo2,gpt-4o_ourRM_bo1" \\
         --prices weights/prices.json --config config.json --spm spm.model
 
 --candidates is the string the training run was given as --candidate_model: head k belongs to its k-th entry,
-and the last entry is the reference. --config and --spm are the encoder's own config.json and spm.model; they
-are needed where the trainer did not save them. The run must have been trained with the loss `prob_nlabels`,
-the only one that trains single_heads.
+and the last entry is the reference. --heads names another kind of router (docs/HEADS.md); where that scores the
+reference too, the k-th entry is row k of its classifier and the last is still the reference. --config and --spm are the encoder's own config.json and spm.model; they
+are needed where the trainer did not save them. A BEST-Route run must have been trained with the loss
+`prob_nlabels`, the only one that trains single_heads; `hybrid_llm`, `n_label` and `n_class` are for the others.
 
 Needs Python's standard library and numpy; neither torch nor transformers.
 """
@@ -23,17 +24,59 @@ import bundle_io
 import torch_pickle
 from bundle_io import BundleError
 
-WORD_EMBEDDINGS = "pretrained_model.embeddings.word_embeddings.weight"
+# In the order in which the service looks for the encoder.
+PREFIXES = ("pretrained_model.", "backbone.", "deberta.", "bert.", "distilbert.", "")
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 CANDIDATE = re.compile(r"(?P<model>.+?)(?:_[A-Za-z0-9]*RM)?_bo(?P<n>[0-9]+)")
+
+
+# model_type -> the keys of config.json that are checked, how a layer's tensors begin, the pooler beside the prefix
+FAMILIES = {
+    "deberta-v2": ("hidden_size", "num_hidden_layers", "encoder.layer", "pooler.dense", 1536, 24),
+    "bert": ("hidden_size", "num_hidden_layers", "encoder.layer", None, 768, 12),
+    "distilbert": ("dim", "n_layers", "transformer.layer", "pre_classifier", 768, 6),
+}
+
+
+def family_of(config):
+    name = config.get("model_type", "deberta-v2")
+    if name not in FAMILIES:
+        raise BundleError(f"config.json: model_type: found {name!r}, expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+class Kind:
+    """What a kind of heads is in a checkpoint: its classifier and how many rows of it there are."""
+
+    def __init__(self, classifier, rows, scored=False, pool="source_prefix", pair=False, bias=True):
+        self.classifier = classifier
+        self.rows = rows  # from the number of candidates, the reference included
+        self.scored = scored  # the reference has a head
+        self.pool = pool
+        self.pair = pair  # one candidate and the reference
+        self.bias = bias
+
+
+KINDS = {
+    "best_route": Kind(None, None),
+    "hybrid_llm": Kind("head_layer.1", lambda count: 2, pair=True),
+    "n_label": Kind("head_layer.1", lambda count: count),
+    "n_class": Kind("head_layer.1", lambda count: count, scored=True),
+    "zooter": Kind("classifier", lambda count: count, scored=True, pool="first"),
+    "router_dc": Kind("embeddings", lambda count: count, scored=True, pool="first", bias=False),
+    "route_llm_bert": Kind("classifier", lambda count: 3, pool="first", pair=True),
+}
 PRICE_KEYS = ("input_price", "output_price", "avg_output_tokens", "input_per_sample")
 SAMPLES_MAX = 1000
 
 
-def parse_candidates(text):
-    """'a_ourRM_bo1,a_ourRM_bo2,b_ourRM_bo1' -> [('a', 1), ('a', 2), ('b', 1)]."""
+def parse_candidates(text, kind):
+    """'a_ourRM_bo1,a_ourRM_bo2,b_ourRM_bo1' -> [('a', 1), ('a', 2), ('b', 1)]; routers over models may leave out _bo1."""
     candidates = []
     for word in text.split(","):
         match = CANDIDATE.fullmatch(word.strip())
+        if match is None and kind.pool == "first" and word.strip():
+            match = {"model": word.strip(), "n": "1"}
         if match is None or not 1 <= int(match["n"]) <= SAMPLES_MAX:
             raise BundleError(f"--candidates: found {word.strip()!r}, expected MODEL_REWARD_boN, as in "
                               f"llama-31-8b_ourRM_bo5")
@@ -43,6 +86,8 @@ def parse_candidates(text):
         candidates.append(pair)
     if len(candidates) < 2:
         raise BundleError(f"--candidates: found {len(candidates)}, expected at least one and the reference")
+    if kind.pair and len(candidates) != 2:
+        raise BundleError(f"--candidates: found {len(candidates)}, expected the small model and the reference")
     return candidates
 
 
@@ -59,31 +104,62 @@ def same_file(a, b):
     return os.path.exists(b) and os.path.samefile(a, b)
 
 
-def check_tensors(shapes, candidates, config, path):
-    """The heads, the layers and the embedding are those of the candidates and the configuration."""
+def find_prefix(shapes, path):
+    for prefix in PREFIXES:
+        if prefix + WORD_EMBEDDINGS in shapes:
+            return prefix
+    raise BundleError(f"{path}: has no tensor {PREFIXES[0]}{WORD_EMBEDDINGS}, nor one under "
+                      f"{', '.join(repr(prefix) for prefix in PREFIXES[1:])}")
+
+
+def expect_shape(shapes, name, shape, path, why):
+    if name not in shapes:
+        raise BundleError(f"{path}: has no tensor {name}, expected one of shape {list(shape)}")
+    if tuple(shapes[name]) != tuple(shape):
+        raise BundleError(f"{path}: {name}: found shape {list(shapes[name])}, expected {list(shape)}: {why}")
+
+
+def check_heads(shapes, candidates, config, options, width, path):
+    kind = KINDS[options.heads]
+    if options.pooler != "none":
+        name = family_of(config)[3] or find_prefix(shapes, path) + "pooler.dense"
+        expect_shape(shapes, f"{name}.weight", (width, width), path, "a pooler's")
+        expect_shape(shapes, f"{name}.bias", (width,), path, "a pooler's")
+    if kind.classifier is not None:
+        rows = kind.rows(len(candidates))
+        why = f"heads {options.heads} with {len(candidates)} --candidates"
+        expect_shape(shapes, f"{kind.classifier}.weight", (rows, width), path, why)
+        if kind.bias:
+            expect_shape(shapes, f"{kind.classifier}.bias", (rows,), path, why)
+        return
     heads = {int(match[1]) for match in (re.fullmatch(r"single_heads\.(\d+)\.1\.weight", name) for name in shapes)
              if match}
     if heads != set(range(len(candidates) - 1)):
         raise BundleError(f"{path}: found {len(heads)} single_heads, expected {len(candidates) - 1}: one for each "
                           f"of --candidates but the last")
-    if WORD_EMBEDDINGS not in shapes:
-        raise BundleError(f"{path}: has no tensor {WORD_EMBEDDINGS}")
-    rows, width = shapes[WORD_EMBEDDINGS]
-    if config.get("hidden_size", 1536) != width:
-        raise BundleError(f"config.json: hidden_size: found {config.get('hidden_size')}, expected {width} as in "
+
+
+def check_tensors(shapes, candidates, config, options, path):
+    """The heads, the layers and the embedding are those of the candidates and the configuration."""
+    prefix = find_prefix(shapes, path)
+    rows, width = shapes[prefix + WORD_EMBEDDINGS]
+    width_key, layers_key, layer_stem, _, width_default, layers_default = family_of(config)
+    check_heads(shapes, candidates, config, options, width, path)
+    if config.get(width_key, width_default) != width:
+        raise BundleError(f"config.json: {width_key}: found {config.get(width_key)}, expected {width} as in "
                           f"{path}; give the right file with --config")
-    layers = {int(match[1]) for match in (re.match(r"pretrained_model\.encoder\.layer\.(\d+)\.", name)
+    layers = {int(match[1]) for match in (re.match(re.escape(f"{prefix}{layer_stem}.") + r"(\d+)\.", name)
                                           for name in shapes) if match}
-    if layers != set(range(config.get("num_hidden_layers", 24))):
-        raise BundleError(f"config.json: num_hidden_layers: found {config.get('num_hidden_layers')}, expected "
+    if layers != set(range(config.get(layers_key, layers_default))):
+        raise BundleError(f"config.json: {layers_key}: found {config.get(layers_key)}, expected "
                           f"{len(layers)} as in {path}; give the right file with --config")
     return rows
 
 
-def read_weights(folder):
+def read_weights(folder, override):
     """(path, name -> shape, what writes model.safetensors to a path). safetensors win, as in the trainer."""
-    path = os.path.join(folder, "model.safetensors")
-    if os.path.isfile(path):
+    path = override or os.path.join(folder, "model.safetensors")
+    if os.path.isfile(path) and path.endswith(".safetensors"):
         header = bundle_io.read_safetensors_header(path)
         for name, (kind, _) in header.items():
             if kind == "F64":
@@ -95,8 +171,10 @@ def read_weights(folder):
 
         return path, {name: shape for name, (_, shape) in header.items()}, copy
 
-    path = os.path.join(folder, "pytorch_model.bin")
+    path = override or os.path.join(folder, "pytorch_model.bin")
     if not os.path.isfile(path):
+        if override:
+            raise BundleError(f"{path}: no such file")
         raise BundleError(f"{folder}: has neither model.safetensors nor pytorch_model.bin")
     tensors = torch_pickle.read(path)
     for name, tensor in tensors.items():
@@ -151,32 +229,70 @@ def read_prices(path, candidates):
 
 
 def make_router(options, candidates):
+    kind = KINDS[options.heads]
     listed = [{"model": model, "n": n, "head": head} for head, (model, n) in enumerate(candidates[:-1])]
     model, n = candidates[-1]
-    return {
+    reference = {"model": model, "n": n, "reference": True}
+    router = {
         "format": "bestroute-bundle/1",
         "name": options.name,
         "max_tokens": options.max_tokens,
         "source_prefix": bundle_io.SOURCE_TOKEN,
-        "pool": "source_prefix",
+        "pool": kind.pool,
         "models": read_prices(options.prices, candidates),
-        "candidates": listed + [{"model": model, "n": n, "reference": True}],
+        "candidates": listed + [reference],
         "policy": {"kind": "threshold", "threshold": options.threshold},
     }
+    if options.heads == "best_route":
+        return router
+    router["heads"] = options.heads
+    if kind.pool == "first":
+        del router["source_prefix"]
+    if kind.scored:
+        reference["head"] = len(listed)
+        router["policy"] = {"kind": "tolerance", "tolerance": 0}
+    if options.pooler != "none":
+        router["pooler"] = options.pooler
+    if options.truncate != "right":
+        router["truncate"] = options.truncate
+    if options.temperature is not None:
+        router["temperature"] = options.temperature
+    return router
+
+
+def read_case(folder, router):
+    """Writes "lowercase" where the saved tokenizer keeps case; its own default is not to."""
+    path = os.path.join(folder, "tokenizer_config.json")
+    if not os.path.isfile(path):
+        return
+    saved = bundle_io.read_json(path)
+    lowercase = saved.get("do_lower_case", True)
+    if saved.get("strip_accents", None) not in (None, lowercase):
+        raise BundleError(f"{path}: strip_accents: found {saved['strip_accents']}, expected null or do_lower_case's "
+                          f"{lowercase}")
+    if not lowercase:
+        router["lowercase"] = False
 
 
 def import_checkpoint(options):
-    candidates = parse_candidates(options.candidates)
+    candidates = parse_candidates(options.candidates, KINDS[options.heads])
     router = make_router(options, candidates)
     config_path = find_file(options.checkpoint, "config.json", options.config, "--config")
-    spm_path = find_file(options.checkpoint, "spm.model", options.spm, "--spm")
     config = bundle_io.read_json(config_path)
-    pieces = bundle_io.spm_piece_count(spm_path)
-    weights_path, shapes, write_weights = read_weights(options.checkpoint)
-    rows = check_tensors(shapes, candidates, config, weights_path)
-    tokens = read_added_tokens(options.checkpoint, pieces)
-    if tokens[bundle_io.SOURCE_TOKEN] >= rows:
-        raise BundleError(f"{weights_path}: {WORD_EMBEDDINGS}: found {rows} rows, expected more than "
+    wordpiece = config.get("model_type") in ("bert", "distilbert")
+    if wordpiece:
+        read_case(options.checkpoint, router)
+    tokenizer_name = "vocab.txt" if wordpiece else "spm.model"
+    spm_path = find_file(options.checkpoint, tokenizer_name, options.spm, "--spm")
+    weights_path, shapes, write_weights = read_weights(options.checkpoint, options.weights)
+    rows = check_tensors(shapes, candidates, config, options, weights_path)
+    pools_prefix = KINDS[options.heads].pool == "source_prefix"
+    if wordpiece and pools_prefix:
+        raise BundleError(f"--heads: found {options.heads}, which pools {bundle_io.SOURCE_TOKEN}; a "
+                          f"{config['model_type']} encoder has no such token")
+    tokens = read_added_tokens(options.checkpoint, bundle_io.spm_piece_count(spm_path)) if pools_prefix else {}
+    if pools_prefix and tokens[bundle_io.SOURCE_TOKEN] >= rows:
+        raise BundleError(f"{weights_path}: {find_prefix(shapes, weights_path)}{WORD_EMBEDDINGS}: found {rows} rows, expected more than "
                           f"{tokens[bundle_io.SOURCE_TOKEN]}, the id of {bundle_io.SOURCE_TOKEN}; is {spm_path} "
                           f"the encoder's own?")
     if config.get("vocab_size") != rows:
@@ -186,11 +302,12 @@ def import_checkpoint(options):
 
     os.makedirs(options.out, exist_ok=True)
     write_weights(os.path.join(options.out, "model.safetensors"))
-    target = os.path.join(options.out, "spm.model")
+    target = os.path.join(options.out, tokenizer_name)
     if not same_file(spm_path, target):
         shutil.copyfile(spm_path, target)
     bundle_io.write_json(os.path.join(options.out, "config.json"), config)
-    bundle_io.write_json(os.path.join(options.out, "added_tokens.json"), tokens)
+    if pools_prefix:
+        bundle_io.write_json(os.path.join(options.out, "added_tokens.json"), tokens)
     bundle_io.write_json(os.path.join(options.out, "router.json"), router)
     model, n = candidates[-1]
     print(f"{options.out}: {len(candidates) - 1} candidates and the reference ({model}, {n}); "
@@ -204,16 +321,25 @@ def main(arguments):
     parser.add_argument("--candidates", required=True, help="the trainer's --candidate_model string")
     parser.add_argument("--prices", required=True, help="JSON file with the models' prices, see prices.json")
     parser.add_argument("--config", help="the encoder's config.json, where the checkpoint has none")
-    parser.add_argument("--spm", help="the encoder's spm.model, where the checkpoint has none")
+    parser.add_argument("--spm", help="the encoder's spm.model or vocab.txt, where the checkpoint has none")
     parser.add_argument("--name", default="best-route", help="the bundle's name")
     parser.add_argument("--max-tokens", type=int, default=128, help="the trainer's --source_maxlength")
     parser.add_argument("--threshold", type=float, default=0.5, help="of the default policy")
+    parser.add_argument("--heads", default="best_route", choices=KINDS, help="the kind of router, see docs/HEADS.md")
+    parser.add_argument("--weights", help="the file of weights, where it has a name of its own (best_model.pth)")
+    parser.add_argument("--pooler", default="none", choices=("none", "tanh", "gelu", "relu"),
+                        help="the activation of the pooler before the classifier")
+    parser.add_argument("--truncate", default="right", choices=("right", "left"), help="which end a long prompt loses")
+    parser.add_argument("--temperature", type=float, help="of router_dc")
     options = parser.parse_args(arguments)
     try:
         if not 3 <= options.max_tokens <= 2048:
             raise BundleError(f"--max-tokens: found {options.max_tokens}, expected 3..2048")
         if not 0 <= options.threshold <= 1:
             raise BundleError(f"--threshold: found {options.threshold}, expected 0..1")
+        if options.temperature is not None and (options.heads != "router_dc" or
+                                                not 1e-4 <= options.temperature <= 1e4):
+            raise BundleError(f"--temperature: found {options.temperature}, expected 0.0001..10000, for router_dc alone")
         import_checkpoint(options)
     except (BundleError, OSError) as error:
         print(f"import_checkpoint.py: {error}", file=sys.stderr)

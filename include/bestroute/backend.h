@@ -66,7 +66,7 @@ typedef struct br_positions_source {
     int32_t head_size;
 } br_positions_source;
 
-/* residual[t] = layernorm(embedding[ids[t]]); input[t] = the same as activation.
+/* residual[t] = layernorm(embedding[ids[t]] + positions[index of t in its sequence]); input[t] = the same as activation.
  * ids are in 0 .. V - 1: checked where they enter, not here. */
 typedef struct br_embed_args {
     const br_embedding *embedding;
@@ -74,8 +74,11 @@ typedef struct br_embed_args {
     const float *gamma; /* [C] */
     const float *beta;  /* [C] */
     float epsilon;
-    void *residual; /* [T, C] */
-    void *input;    /* [T, C]; == residual when the two types agree */
+    const float *positions; /* [longest sequence or more, C]; NULL: none, and offsets are not read */
+    const int32_t *offsets; /* [B + 1] */
+    int32_t seqs;           /* B */
+    void *residual;         /* [T, C] */
+    void *input;            /* [T, C]; == residual when the two types agree */
     int32_t tokens;
 } br_embed_args;
 
@@ -144,10 +147,21 @@ typedef struct br_gather_args {
     int32_t width;
 } br_gather_args;
 
-/* quality[b, k] = sigmoid(layernorm(residual[b]) . weight[k] + bias[k]), in float32. With gamma the rows
- * of residual and input are used up: they may or may not hold the normalised ones afterwards. */
+/* What becomes of a row's K logits z. */
+typedef enum br_heads_activation {
+    BR_HEADS_SIGMOID, /* 1 / (1 + exp(-z)) */
+    BR_HEADS_SOFTMAX, /* exp(z) / sum over the row of exp(z) */
+    BR_HEADS_OTHERS,  /* 1 - softmax */
+    BR_HEADS_TANH,
+    BR_HEADS_GELU, /* erf form */
+    BR_HEADS_RELU,
+} br_heads_activation;
+
+/* quality[b] = activation(x . weight[k] + bias[k] for all k), x = layernorm(residual[b]) or that over its
+ * norm, in float32. With gamma the rows of residual and input are used up: they may or may not hold the
+ * normalised ones afterwards. */
 typedef struct br_heads_args {
-    void *residual;     /* [B, C] */
+    void *residual;     /* [B, C]; float32 where `wide` */
     void *input;        /* [B, C]; not read */
     const float *gamma; /* [C]; NULL: the rows come normalised and stay as they are */
     const float *beta;  /* [C] */
@@ -155,6 +169,9 @@ typedef struct br_heads_args {
     const float *weight; /* [K, C], folded: w0 - w1 */
     const float *bias;   /* [K] */
     float *quality;      /* [B, K] */
+    br_heads_activation activation;
+    bool unit; /* x is divided by its Euclidean norm, so that unit weights give cosines */
+    bool wide; /* residual is what another heads op wrote, whatever the residual type */
     int32_t seqs;
     int32_t width;
     int32_t heads_count;
@@ -180,7 +197,8 @@ typedef struct br_stream_shape {
 typedef br_status (*br_enqueue_fn)(br_stream *stream, void *context);
 
 typedef struct br_backend_table {
-    const char *engine; /* "reference", "cpu", "cuda" */
+    const char *engine;            /* "reference", "cpu", "cuda" */
+    bool lacks_absolute_positions; /* embed_layernorm refuses them: BR_ENOTSUP */
 
     void (*close)(br_backend *);
 

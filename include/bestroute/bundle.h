@@ -3,13 +3,16 @@
  *
  *   router.json  config.json  model.safetensors  spm.model  added_tokens.json
  *
+ * added_tokens.json is not part of a bundle whose router.json pools the first token; a BERT or DistilBERT
+ * encoder has vocab.txt instead of spm.model, last in the order.
+ *
  * Opening maps model.safetensors and checks every tensor that the encoder and
  * the heads need: name, shape, type. br_bundle_drop_weights unmaps it once the
  * engines have made their own copies, so that a file that changes afterwards
  * harms nobody. Everything else stays for the bundle's life. Immutable after
  * opening (but for the drop): threads may share it.
  *
- * The hash is SHA-256 over the five files in the order above, each as name, a zero
+ * The hash is SHA-256 over its files in the order above, each as name, a zero
  * byte, size in 8 bytes little-endian, content. Extra files in the folder (a card, a
  * licence) do not count, and extra tensors in the weights are tolerated.
  */
@@ -29,7 +32,8 @@ typedef struct br_bundle {
     br_model model;
     br_router router;
     br_tokenizer *tokenizer;
-    int32_t source_id;       /* id of router.source_prefix, from added_tokens.json */
+    const char *prefix;      /* of the encoder's tensors, static: "pretrained_model.", "", ... */
+    int32_t source_id;       /* of router.source_prefix, from added_tokens.json; -1: the first token is pooled */
     char hash[65];           /* 64 hex digits */
     br_safetensors *tensors; /* NULL once dropped */
     void *mapping;
@@ -52,10 +56,11 @@ void br_bundle_drop_weights(br_bundle *bundle);
 const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* The input of the encoder: [CLS] <|source|> pieces [SEP], at most router.max_tokens ids. */
+/* The input of the encoder: [CLS] <|source|> pieces [SEP], or [CLS] pieces [SEP] where the first token is pooled;
+ * at most router.max_tokens ids. */
 typedef struct br_prompt {
     int32_t tokens;       /* ids written */
-    bool truncated;       /* pieces were dropped from the end */
+    bool truncated;       /* pieces were dropped, from the end or as router.truncate_left says */
     uint64_t text_tokens; /* pieces of the whole prompt, before truncation, without special tokens */
 } br_prompt;
 

@@ -11,6 +11,7 @@
  *   1/sqrt(D * terms) folded into the query projection and the position queries
  *   position keys and queries projected once, one row per distance
  *   the two rows of a head folded: sigmoid(x . (w0 - w1) + b0 - b1)
+ *   the vectors of cosine heads divided by their norms and the temperature
  *   the last layer computed for the pooled token alone (its keys and values for all)
  */
 #ifndef BESTROUTE_ENCODER_H
@@ -41,7 +42,7 @@ BR_NODISCARD br_status br_encoder_create(br_encoder **out, const br_encoder_weig
                                          const br_encoder_options *options, br_error *error);
 void br_encoder_destroy(br_encoder *encoder);
 
-/* One pass. `batch` holds 1..seqs_max sequences of BR_SEQ_TOKENS_MIN..max_tokens ids each, ids
+/* One pass. `batch` holds 1..seqs_max sequences of 3..max_tokens ids each (2 where the first token is pooled), ids
  * below V: asserted, since they are checked where prompts enter. quality: [B, K] float32, row-major,
  * K = router.head_count; may hold non-finite values, which policies refuse.
  * BR_EDEVICE: nothing in `quality` is meaningful. */

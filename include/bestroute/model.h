@@ -1,9 +1,9 @@
 /*
- * model.h - the shape of a DeBERTa-v2/v3 encoder, read from config.json.
+ * model.h - the shape of a DeBERTa-v2/v3, BERT or DistilBERT encoder, read from config.json.
  *
- * Fields and defaults are Hugging Face's DebertaV2Config. What the engine
+ * Fields and defaults are Hugging Face's DebertaV2Config, BertConfig and DistilBertConfig. What the engine
  * cannot do is refused by name: conv layers, position-biased input, token
- * types, an embedding size other than the hidden size, any activation but gelu,
+ * types in DeBERTa, an embedding size other than the hidden size, any activation but gelu,
  * another model_type. Keys that are not listed in BUNDLE.md are ignored.
  */
 #ifndef BESTROUTE_MODEL_H
@@ -15,7 +15,15 @@
 #include "bestroute/error.h"
 #include "bestroute/memory.h"
 
+typedef enum br_family {
+    BR_FAMILY_DEBERTA,    /* deberta-v2: relative positions */
+    BR_FAMILY_BERT,       /* absolute positions and token types, type 0 throughout */
+    BR_FAMILY_DISTILBERT, /* absolute positions */
+    BR_FAMILIES,
+} br_family;
+
 typedef struct br_model {
+    br_family family;
     int32_t width;     /* C, hidden_size */
     int32_t layers;    /* L */
     int32_t heads;     /* H */
@@ -34,6 +42,10 @@ typedef struct br_model {
     int32_t position_buckets; /* 0: distances are not bucketed */
     int32_t max_positions;    /* max_relative_positions, or max_position_embeddings where that is < 1 */
     int32_t position_span;    /* rows of rel_embeddings / 2: buckets, or max_positions without them */
+
+    /* 0 where there are none: absolute positions are added to the word embeddings. */
+    int32_t absolute_positions; /* max_position_embeddings */
+    int32_t token_types;        /* type_vocab_size */
 } br_model;
 
 /* Parses the JSON text of config.json; `file` names it in errors.

@@ -14,11 +14,13 @@
  *   context    [T, C]       activation  attention             linear
  *   ffn        [T, F]       activation  linear (gelu)         linear; shares bytes with qkv + context
  *   pooled_*   the same for one row per sequence in the last layer
+ *   pooler     [B, C]       float32     heads                 heads; nothing without a pooler
  *   quality    [B, K]       float32     heads                 download
  */
 #ifndef BESTROUTE_PLAN_H
 #define BESTROUTE_PLAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,6 +40,7 @@
     X(pooled_query)                                                                                          \
     X(pooled_context)                                                                                        \
     X(pooled_ffn)                                                                                            \
+    X(pooler)                                                                                                \
     X(quality)
 
 typedef struct br_plan {
@@ -53,6 +56,7 @@ typedef struct br_plan_shape {
     int32_t heads_count; /* K, quality heads */
     br_dtype residual;
     br_dtype activation;
+    bool has_pooler;
 } br_plan_shape;
 
 void br_plan_make(br_plan *plan, const br_model *model, const br_plan_shape *shape);

@@ -81,7 +81,7 @@ BR_NODISCARD br_status br_policy_resolve(br_resolved_policy *out, const br_route
 
 /* One row of the table of a query. */
 typedef struct br_option {
-    double quality; /* 1 for the reference */
+    double quality; /* 1 for a reference without a head */
     double cost;    /* USD, >= 0; NAN without a price */
     br_reason reason;
 } br_option;

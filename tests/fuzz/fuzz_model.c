@@ -22,6 +22,9 @@ static void check_model(const br_model *m)
     demand(m->ffn_width >= 1 && m->ffn_width <= BR_FFN_MAX);
     demand(m->vocab >= 1 && m->vocab <= BR_VOCAB_MAX);
     demand(m->layer_norm_epsilon >= 0);
+    demand(m->absolute_positions >= 0 && m->absolute_positions <= BR_VOCAB_MAX);
+    demand((m->absolute_positions > 0) == (m->family != BR_FAMILY_DEBERTA));
+    demand((m->token_types > 0) == (m->family == BR_FAMILY_BERT));
     if (!m->relative_attention) return;
 
     demand(m->position_span >= 1 && m->position_span <= BR_POSITION_SPAN_MAX);

@@ -18,11 +18,14 @@ static void check_candidates(const br_router *r)
 {
     demand(r->candidate_count >= 2 && r->candidate_count <= BR_CANDIDATES_MAX);
     demand(r->reference >= 0 && r->reference < r->candidate_count);
+    const br_heads_rule *rule = br_heads_rule_of(r->heads);
+    demand(rule->candidates == 0 || rule->candidates == r->candidate_count);
+    demand(r->temperature > 0 && r->pooler <= BR_POOLER_RELU);
     for (int32_t i = 0; i < r->candidate_count; i++) {
         const br_candidate *c = &r->candidates[i];
         demand(c->model >= 0 && c->model < r->model_count);
         demand(c->n >= 1 && c->n <= BR_SAMPLES_MAX);
-        demand((c->head == -1) == (i == r->reference));
+        demand((c->head == -1) == (i == r->reference && !rule->reference_scored));
         demand(c->head < r->head_count);
         for (int32_t k = 0; k < i; k++) {
             demand(r->candidates[k].head != c->head);

@@ -52,8 +52,33 @@ static br_tokenizer *small_tokenizer(bool use_bytes)
     return tokenizer;
 }
 
+static br_tokenizer *small_wordpiece(bool lowercase)
+{
+    static const char vocab[] =
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\nb\n##b\nab\n##bc\n[\n]\n,\n\xC3\xA9\n";
+    br_tokenizer *tokenizer = NULL;
+    if (br_tokenizer_create_wordpiece(&tokenizer, br_str_from(vocab), lowercase, "small", NULL) != BR_OK)
+        abort();
+    return tokenizer;
+}
+
+/* The same bytes as a vocab.txt. */
+static void fuzz_vocabulary(br_str text, br_str vocab)
+{
+    br_tokenizer *tokenizer = NULL;
+    br_error error = {0};
+    if (br_tokenizer_create_wordpiece(&tokenizer, vocab, true, "fuzz", &error) != BR_OK) {
+        if (error.text[0] == '\0' || tokenizer != NULL) abort();
+        return;
+    }
+    size_t count;
+    (void)!br_tokenizer_encode(tokenizer, text, NULL, 0, &count);
+    br_tokenizer_destroy(tokenizer);
+}
+
 static void fuzz_model(br_str text, br_str model)
 {
+    fuzz_vocabulary(text, model);
     br_tokenizer *tokenizer = NULL;
     br_error error = {0};
     if (br_tokenizer_create(&tokenizer, model, "fuzz", &error) != BR_OK) {
@@ -71,6 +96,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static br_tokenizer *bytes;
     if (unknown == NULL) unknown = small_tokenizer(false);
     if (bytes == NULL) bytes = small_tokenizer(true);
+    static br_tokenizer *uncased;
+    static br_tokenizer *cased;
+    if (uncased == NULL) uncased = small_wordpiece(true);
+    if (cased == NULL) cased = small_wordpiece(false);
 
     if (size == 0) return 0;
     const char *rest = (const char *)data + 1;
@@ -78,6 +107,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] % 2 == 0) {
         check_text(unknown, (br_str){rest, left});
         check_text(bytes, (br_str){rest, left});
+        check_text(uncased, (br_str){rest, left});
+        check_text(cased, (br_str){rest, left});
         return 0;
     }
     if (left == 0) return 0;

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the golden vectors: Hugging Face's DebertaV2Model on small odd configurations.
+"""Makes the golden vectors: Hugging Face's encoders on small odd configurations, and heads of every kind.
 
-    python3 tests/golden/make_golden.py          needs torch, transformers and safetensors
+    python3 tests/golden/make_golden.py [CASE...]          needs torch, transformers and safetensors
 
 Each case becomes two files beside this script:
 
-    <case>.json          its config.json, with a key "golden" for the test (storage type, heads, lengths)
+    <case>.json          its config.json, with a key "golden" for the test (storage type, heads, lengths), in
+                         which "router" has the keys of router.json that declare other heads than BEST-Route's
     <case>.safetensors   what the model answers: for each length the last hidden states of some rows
                          (hidden.<length>) and the quality of every head (quality.<length>)
 
@@ -17,11 +18,12 @@ bfloat16 have 6 bits, which makes them exact in either type.
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 import torch
 from safetensors.numpy import save
-from transformers import DebertaV2Config, DebertaV2Model
+from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel
 
 FOLDER = pathlib.Path(__file__).parent
 POOL_INDEX = 1
@@ -52,6 +54,40 @@ BASE = {
     "pad_token_id": 0,
 }
 
+FEW = [2, 3, 17, 33, 64, 65]
+
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 100,
+    "vocab_size": 131,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 66,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+}
+DISTILBERT = {
+    "model_type": "distilbert",
+    "dim": 48,
+    "n_layers": 2,
+    "n_heads": 3,
+    "hidden_dim": 100,
+    "vocab_size": 131,
+    "activation": "gelu",
+    "max_position_embeddings": 66,
+    "pad_token_id": 0,
+}
+SMALL = {"hidden_size": 48, "num_hidden_layers": 1, "intermediate_size": 51}
+
+
+def headed(kind, heads, **router):
+    return {"heads": heads, "lengths": FEW if router.get("pool") == "first" else FEW[1:],
+            "router": {"heads": kind, **router}}
+
+
 # case -> what differs from BASE, and the test's own keys
 CASES = {
     "log_buckets": ({}, {"lengths": LONG, "all_rows": True}),
@@ -73,6 +109,25 @@ CASES = {
     ),
     "float16": ({"num_hidden_layers": 2, "intermediate_size": 51}, {"type": "F16"}),
     "bfloat16": ({"num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4}, {"type": "BF16", "heads": 1}),
+    "hybrid_llm": (SMALL, headed("hybrid_llm", 1)),
+    "n_label": (SMALL, headed("n_label", 4)),
+    "n_class": (SMALL, headed("n_class", 5)),
+    "zooter": (SMALL, headed("zooter", 6, pool="first")),
+    "zooter_pooled": (SMALL, headed("zooter", 3, pool="first", pooler="gelu")),
+    "router_dc": (SMALL, headed("router_dc", 7, pool="first", temperature=0.25)),
+    "route_llm_bert": (SMALL, headed("route_llm_bert", 3, pool="first", pooler="tanh")),
+    "bert": (BERT, headed("route_llm_bert", 3, pool="first", pooler="tanh")),
+    "bert_cosine": (
+        {**BERT, "hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1, "type_vocab_size": 1},
+        headed("router_dc", 4, pool="first"),
+    ),
+    "distilbert": (DISTILBERT, headed("zooter", 5, pool="first", pooler="relu")),
+}
+
+FAMILIES = {
+    "deberta-v2": (DebertaV2Config, DebertaV2Model),
+    "bert": (BertConfig, BertModel),
+    "distilbert": (DistilBertConfig, DistilBertModel),
 }
 
 
@@ -102,16 +157,16 @@ def power_of_two_below_root(n):
 
 
 def offset_and_scale(name, shape):
-    if "LayerNorm.weight" in name:
+    if "LayerNorm.weight" in name or "layer_norm.weight" in name:
         return 1.0, 0.5
-    if "LayerNorm.bias" in name:
+    if "LayerNorm.bias" in name or "layer_norm.bias" in name:
         return 0.0, 0.5
     if name.endswith(".bias"):
         return 0.0, 0.25
     if "embeddings" in name:
         return 0.0, 1.0
     inputs = shape[1]
-    if any(word in name for word in ("query_proj", "key_proj")):
+    if any(word in name for word in ("query", "key", "q_lin", "k_lin")):
         return 0.0, power_of_two_below_root(inputs / 4)
     return 0.0, power_of_two_below_root(inputs)
 
@@ -129,14 +184,46 @@ def selected_rows(length, everything):
     return [POOL_INDEX] + [i * (length - 1) // (ROWS_SELECTED - 1) for i in range(ROWS_SELECTED)]
 
 
+def make_qualities(case, encoder, router, heads, row, bits):
+    """The plain definition of every kind of heads, on the pooled hidden state."""
+
+    def weight(name, *shape):
+        return torch.from_numpy(values(case, name, shape, bits))
+
+    def linear(name, outputs):
+        return torch.nn.functional.linear(row, weight(f"{name}.weight", outputs, len(row)), weight(f"{name}.bias", outputs))
+
+    if "pooler" in router:
+        name = {"bert": "pretrained_model.pooler.dense", "distilbert": "pre_classifier"}.get(encoder, "pooler.dense")
+        row = getattr(torch.nn.functional, router["pooler"])(linear(name, len(row)))
+    kind = router.get("heads", "best_route")
+    if kind == "best_route":
+        return torch.stack([torch.softmax(linear(f"single_heads.{k}.1", 2), dim=-1)[0] for k in range(heads)])
+    if kind == "hybrid_llm":
+        return torch.softmax(linear("head_layer.1", 2), dim=-1)[:1]
+    if kind == "n_label":
+        return torch.sigmoid(linear("head_layer.1", heads + 1))[:heads]
+    if kind == "n_class":
+        return torch.softmax(linear("head_layer.1", heads), dim=-1)
+    if kind == "zooter":
+        return torch.softmax(linear("classifier", heads), dim=-1)
+    if kind == "route_llm_bert":
+        return 1 - torch.softmax(linear("classifier", 3), dim=-1)
+    cosines = torch.nn.functional.cosine_similarity(weight("embeddings.weight", heads, len(row)), row[None], dim=-1)
+    return torch.softmax(cosines / router.get("temperature", 1), dim=-1)
+
+
 def make_case(case, changes, golden):
     torch.set_num_threads(1)
-    config = {**BASE, **changes}
+    config = changes if "model_type" in changes else {**BASE, **changes}
+    family = config["model_type"]
     golden = {"type": "F32", "heads": 3, "lengths": SHORT, "all_rows": False, **golden}
     bits = 23 if golden["type"] == "F32" else 6
-    width = config["hidden_size"]
+    router = golden.get("router", {})
+    pooled = 0 if router.get("pool") == "first" else POOL_INDEX
 
-    model = DebertaV2Model(DebertaV2Config(**config, attn_implementation="eager")).eval().float()
+    config_class, model_class = FAMILIES[family]
+    model = model_class(config_class(**config, attn_implementation="eager")).eval().float()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             shape = tuple(parameter.shape)
@@ -149,15 +236,10 @@ def make_case(case, changes, golden):
             hidden = model(
                 input_ids=torch.from_numpy(ids)[None], attention_mask=torch.ones(1, length, dtype=torch.long)
             ).last_hidden_state[0]
-            qualities = []
-            for head in range(golden["heads"]):
-                weight = torch.from_numpy(values(case, f"single_heads.{head}.1.weight", (2, width), bits))
-                bias = torch.from_numpy(values(case, f"single_heads.{head}.1.bias", (2,), bits))
-                logits = torch.nn.functional.linear(hidden[POOL_INDEX], weight, bias)
-                qualities.append(torch.softmax(logits, dim=-1)[0])
+            qualities = make_qualities(case, family, router, golden["heads"], hidden[pooled], bits)
         rows = selected_rows(length, golden["all_rows"])
         expected[f"hidden.{length}"] = hidden[rows].contiguous().numpy()
-        expected[f"quality.{length}"] = torch.stack(qualities).numpy()
+        expected[f"quality.{length}"] = qualities.numpy()
 
     (FOLDER / f"{case}.safetensors").write_bytes(save(expected))
     with open(FOLDER / f"{case}.json", "w", encoding="utf-8") as file:
@@ -169,8 +251,8 @@ def make_case(case, changes, golden):
 
 
 def main():
-    for case, (changes, golden) in CASES.items():
-        make_case(case, changes, golden)
+    for case in sys.argv[1:] or CASES:
+        make_case(case, *CASES[case])
 
 
 if __name__ == "__main__":
