@@ -327,6 +327,26 @@ static br_status tune(br_backend *backend, const char *file, br_error *error)
     return br_gemm_choices_create(&cuda(backend)->choices, file, name, error);
 }
 
+/* Attributes of kernels belong to the device's context: they are set anew after a reset. */
+static br_status prepare_kernels(const cuda_backend *backend, br_error *error)
+{
+    br_status status = br_linear_prepare(&backend->queue);
+    if (status == BR_OK) status = br_attention_band_prepare(&backend->queue);
+    if (status == BR_OK) return BR_OK;
+    return br_fail(error, status, "engine cuda: preparing the kernels failed");
+}
+
+/* Most errors of a kernel stay with the device's context until it is destroyed. */
+static br_status revive(br_backend *backend, br_error *error)
+{
+    cudaError_t code = br_cuda_use_device(backend);
+    if (code == cudaSuccess) code = cudaDeviceReset();
+    (void)cudaGetLastError();
+    if (code == cudaSuccess) code = br_cuda_use_device(backend);
+    if (code != cudaSuccess) return br_cuda_fail(error, code, "resetting the device");
+    return prepare_kernels(cuda(backend), error);
+}
+
 static void close_backend(br_backend *backend)
 {
     br_gemm_choices_destroy(cuda(backend)->choices);
@@ -338,6 +358,7 @@ static const br_backend_table table = {
     .lacks_absolute_positions = true,
     .close = close_backend,
     .tune = tune,
+    .revive = revive,
     .matrix_create = matrix_create,
     .matrix_destroy = matrix_destroy,
     .embedding_create = embedding_create,
@@ -445,11 +466,7 @@ br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t
     const cudaError_t code = br_cuda_use_device(&backend->base);
     br_status status = code == cudaSuccess ? describe_device(backend, error)
                                            : br_cuda_fail(error, code, "choosing the device");
-    if (status == BR_OK) {
-        status = br_linear_prepare(&backend->queue);
-        if (status == BR_OK) status = br_attention_band_prepare(&backend->queue);
-        if (status != BR_OK) status = br_fail(error, status, "engine cuda: preparing the kernels failed");
-    }
+    if (status == BR_OK) status = prepare_kernels(backend, error);
     if (status != BR_OK) {
         close_backend(&backend->base);
         return status;

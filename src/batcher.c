@@ -121,14 +121,16 @@ static void pile_expired(br_batcher *b, uint64_t now_ns)
     }
 }
 
-int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, uint64_t now_ns)
+int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, uint64_t now_ns)
 {
+    assert(tokens_max >= 1);
+    assert(tokens_max <= batcher->options.tokens_max);
     pile_expired(batcher, now_ns);
 
     br_batch_item *skipped[BR_BATCH_SKIPS_MAX];
     int32_t skipped_count = 0;
     int32_t taken = 0;
-    int32_t room = batcher->options.tokens_max;
+    int32_t room = tokens_max;
     while (batcher->heap_count > 0 && taken < batcher->options.seqs_max && room > 0 &&
            skipped_count < BR_BATCH_SKIPS_MAX) {
         br_batch_item *item = remove_first(batcher);

@@ -50,6 +50,14 @@ static bool fill_candidates(br_info *info, br_arena *arena, const br_router *rou
     return true;
 }
 
+static void list_devices(const br_server *server, br_str *out)
+{
+    for (int32_t i = 0; i < server->devices.count; i++) {
+        const br_backend *backend = server->devices.items[i].backend;
+        out[i] = br_str_from(backend != NULL ? backend->device : "none");
+    }
+}
+
 void br_info_answer(br_call *call)
 {
     br_server *server = call->server;
@@ -61,8 +69,9 @@ void br_info_answer(br_call *call)
         return;
     }
     const br_bundle *bundle = br_replica_bundle(replica);
-    const br_backend *backend = server->backend;
-    const br_str device = br_str_from(backend != NULL ? backend->device : "none");
+    const br_backend *backend = server->devices.items[0].backend;
+    br_str devices[BR_DEVICES_MAX];
+    list_devices(server, devices);
     br_info info = {
         .policy = br_scoring_base_policy(replica, defaults),
         .max_queries = (uint64_t)server->config->max_queries,
@@ -72,8 +81,8 @@ void br_info_answer(br_call *call)
         .version = br_str_from(br_server_version()),
         .engine = br_str_from(backend != NULL ? backend->table->engine : "noop"),
         .precision = br_str_from(backend != NULL ? br_precision_name(backend->precision) : "none"),
-        .devices = &device,
-        .device_count = 1,
+        .devices = devices,
+        .device_count = (size_t)server->devices.count,
     };
     const br_reply reply = {
         .id = call->request.id,

@@ -2,8 +2,6 @@
 #include "bestroute/clock.h"
 #include "service.h"
 
-enum { NOOP_BATCH_TOKENS = 2816 };
-
 typedef struct opening {
     br_replica *replica;
     br_status status;
@@ -21,29 +19,38 @@ static void close_errand(void *context, int32_t worker)
     br_replica_close(context, worker);
 }
 
-void br_reload_collect(br_server *server, br_replica *replica)
+void br_reload_close_device(br_server *server, br_replica *replica, int32_t device)
 {
-    if (replica == NULL) return;
-    for (int32_t i = 0; server->workers != NULL && i < br_workers_count(server->workers); i++)
-        br_workers_run_on(server->workers, i, close_errand, replica);
-    br_replica_destroy(replica);
+    const br_device *d = &server->devices.items[device];
+    for (int32_t i = 0; i < d->workers; i++)
+        br_workers_run_on(server->workers, d->first_worker + i, close_errand, replica);
 }
 
 /* One worker after another, so that the others keep scoring meanwhile. */
-static br_status open_everywhere(br_server *server, br_replica *replica, br_error *error)
+br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device, br_error *error)
 {
+    const br_device *d = &server->devices.items[device];
     opening o = {.replica = replica, .status = BR_OK, .error = error};
-    for (int32_t i = 0; o.status == BR_OK && i < br_workers_count(server->workers); i++)
-        br_workers_run_on(server->workers, i, open_errand, &o);
+    for (int32_t i = 0; o.status == BR_OK && i < d->workers; i++)
+        br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o);
     return o.status;
 }
 
-static int32_t batch_tokens_for(const br_server *server, const br_replica *replica)
+void br_reload_collect(br_server *server, br_replica *replica)
 {
-    if (server->config->batch_tokens != 0) return (int32_t)server->config->batch_tokens;
-    const int32_t wanted = server->backend != NULL ? server->backend->batch_tokens : NOOP_BATCH_TOKENS;
-    const int32_t needed = br_replica_bundle(replica)->router.max_tokens;
-    return wanted > needed ? wanted : needed;
+    if (replica == NULL) return;
+    for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++)
+        br_reload_close_device(server, replica, i);
+    br_replica_destroy(replica);
+    server->replica_count--;
+}
+
+static br_status open_everywhere(br_server *server, br_replica *replica, uint32_t without, br_error *error)
+{
+    br_status status = BR_OK;
+    for (int32_t i = 0; status == BR_OK && i < server->devices.count; i++)
+        if ((without >> i & 1) == 0) status = br_reload_open_device(server, replica, i, error);
+    return status;
 }
 
 static bool feed_workers(void *context)
@@ -51,12 +58,12 @@ static bool feed_workers(void *context)
     return stage_help(context);
 }
 
-static br_status make_workers(br_server *server, br_replica *replica, br_error *error)
+static br_status make_workers(br_server *server, const br_replica *replica, br_error *error)
 {
-    server->batch_tokens = batch_tokens_for(server, replica);
+    br_devices_fit(&server->devices, (int32_t)server->config->batch_tokens,
+                   br_replica_bundle(replica)->router.max_tokens);
     const br_workers_options options = {
-        .count = server->worker_count,
-        .tokens_max = server->batch_tokens,
+        .devices = &server->devices,
         .seqs_max = (int32_t)server->config->batch_seqs,
         .queue_max = (int32_t)server->config->queue_max,
         .feed = feed_workers,
@@ -67,9 +74,8 @@ static br_status make_workers(br_server *server, br_replica *replica, br_error *
         .log = server->log,
     };
     const br_status status = br_workers_create(&server->workers, &options);
-    if (status != BR_OK) return br_fail(error, status, "cannot start %d workers", (int)options.count);
-    br_replica_set_tokens_max(replica, server->batch_tokens);
-    return BR_OK;
+    if (status == BR_OK) return BR_OK;
+    return br_fail(error, status, "cannot start %d workers", (int)server->devices.worker_count);
 }
 
 /* The admin's defaults hold across a reload; a bundle they do not fit is refused. */
@@ -89,20 +95,28 @@ static br_status check_defaults(br_server *server, const br_replica *replica, br
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
 
+/* A bundle longer than batch_tokens allows is refused also when no worker exists yet. */
+static void fit_first(br_server *server)
+{
+    const int32_t wanted = (int32_t)server->config->batch_tokens;
+    if (server->workers == NULL && wanted != 0) br_devices_fit(&server->devices, wanted, 1);
+}
+
 static br_status prepare(br_server *server, br_replica **out, const char *folder, br_error *error)
 {
+    fit_first(server);
     const br_replica_options options = {
         .folder = folder,
-        .backend = server->backend,
-        .workers = server->worker_count,
-        .tokens_max = server->workers != NULL ? server->batch_tokens : (int32_t)server->config->batch_tokens,
+        .devices = &server->devices,
+        .without = server->workers != NULL ? br_workers_out(server->workers) : 0,
         .seqs_max = (int32_t)server->config->batch_seqs,
     };
     br_status status = br_replica_create(out, &options, error);
     if (status != BR_OK) return status;
+    server->replica_count++;
     if (server->workers == NULL) status = make_workers(server, *out, error);
     if (status == BR_OK) status = check_defaults(server, *out, error);
-    if (status == BR_OK) status = open_everywhere(server, *out, error);
+    if (status == BR_OK) status = open_everywhere(server, *out, options.without, error);
     if (status == BR_OK) return BR_OK;
     br_reload_collect(server, *out);
     *out = NULL;
@@ -136,10 +150,11 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
            BR_STR("hash", bundle->hash), BR_STR("folder", folder),
            BR_I64("ms", (br_clock_now_ns() - start_ns) / BR_NS_PER_MS),
            BR_I64("candidates", bundle->router.candidate_count),
-           BR_I64("max_tokens", bundle->router.max_tokens), BR_I64("batch_tokens", server->batch_tokens),
+           BR_I64("max_tokens", bundle->router.max_tokens),
+           BR_I64("batch_tokens", br_devices_tokens_max(&server->devices)),
            BR_I64("weights_bytes", br_replica_weights_bytes(replica)),
            BR_I64("encoders_bytes", br_replica_encoders_bytes(replica)),
-           BR_I64("workers", server->worker_count));
+           BR_I64("devices", server->devices.count), BR_I64("workers", server->devices.worker_count));
     switch_to(server, replica);
     return BR_OK;
 }

@@ -14,8 +14,8 @@ struct br_replica {
     br_replica_options options;
     char *folder;
     br_bundle *bundle;
-    br_encoder_weights *weights;          /* NULL without a backend */
-    br_encoder *encoders[BR_WORKERS_MAX]; /* each touched by its worker's thread alone */
+    br_encoder_weights *weights[BR_DEVICES_MAX]; /* NULL: no backend, or the device is out */
+    br_encoder *encoders[BR_WORKERS_MAX];        /* each touched by its worker's thread alone */
 };
 
 static char *copy_text(const char *text)
@@ -28,7 +28,7 @@ static char *copy_text(const char *text)
 
 static br_status check_tokens_max(const br_replica *replica, br_error *error)
 {
-    const int32_t tokens_max = replica->options.tokens_max;
+    const int32_t tokens_max = br_devices_tokens_min(replica->options.devices);
     const int32_t needed = replica->bundle->router.max_tokens;
     if (tokens_max == 0 || tokens_max >= needed) return BR_OK;
     return br_fail(
@@ -37,10 +37,31 @@ static br_status check_tokens_max(const br_replica *replica, br_error *error)
         replica->folder, (int)needed, (int)tokens_max);
 }
 
+static const br_device *device_of(const br_replica *replica, int32_t worker)
+{
+    const br_devices *devices = replica->options.devices;
+    return &devices->items[devices->device_of[worker]];
+}
+
+static br_status make_weights(br_replica *replica, int32_t device, const br_bundle *bundle, br_error *error)
+{
+    br_backend *backend = replica->options.devices->items[device].backend;
+    if (backend == NULL) return BR_OK;
+    return br_encoder_weights_create(&replica->weights[device], backend, bundle, error);
+}
+
+static br_status make_all_weights(br_replica *replica, br_error *error)
+{
+    br_status status = BR_OK;
+    for (int32_t i = 0; status == BR_OK && i < replica->options.devices->count; i++)
+        if ((replica->options.without >> i & 1) == 0)
+            status = make_weights(replica, i, replica->bundle, error);
+    return status;
+}
+
 br_status br_replica_create(br_replica **out, const br_replica_options *options, br_error *error)
 {
-    assert(options->workers >= 1);
-    assert(options->workers <= BR_WORKERS_MAX);
+    assert(options->devices->count >= 1);
     *out = NULL;
     br_replica *replica = calloc(1, sizeof *replica);
     if (replica == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
@@ -57,10 +78,8 @@ br_status br_replica_create(br_replica **out, const br_replica_options *options,
     if (status != BR_OK) goto fail;
     status = check_tokens_max(replica, error);
     if (status != BR_OK) goto fail;
-    if (options->backend != NULL) {
-        status = br_encoder_weights_create(&replica->weights, options->backend, replica->bundle, error);
-        if (status != BR_OK) goto fail;
-    }
+    status = make_all_weights(replica, error);
+    if (status != BR_OK) goto fail;
     br_bundle_drop_weights(replica->bundle);
 
     *out = replica;
@@ -75,7 +94,7 @@ void br_replica_destroy(br_replica *replica)
 {
     if (replica == NULL) return;
     for (int32_t i = 0; i < BR_WORKERS_MAX; i++) assert(replica->encoders[i] == NULL);
-    br_encoder_weights_destroy(replica->weights);
+    for (int32_t i = 0; i < BR_DEVICES_MAX; i++) br_replica_drop(replica, i);
     br_bundle_close(replica->bundle);
     free(replica->folder);
     free(replica);
@@ -98,10 +117,24 @@ br_replica **br_replica_link(br_replica *replica)
     return &replica->link;
 }
 
-void br_replica_set_tokens_max(br_replica *replica, int32_t tokens_max)
+void br_replica_drop(br_replica *replica, int32_t device)
 {
-    assert(tokens_max >= replica->bundle->router.max_tokens);
-    replica->options.tokens_max = tokens_max;
+    br_encoder_weights_destroy(replica->weights[device]);
+    replica->weights[device] = NULL;
+}
+
+br_status br_replica_restore(br_replica *replica, int32_t device, br_error *error)
+{
+    assert(replica->weights[device] == NULL);
+    br_bundle *bundle;
+    br_status status = br_bundle_open(&bundle, replica->folder, error);
+    if (status != BR_OK) return status;
+    if (strcmp(bundle->hash, replica->bundle->hash) == 0)
+        status = make_weights(replica, device, bundle, error);
+    else
+        status = br_fail(error, BR_EINVAL, "%s: the bundle has changed since it was loaded", replica->folder);
+    br_bundle_close(bundle);
+    return status;
 }
 
 static const char *const probe_texts[] = {
@@ -181,7 +214,7 @@ static br_status probe_run(probe *p, br_replica *replica, int32_t worker, br_err
             return br_fail(error, BR_EINTERNAL, "probe: no room");
         /* A small batch budget may not hold all probes at once: then fewer go together. */
         const bool fits = p->together.seqs < replica->options.seqs_max &&
-                          p->together.tokens + prompt.tokens <= replica->options.tokens_max;
+                          p->together.tokens + prompt.tokens <= device_of(replica, worker)->tokens_max;
         if (fits && !br_packing_add(&p->together, p->ids, prompt.tokens))
             return br_fail(error, BR_EINTERNAL, "probe: no room");
         status = br_replica_run(replica, worker, &p->alone, p->alone_quality + (ptrdiff_t)i * heads);
@@ -191,7 +224,7 @@ static br_status probe_run(probe *p, br_replica *replica, int32_t worker, br_err
     status = br_replica_run(replica, worker, &p->together, p->together_quality);
     if (status != BR_OK) return br_fail(error, status, "probe: %s", br_status_text(status));
 
-    const br_precision precision = replica->options.backend->precision;
+    const br_precision precision = device_of(replica, worker)->backend->precision;
     for (int32_t i = 0; i < p->together.seqs && status == BR_OK; i++)
         status = check_qualities(p->alone_quality + (ptrdiff_t)i * heads,
                                  p->together_quality + (ptrdiff_t)i * heads, heads, precision, error);
@@ -201,15 +234,18 @@ static br_status probe_run(probe *p, br_replica *replica, int32_t worker, br_err
 br_status br_replica_open(br_replica *replica, int32_t worker, br_error *error)
 {
     assert(worker >= 0);
-    assert(worker < replica->options.workers);
+    assert(worker < replica->options.devices->worker_count);
     assert(replica->encoders[worker] == NULL);
-    if (replica->weights == NULL) return BR_OK;
+    const br_device *device = device_of(replica, worker);
+    if (device->backend == NULL) return BR_OK;
+    const br_encoder_weights *weights = replica->weights[device - replica->options.devices->items];
+    assert(weights != NULL);
 
     const br_encoder_options options = {
-        .tokens_max = replica->options.tokens_max,
+        .tokens_max = device->tokens_max,
         .seqs_max = replica->options.seqs_max,
     };
-    br_status status = br_encoder_create(&replica->encoders[worker], replica->weights, &options, error);
+    br_status status = br_encoder_create(&replica->encoders[worker], weights, &options, error);
     if (status != BR_OK) return status;
 
     probe p;
@@ -231,7 +267,8 @@ void br_replica_close(br_replica *replica, int32_t worker)
 
 br_status br_replica_run(br_replica *replica, int32_t worker, const br_packing *batch, float *quality)
 {
-    if (replica->weights != NULL) return br_encoder_run(replica->encoders[worker], batch, quality);
+    if (replica->encoders[worker] != NULL) return br_encoder_run(replica->encoders[worker], batch, quality);
+    assert(device_of(replica, worker)->backend == NULL);
     const int32_t count = batch->seqs * replica->bundle->router.head_count;
     for (int32_t i = 0; i < count; i++) quality[i] = BR_NOOP_QUALITY;
     return BR_OK;
@@ -249,13 +286,15 @@ const char *br_replica_folder(const br_replica *replica)
 
 size_t br_replica_weights_bytes(const br_replica *replica)
 {
-    return replica->weights != NULL ? br_encoder_weights_bytes(replica->weights) : 0;
+    for (int32_t i = 0; i < BR_DEVICES_MAX; i++)
+        if (replica->weights[i] != NULL) return br_encoder_weights_bytes(replica->weights[i]);
+    return 0;
 }
 
 size_t br_replica_encoders_bytes(const br_replica *replica)
 {
     size_t total = 0;
-    for (int32_t i = 0; i < replica->options.workers; i++)
+    for (int32_t i = 0; i < BR_WORKERS_MAX; i++)
         if (replica->encoders[i] != NULL) total += br_encoder_bytes(replica->encoders[i]);
     return total;
 }

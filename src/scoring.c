@@ -32,7 +32,7 @@ void br_scoring_admit(br_call *call)
     if (before + count > server->config->queue_max) {
         atomic_fetch_sub(&server->admitted, count);
         const uint64_t retry_ms =
-            br_metrics_retry_ms(&server->metrics, (uint64_t)before, server->worker_count);
+            br_metrics_retry_ms(&server->metrics, (uint64_t)before, server->devices.worker_count);
         log_overload(server, before, retry_ms, call->arrival_ns);
         br_replica *replica = call->replica;
         br_defaults *defaults = call->defaults;

@@ -76,19 +76,28 @@ void br_server_stop(br_server *server)
     (void)pthread_mutex_unlock(&server->state_lock);
 }
 
-/* A device that fails twice in a row does not come back within its process: what is in flight is answered, with errors
- * where it has to be, and whoever watches over the process starts it again. */
-void br_server_lose_device(void *context)
+/* The last device does not come back within the process: what is in flight is answered, with errors where it has
+ * to be, and whoever watches over the process starts it again. */
+static void end_without_device(br_server *server)
 {
-    br_server *server = context;
     (void)pthread_mutex_lock(&server->state_lock);
-    const bool first = !server->device_lost;
     server->device_lost = true;
     server->stop_wanted = true;
     server->drain_wanted = true;
     (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
-    if (first) BR_LOG(server->log, BR_LOG_ERROR, "device_lost", BR_STR("device", server->backend->device));
+}
+
+void br_server_lose_device(void *context, int32_t device, bool last)
+{
+    br_server *server = context;
+    BR_LOG(server->log, BR_LOG_ERROR, "device_lost", BR_I64("index", device),
+           BR_STR("device", server->devices.items[device].backend->device), BR_I64("last", last ? 1 : 0));
+    br_metrics_add(&server->metrics, BR_COUNTER_devices_lost, 1);
+    if (last)
+        end_without_device(server);
+    else
+        br_revive_later(server, device);
 }
 
 void br_server_ask_reload(br_server *server, br_call *call)
@@ -152,16 +161,18 @@ static void begin_drain(br_server *server)
            BR_I64("timeout_ms", server->config->drain_timeout_ms));
 }
 
-/* Waits for news; while stopping, until the drain's end at most. State lock held. */
+/* Waits for news, until a device is due to be tried again, or while stopping until the drain's end. State lock
+ * held. */
 static void wait_for_news(br_server *server)
 {
-    if (!server->stop_wanted) {
+    const uint64_t until_ns = server->stop_wanted ? server->drain_until_ns : br_revive_next_ns(server);
+    if (until_ns == UINT64_MAX) {
         (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
         return;
     }
     const struct timespec until = {
-        .tv_sec = (time_t)(server->drain_until_ns / 1000000000u),
-        .tv_nsec = (long)(server->drain_until_ns % 1000000000u),
+        .tv_sec = (time_t)(until_ns / 1000000000u),
+        .tv_nsec = (long)(until_ns % 1000000000u),
     };
     (void)pthread_cond_timedwait(&server->state_changed, &server->state_lock, &until);
 }
@@ -171,6 +182,7 @@ static bool do_one(br_server *server)
 {
     br_replica *retired = server->retired;
     br_call *call = server->reloads;
+    const int32_t device = server->stop_wanted ? -1 : br_revive_due(server);
     if (retired != NULL) {
         server->retired = *br_replica_link(retired);
         (void)pthread_mutex_unlock(&server->state_lock);
@@ -183,6 +195,9 @@ static bool do_one(br_server *server)
             server->reload_wanted = false;
         (void)pthread_mutex_unlock(&server->state_lock);
         reload(server, call);
+    } else if (device >= 0) {
+        (void)pthread_mutex_unlock(&server->state_lock);
+        br_revive(server, device);
     } else {
         return false;
     }
@@ -209,62 +224,43 @@ br_status br_server_run(br_server *server)
     return lost ? BR_EDEVICE : BR_OK;
 }
 
-static br_engine engine_of(const br_config *config)
+static int32_t accelerators(const br_devices *devices)
 {
-    switch ((br_config_engine)config->engine) {
-    case BR_CONFIG_ENGINE_REFERENCE:
-        return BR_ENGINE_REFERENCE;
-    case BR_CONFIG_ENGINE_CPU:
-        return BR_ENGINE_CPU;
-    case BR_CONFIG_ENGINE_CUDA:
-        return BR_ENGINE_CUDA;
-    case BR_CONFIG_ENGINE_AUTO:
-    case BR_CONFIG_ENGINE_NOOP:
-        break;
-    }
-    return BR_ENGINE_AUTO;
+    int32_t count = 0;
+    for (int32_t i = 0; i < devices->count; i++) count += devices->items[i].accelerator ? 1 : 0;
+    return count;
 }
 
+/* On a CPU the encoder takes hundreds of times as long as the tokeniser; an accelerator wants a few cores' worth of
+ * tokens. */
 static int32_t tokenizer_threads_for(const br_server *server)
 {
     if (server->config->tokenizer_threads != 0) return (int32_t)server->config->tokenizer_threads;
-    /* On a CPU the encoder takes hundreds of times as long; a device wants a few cores' worth of tokens. */
-    const bool cpu = server->backend != NULL && strcmp(server->backend->table->engine, "cuda") != 0;
-    return cpu ? 1 : 2;
+    const int32_t wanted = 2 * accelerators(&server->devices);
+    const int32_t cores = br_engine_streams(BR_ENGINE_CPU);
+    if (wanted <= 2) return wanted > 1 ? wanted : 1;
+    return wanted < cores ? wanted : cores > 2 ? cores : 2;
 }
 
-static br_status tune_engine(br_backend *backend, const br_config *config, br_error *error)
+static void log_devices(const br_server *server)
 {
-    if (config->gemm_cache[0] == '\0') return BR_OK;
-    if (backend->table->tune != NULL) return backend->table->tune(backend, config->gemm_cache, error);
-    return br_fail(error, BR_EINVAL, "gemm_cache is '%s', but engine %s measures no products; only cuda does",
-                   config->gemm_cache, backend->table->engine);
-}
-
-static br_status open_engine(br_server *server, br_error *error)
-{
-    const br_config *config = server->config;
-    const bool noop = config->engine == BR_CONFIG_ENGINE_NOOP;
-    const br_engine engine = engine_of(config);
-    if (!noop) {
-        const br_status status =
-            br_backend_open(&server->backend, engine, (br_precision)config->precision, 0, error);
-        if (status != BR_OK) return status;
-        const br_status tuned = tune_engine(server->backend, config, error);
-        if (tuned != BR_OK) return tuned;
+    for (int32_t i = 0; i < server->devices.count; i++) {
+        const br_device *device = &server->devices.items[i];
+        if (device->backend == NULL)
+            BR_LOG(server->log, BR_LOG_WARN, "noop_engine",
+                   BR_STR("note", "no encoder: every quality is the same; for measuring the service only"));
+        else
+            BR_LOG(server->log, BR_LOG_INFO, "engine", BR_STR("name", device->backend->table->engine),
+                   BR_STR("precision", br_precision_name(device->backend->precision)), BR_I64("index", i),
+                   BR_STR("device", device->backend->device), BR_I64("workers", device->workers));
     }
-    server->worker_count = config->workers != 0 ? (int32_t)config->workers
-                           : noop               ? 1
-                                                : br_engine_streams(engine);
-    if (server->worker_count > BR_WORKERS_MAX) server->worker_count = BR_WORKERS_MAX;
-    if (noop)
-        BR_LOG(server->log, BR_LOG_WARN, "noop_engine",
-               BR_STR("note", "no encoder: every quality is the same; for measuring the service only"));
-    else
-        BR_LOG(server->log, BR_LOG_INFO, "engine", BR_STR("name", server->backend->table->engine),
-               BR_STR("precision", br_precision_name(server->backend->precision)),
-               BR_STR("device", server->backend->device), BR_I64("workers", server->worker_count));
-    return BR_OK;
+}
+
+static br_status open_devices(br_server *server, br_error *error)
+{
+    const br_status status = br_devices_open(&server->devices, server->config, error);
+    if (status == BR_OK) log_devices(server);
+    return status;
 }
 
 static br_status make_locks(br_server *server, br_error *error)
@@ -290,7 +286,7 @@ br_status br_server_create(br_server **out, const br_config *config, const br_lo
 
     br_status status = make_locks(server, error);
     if (status != BR_OK) goto fail;
-    status = open_engine(server, error);
+    status = open_devices(server, error);
     if (status != BR_OK) goto fail;
     const int32_t threads = tokenizer_threads_for(server);
     status = stage_create(&server->stage, threads, &br_scoring_work);
@@ -360,7 +356,7 @@ void br_server_destroy(br_server *server)
     collect_all(server);
     br_workers_destroy(server->workers); /* before the stage, from which they feed themselves */
     stage_destroy(server->stage);
-    br_backend_close(server->backend);
+    br_devices_close(&server->devices);
     br_defaults_release(server->defaults);
     if (server->state_lock_made) {
         (void)pthread_cond_destroy(&server->state_changed);

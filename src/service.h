@@ -9,6 +9,7 @@
  *   info.c      info, and the words of the reply that never change
  *   admin.c     the operations of the admin socket
  *   reload.c    bundles: load, try, switch, retire
+ *   revive.c    devices that failed: tried again, taken in again
  *   server.c    life and death
  *
  * A call's way, and who owns it:
@@ -95,9 +96,7 @@ struct br_server {
     const br_config *config;
     const br_log *log;
     br_metrics metrics;
-    br_backend *backend; /* NULL: noop */
-    int32_t worker_count;
-    int32_t batch_tokens; /* known with the first bundle */
+    br_devices devices; /* fitted to the first bundle */
     stage *stage;
     br_workers *workers; /* made with the first bundle, before the phase is READY */
 
@@ -123,6 +122,10 @@ struct br_server {
     br_phase phase;
     br_replica *current;
     br_defaults *defaults;
+    struct {
+        uint64_t due_ns;  /* when the device is tried again; 0: it is in */
+        uint64_t wait_ms; /* before that */
+    } revivals[BR_DEVICES_MAX];
     int64_t in_flight; /* calls admitted and not yet handed to nng */
     bool stop_wanted;  /* drain, then leave br_server_run */
     bool device_lost;
@@ -132,14 +135,22 @@ struct br_server {
     uint64_t drain_until_ns; /* while draining */
     br_call *reloads;        /* admin calls that wait for a reload, oldest first */
     br_replica *retired;     /* nobody uses them any more; linked by br_replica_link */
+
+    int32_t replica_count; /* bundles that exist; the keeper's alone */
 };
 
 /* sockets.c */
 BR_NODISCARD br_status br_sockets_open(br_server *server, br_error *error);
 void br_sockets_close(br_server *server);
 
-/* server.c: a worker's device is lost. The context is the server. */
-void br_server_lose_device(void *context);
+/* server.c: a worker's device failed. The context is the server. */
+void br_server_lose_device(void *context, int32_t device, bool last);
+
+/* revive.c. Due: a device to try now, or -1; next: when to ask again. Both with the state lock held. */
+void br_revive_later(br_server *server, int32_t device);
+int32_t br_revive_due(br_server *server);
+uint64_t br_revive_next_ns(const br_server *server);
+void br_revive(br_server *server, int32_t device);
 
 /* call.c: the request is answered and the call waits for the next one; it must not be touched afterwards. */
 BR_NODISCARD br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin);
@@ -169,6 +180,10 @@ void br_defaults_release(br_defaults *defaults);
 /* reload.c */
 BR_NODISCARD br_status br_reload(br_server *server, const char *folder, br_error *error);
 void br_reload_collect(br_server *server, br_replica *replica); /* closes and destroys: the keeper's thread */
+/* The encoders of the device's workers, on their threads. */
+BR_NODISCARD br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device,
+                                             br_error *error);
+void br_reload_close_device(br_server *server, br_replica *replica, int32_t device);
 
 /* server.c */
 BR_NODISCARD bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,

@@ -1,4 +1,4 @@
-/* worker.c - scoring threads around one batcher. */
+/* worker.c - scoring threads of all devices around one batcher. */
 #include "bestroute/worker.h"
 
 #include <assert.h>
@@ -9,33 +9,52 @@
 
 #include "bestroute/clock.h"
 
+/* A device, as its workers share it. Guarded by the lock. */
+typedef struct station {
+    int64_t tokens; /* in its passes now */
+    bool out;
+} station;
+
 typedef struct scorer {
     br_workers *all;
     int32_t index;
+    int32_t device;
     pthread_t thread;
     bool started;
     br_packing packing;
     float *quality;        /* [seqs_max, BR_CANDIDATES_MAX] */
     br_batch_item **items; /* [seqs_max] */
+
+    /* Guarded by the lock. */
+    pthread_cond_t work; /* jobs or an errand came, or it is time to stop */
+    bool work_made;
+    bool idle;   /* waits on `work` */
+    bool called; /* and was signalled, or is about to be */
 } scorer;
 
 struct br_workers {
     br_workers_options options;
-    scorer *workers; /* [options.count] */
+    int32_t tokens_max; /* the largest of the devices' */
+    scorer *workers;    /* [devices->worker_count] */
 
     pthread_mutex_t lock; /* guards everything below; nothing else is locked under it */
-    pthread_cond_t work;  /* jobs came, an errand came, or it is time to stop */
     pthread_cond_t ran;   /* the errand was run */
     bool lock_made;
     br_batcher *batcher;
-    int32_t idle;   /* threads waiting on `work` */
-    int32_t called; /* signals sent to them and not yet taken; at most `idle` */
+    station stations[BR_DEVICES_MAX];
+    double
+        token_ns[2]; /* moving averages of passes: [0] the host's, [1] an accelerator's; 0 before the first */
     bool stopping;
     bool abandoning;
     br_errand_fn errand; /* NULL: none */
     void *errand_context;
     int32_t errand_worker;
 };
+
+static const br_device *device_of(const scorer *w)
+{
+    return &w->all->options.devices->items[w->device];
+}
 
 static void finish(br_job *job, br_status status, uint64_t now_ns)
 {
@@ -69,13 +88,105 @@ static br_status run_pass(scorer *w, br_replica *replica)
     return status;
 }
 
-static void run_batch(scorer *w, int32_t count)
+/* Accelerators that are in. Lock held. */
+static int32_t accelerators_in(const br_workers *all)
 {
-    const br_workers_options *options = &w->all->options;
-    br_replica *replica = (br_replica *)(uintptr_t)w->items[0]->group;
-    const size_t heads = (size_t)br_replica_bundle(replica)->router.head_count;
-    const uint64_t started_ns = br_clock_now_ns();
+    const br_devices *devices = all->options.devices;
+    int32_t count = 0;
+    for (int32_t i = 0; i < devices->count; i++)
+        if (devices->items[i].accelerator && !all->stations[i].out) count++;
+    return count;
+}
 
+/* Whether the worker should take a batch from what waits now. Lock held. */
+static bool may_take(const scorer *w)
+{
+    const br_workers *all = w->all;
+    if (all->stations[w->device].out) return false;
+    if (device_of(w)->accelerator) return true;
+    const int32_t faster = accelerators_in(all);
+    if (faster == 0) return true;
+    const double waiting = (double)br_batcher_tokens(all->batcher);
+    const double budget = device_of(w)->tokens_max;
+    return (waiting < budget ? waiting : budget) * all->token_ns[0] < waiting * all->token_ns[1] / faster;
+}
+
+/* Reserves the sleeping worker that suits best, to be signalled after unlocking: one that may take what waits, or
+ * with `to_feed` any. NULL when there is none. Lock held. */
+static scorer *call_one(br_workers *all, bool to_feed)
+{
+    scorer *best = NULL;
+    for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
+        scorer *w = &all->workers[i];
+        if (!w->idle || w->called || (!to_feed && !may_take(w))) continue;
+        if (best != NULL && device_of(best)->accelerator && !device_of(w)->accelerator) continue;
+        if (best == NULL || (device_of(w)->accelerator && !device_of(best)->accelerator) ||
+            all->stations[w->device].tokens < all->stations[best->device].tokens)
+            best = w;
+    }
+    if (best != NULL) best->called = true;
+    return best;
+}
+
+static void wake(scorer *w)
+{
+    if (w != NULL) (void)pthread_cond_signal(&w->work);
+}
+
+/* Lock held. */
+static void wake_all(br_workers *all)
+{
+    for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
+        all->workers[i].called = all->workers[i].idle;
+        (void)pthread_cond_signal(&all->workers[i].work);
+    }
+}
+
+/* Takes the worker's device out, unless it is the last; true when it is out. *first: and was not before.
+ * Lock held. */
+static bool take_out(scorer *w, bool *first)
+{
+    br_workers *all = w->all;
+    int32_t in = 0;
+    for (int32_t i = 0; i < all->options.devices->count; i++) in += all->stations[i].out ? 0 : 1;
+    station *mine = &all->stations[w->device];
+    *first = !mine->out;
+    /* Whoever stops waits for the queue to run dry: nothing may come back into it any more. */
+    if (!mine->out && (in == 1 || all->stopping)) return false;
+    mine->out = true;
+    return true;
+}
+
+/* Sees to the jobs of a pass that failed twice: back into the queue, once, if there is another device. */
+static void fail_batch(scorer *w, int32_t count)
+{
+    br_workers *all = w->all;
+    int32_t failed = 0;
+    bool first;
+    (void)pthread_mutex_lock(&all->lock);
+    const bool out = take_out(w, &first);
+    for (int32_t i = 0; i < count; i++) {
+        br_job *job = (br_job *)w->items[i];
+        if (out && !job->retried) {
+            job->retried = true;
+            const br_status status = br_batcher_push(all->batcher, &job->item);
+            assert(status == BR_OK); /* admission bounds what is pushed and not yet finished */
+            (void)status;
+        } else {
+            w->items[failed++] = w->items[i];
+        }
+    }
+    if (out) wake_all(all);
+    (void)pthread_mutex_unlock(&all->lock);
+    br_metrics_add(all->options.metrics, BR_COUNTER_queries_retried, (uint64_t)(count - failed));
+    const uint64_t now_ns = br_clock_now_ns();
+    for (int32_t i = 0; i < failed; i++) finish((br_job *)w->items[i], BR_EDEVICE, now_ns);
+    if ((first || !out) && all->options.lost != NULL)
+        all->options.lost(all->options.lost_context, w->device, !out);
+}
+
+static void pack_batch(scorer *w, int32_t count)
+{
     br_packing_clear(&w->packing);
     for (int32_t i = 0; i < count; i++) {
         const br_job *job = (const br_job *)w->items[i];
@@ -83,19 +194,49 @@ static void run_batch(scorer *w, int32_t count)
         assert(fits); /* the batcher has the packing's own limits */
         (void)fits;
     }
-    const int32_t tokens = w->packing.tokens;
-    const br_status status = run_pass(w, replica);
-    const uint64_t finished_ns = br_clock_now_ns();
-    br_metrics_pass(options->metrics, (uint64_t)count, (uint64_t)tokens, finished_ns - started_ns);
+}
+
+static void run_batch(scorer *w, int32_t count)
+{
+    br_replica *replica = (br_replica *)(uintptr_t)w->items[0]->group;
+    const size_t heads = (size_t)br_replica_bundle(replica)->router.head_count;
+    const uint64_t started_ns = br_clock_now_ns();
+    pack_batch(w, count);
     for (int32_t i = 0; i < count; i++) {
         br_job *job = (br_job *)w->items[i];
-        if (status == BR_OK)
-            memcpy(job->quality, w->quality + (size_t)i * heads, heads * sizeof *job->quality);
         job->started_ns = started_ns;
         job->batch = count;
-        finish(job, status == BR_OK ? BR_OK : BR_EDEVICE, finished_ns);
     }
-    if (status != BR_OK && options->lost != NULL) options->lost(options->lost_context);
+    if (run_pass(w, replica) != BR_OK) {
+        fail_batch(w, count);
+        return;
+    }
+    const uint64_t finished_ns = br_clock_now_ns();
+    br_metrics_pass(w->all->options.metrics, (uint64_t)count, (uint64_t)w->packing.tokens,
+                    finished_ns - started_ns);
+    for (int32_t i = 0; i < count; i++) {
+        br_job *job = (br_job *)w->items[i];
+        memcpy(job->quality, w->quality + (size_t)i * heads, heads * sizeof *job->quality);
+        finish(job, BR_OK, finished_ns);
+    }
+}
+
+/* The device's share of the work while a batch runs. Lock held. */
+static int64_t begin_batch(scorer *w, int32_t count)
+{
+    int64_t tokens = 0;
+    for (int32_t i = 0; i < count; i++) tokens += w->items[i]->tokens;
+    w->all->stations[w->device].tokens += tokens;
+    return tokens;
+}
+
+/* Lock held. */
+static void end_batch(scorer *w, int64_t tokens, uint64_t ns)
+{
+    w->all->stations[w->device].tokens -= tokens;
+    double *average = &w->all->token_ns[device_of(w)->accelerator ? 1 : 0];
+    const double sample = (double)ns / (double)tokens;
+    *average = *average == 0 ? sample : *average + (sample - *average) / 8;
 }
 
 /* Finishes all that has expired. Called and left with the lock held; released meanwhile. */
@@ -127,33 +268,51 @@ static bool run_errand(scorer *w)
     return true;
 }
 
-/* Reserves a sleeping thread: the caller signals `work` after unlocking. Lock held. */
-static bool call_one(br_workers *all)
+static void sleep_until_called(scorer *w)
 {
-    if (all->idle <= all->called) return false;
-    all->called++;
-    return true;
+    w->idle = true;
+    (void)pthread_cond_wait(&w->work, &w->all->lock);
+    w->idle = false;
+    w->called = false;
 }
 
-static void sleep_until_called(br_workers *all)
+/* Makes work while there is less than a batch of it. True when there is some for this worker. Called and left with
+ * the lock held. */
+static bool feed(scorer *w)
 {
-    all->idle++;
-    (void)pthread_cond_wait(&all->work, &all->lock);
-    all->idle--;
-    if (all->called > 0) all->called--;
-}
-
-/* Makes work while there is less than a batch of it. Called and left with the lock held. */
-static bool feed(br_workers *all)
-{
-    if (all->options.feed == NULL) return false;
-    bool fed = true;
-    while (fed && br_batcher_tokens(all->batcher) < all->options.tokens_max) {
+    br_workers *all = w->all;
+    bool fed = all->options.feed != NULL;
+    while (fed && br_batcher_tokens(all->batcher) < all->tokens_max) {
         (void)pthread_mutex_unlock(&all->lock);
         fed = all->options.feed(all->options.feed_context);
         (void)pthread_mutex_lock(&all->lock);
     }
-    return br_batcher_queries(all->batcher) > 0;
+    return br_batcher_queries(all->batcher) > 0 && may_take(w);
+}
+
+/* Takes a batch and sees to it; false when there is none for this worker. Called and left with the lock held. */
+static bool serve_batch(scorer *w)
+{
+    br_workers *all = w->all;
+    const uint64_t now_ns = br_clock_now_ns();
+    drop_expired(all, now_ns);
+    if (!may_take(w)) return false;
+    const int32_t count = br_batcher_take(all->batcher, w->items, device_of(w)->tokens_max, now_ns);
+    if (count == 0) return false;
+    const int64_t tokens = begin_batch(w, count);
+    /* What is left is for the others, who may all be asleep. */
+    scorer *other = br_batcher_queries(all->batcher) > 0 ? call_one(all, false) : NULL;
+    const bool abandoning = all->abandoning;
+    (void)pthread_mutex_unlock(&all->lock);
+    wake(other);
+    if (abandoning)
+        hand_back(w, count, now_ns);
+    else
+        run_batch(w, count);
+    const uint64_t ns = br_clock_now_ns() - now_ns;
+    (void)pthread_mutex_lock(&all->lock);
+    end_batch(w, tokens, ns);
+    return true;
 }
 
 static void *serve(void *argument)
@@ -163,27 +322,11 @@ static void *serve(void *argument)
     (void)pthread_mutex_lock(&all->lock);
     for (;;) {
         if (run_errand(w)) continue;
-        const uint64_t now_ns = br_clock_now_ns();
-        drop_expired(all, now_ns);
-        const int32_t count = br_batcher_take(all->batcher, w->items, now_ns);
-        if (count > 0) {
-            /* What is left is for the others, who may all be asleep. */
-            const bool wake = br_batcher_queries(all->batcher) > 0 && call_one(all);
-            const bool abandoning = all->abandoning;
-            (void)pthread_mutex_unlock(&all->lock);
-            if (wake) (void)pthread_cond_signal(&all->work);
-            if (abandoning)
-                hand_back(w, count, now_ns);
-            else
-                run_batch(w, count);
-            (void)pthread_mutex_lock(&all->lock);
-            continue;
-        }
-        if (br_batcher_queries(all->batcher) > 0) continue; /* expired since now_ns was read */
-        if (feed(all)) continue;
+        if (serve_batch(w)) continue;
+        if (feed(w)) continue; /* or: expired since serve_batch read the time */
         if (all->errand != NULL && all->errand_worker == w->index) continue; /* came while feeding */
         if (all->stopping) break;
-        sleep_until_called(all);
+        sleep_until_called(w);
     }
     (void)pthread_mutex_unlock(&all->lock);
     return NULL;
@@ -194,7 +337,10 @@ static br_status worker_init(scorer *w, br_workers *all, int32_t index)
     const size_t seqs = (size_t)all->options.seqs_max;
     w->all = all;
     w->index = index;
-    const br_status status = br_packing_init(&w->packing, all->options.tokens_max, all->options.seqs_max);
+    w->device = all->options.devices->device_of[index];
+    (void)pthread_cond_init(&w->work, NULL);
+    w->work_made = true;
+    const br_status status = br_packing_init(&w->packing, device_of(w)->tokens_max, all->options.seqs_max);
     if (status != BR_OK) return status;
     w->quality = br_alloc_array(seqs * BR_CANDIDATES_MAX, sizeof *w->quality);
     w->items = br_alloc_array(seqs, sizeof *w->items);
@@ -205,28 +351,31 @@ static br_status worker_init(scorer *w, br_workers *all, int32_t index)
 
 br_status br_workers_create(br_workers **out, const br_workers_options *options)
 {
-    assert(options->count >= 1);
-    assert(options->count <= BR_WORKERS_MAX);
+    const int32_t count = options->devices->worker_count;
+    assert(count >= 1);
+    assert(count <= BR_WORKERS_MAX);
     *out = NULL;
     br_workers *all = calloc(1, sizeof *all);
     if (all == NULL) return BR_ENOMEM;
     all->options = *options;
+    all->tokens_max = br_devices_tokens_max(options->devices);
 
     const br_batcher_options limits = {
-        .tokens_max = options->tokens_max,
+        .tokens_max = all->tokens_max,
         .seqs_max = options->seqs_max,
         .queue_max = options->queue_max,
     };
     br_status status = br_batcher_create(&all->batcher, &limits);
     if (status != BR_OK) goto fail;
     (void)pthread_mutex_init(&all->lock, NULL);
-    (void)pthread_cond_init(&all->work, NULL);
     (void)pthread_cond_init(&all->ran, NULL);
     all->lock_made = true;
     status = BR_ENOMEM;
-    all->workers = calloc((size_t)options->count, sizeof *all->workers);
+    all->workers = calloc((size_t)count, sizeof *all->workers);
     if (all->workers == NULL) goto fail;
-    for (int32_t i = 0; i < options->count; i++) {
+    /* call_one looks at all of them as soon as one runs. */
+    for (int32_t i = 0; i < count; i++) all->workers[i].all = all;
+    for (int32_t i = 0; i < count; i++) {
         status = worker_init(&all->workers[i], all, i);
         if (status != BR_OK) goto fail;
     }
@@ -242,9 +391,10 @@ static void stop(br_workers *all)
 {
     (void)pthread_mutex_lock(&all->lock);
     all->stopping = true;
-    (void)pthread_cond_broadcast(&all->work);
+    for (int32_t i = 0; i < all->options.devices->worker_count; i++)
+        if (all->workers[i].work_made) (void)pthread_cond_signal(&all->workers[i].work);
     (void)pthread_mutex_unlock(&all->lock);
-    for (int32_t i = 0; i < all->options.count; i++)
+    for (int32_t i = 0; i < all->options.devices->worker_count; i++)
         if (all->workers[i].started) (void)pthread_join(all->workers[i].thread, NULL);
 }
 
@@ -253,7 +403,8 @@ void br_workers_destroy(br_workers *workers)
     if (workers == NULL) return;
     if (workers->workers != NULL) {
         stop(workers);
-        for (int32_t i = 0; i < workers->options.count; i++) {
+        for (int32_t i = 0; i < workers->options.devices->worker_count; i++) {
+            if (workers->workers[i].work_made) (void)pthread_cond_destroy(&workers->workers[i].work);
             br_packing_deinit(&workers->workers[i].packing);
             free(workers->workers[i].quality);
             free(workers->workers[i].items);
@@ -262,7 +413,6 @@ void br_workers_destroy(br_workers *workers)
     }
     if (workers->lock_made) {
         (void)pthread_cond_destroy(&workers->ran);
-        (void)pthread_cond_destroy(&workers->work);
         (void)pthread_mutex_destroy(&workers->lock);
     }
     br_batcher_destroy(workers->batcher);
@@ -279,10 +429,10 @@ void br_workers_abandon(br_workers *workers)
 bool br_workers_nudge(br_workers *workers)
 {
     (void)pthread_mutex_lock(&workers->lock);
-    const bool wake = call_one(workers);
+    scorer *w = call_one(workers, true);
     (void)pthread_mutex_unlock(&workers->lock);
-    if (wake) (void)pthread_cond_signal(&workers->work);
-    return wake;
+    wake(w);
+    return w != NULL;
 }
 
 br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count)
@@ -296,10 +446,9 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
         assert(status == BR_OK);
         (void)status;
     }
-    const bool wake = fits && count > 0 && call_one(workers);
+    scorer *w = fits && count > 0 ? call_one(workers, false) : NULL;
     (void)pthread_mutex_unlock(&workers->lock);
-    /* After unlocking: the woken thread would only wait for the lock. */
-    if (wake) (void)pthread_cond_signal(&workers->work);
+    wake(w); /* after unlocking: the woken thread would only wait for the lock */
     return fits ? BR_OK : BR_EBUSY;
 }
 
@@ -310,14 +459,32 @@ void br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand,
     workers->errand = errand;
     workers->errand_context = context;
     workers->errand_worker = worker;
-    (void)pthread_cond_broadcast(&workers->work);
+    (void)pthread_cond_signal(&workers->workers[worker].work);
     while (workers->errand != NULL) (void)pthread_cond_wait(&workers->ran, &workers->lock);
     (void)pthread_mutex_unlock(&workers->lock);
 }
 
 int32_t br_workers_count(const br_workers *workers)
 {
-    return workers->options.count;
+    return workers->options.devices->worker_count;
+}
+
+uint32_t br_workers_out(br_workers *workers)
+{
+    uint32_t out = 0;
+    (void)pthread_mutex_lock(&workers->lock);
+    for (int32_t i = 0; i < workers->options.devices->count; i++)
+        out |= (workers->stations[i].out ? UINT32_C(1) : 0) << i;
+    (void)pthread_mutex_unlock(&workers->lock);
+    return out;
+}
+
+void br_workers_readmit(br_workers *workers, int32_t device)
+{
+    (void)pthread_mutex_lock(&workers->lock);
+    workers->stations[device].out = false;
+    wake_all(workers);
+    (void)pthread_mutex_unlock(&workers->lock);
 }
 
 int32_t br_workers_waiting(br_workers *workers)

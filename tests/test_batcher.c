@@ -21,12 +21,15 @@ enum { SEQS_MAX = 4, TOKENS_MAX = 1024, QUEUE_MAX = 100, NONE = -1 };
 static const char group_a[1];
 static const char group_b[1];
 
+static int32_t budget; /* tokens_max of the batcher created last */
+
 static br_batcher *create(int32_t tokens_max, int32_t seqs_max, int32_t queue_max)
 {
     const br_batcher_options options = {
         .tokens_max = tokens_max, .seqs_max = seqs_max, .queue_max = queue_max};
     br_batcher *batcher;
     assert_int_equal(br_batcher_create(&batcher, &options), BR_OK);
+    budget = tokens_max;
     return batcher;
 }
 
@@ -40,13 +43,19 @@ static void push(br_batcher *batcher, br_batch_item *it)
     assert_int_equal(br_batcher_push(batcher, it), BR_OK);
 }
 
+/* Everything that fits the batcher's own limit. */
+static int32_t take(br_batcher *batcher, br_batch_item **items, uint64_t now_ns)
+{
+    return br_batcher_take(batcher, items, budget, now_ns);
+}
+
 /* Expires everything that may expire and takes the rest away. */
 static void empty(br_batcher *batcher)
 {
     static br_batch_item *items[BR_BATCH_SEQS_MAX];
     while (br_batcher_expire(batcher, UINT64_MAX) != NULL) {
     }
-    while (br_batcher_take(batcher, items, 0) > 0) {
+    while (take(batcher, items, 0) > 0) {
     }
     assert_int_equal(br_batcher_queries(batcher), 0);
     assert_int_equal(br_batcher_tokens(batcher), 0);
@@ -112,7 +121,7 @@ static void test_nothing_is_allocated_after_create(void **state)
     }
     while (br_batcher_expire(batcher, 40) != NULL) {
     }
-    while (br_batcher_take(batcher, batch, 50) > 0) {
+    while (take(batcher, batch, 50) > 0) {
     }
     assert_int_equal(br_oom_count(), before);
     empty(batcher);
@@ -129,7 +138,7 @@ static void test_an_empty_batcher_gives_nothing(void **state)
     (void)state;
     br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
     br_batch_item *batch[SEQS_MAX];
-    assert_int_equal(br_batcher_take(batcher, batch, 0), 0);
+    assert_int_equal(take(batcher, batch, 0), 0);
     assert_null(br_batcher_expire(batcher, UINT64_MAX));
     empty(batcher);
 }
@@ -168,7 +177,7 @@ static void test_batches_hold_what_fits_and_skip_what_does_not(void **state)
         int32_t taken;
         size_t at = 0;
         do {
-            taken = br_batcher_take(batcher, batch, 0);
+            taken = take(batcher, batch, 0);
             for (int32_t k = 0; k < taken; k++) {
                 if (batch[k] - items != cases[i].batches[at][k]) fail_msg("%s", cases[i].name);
             }
@@ -190,7 +199,7 @@ static void test_the_earliest_deadline_leads_then_arrival(void **state)
     for (size_t i = 0; i < 5; i++) push(batcher, &items[i]);
     br_batch_item *batch[SEQS_MAX];
     assert_ptr_equal(br_batcher_expire(batcher, 0), &items[4]);
-    assert_int_equal(br_batcher_take(batcher, batch, 0), 4);
+    assert_int_equal(take(batcher, batch, 0), 4);
     assert_ptr_equal(batch[0], &items[2]);
     assert_ptr_equal(batch[1], &items[1]);
     assert_ptr_equal(batch[2], &items[3]);
@@ -208,11 +217,11 @@ static void test_an_earlier_deadline_overtakes_a_skipped_query(void **state)
     br_batch_item *batch[SEQS_MAX];
     push(batcher, &first);
     push(batcher, &skipped);
-    assert_int_equal(br_batcher_take(batcher, batch, 0), 1);
+    assert_int_equal(take(batcher, batch, 0), 1);
     push(batcher, &urgent);
-    assert_int_equal(br_batcher_take(batcher, batch, 0), 1);
+    assert_int_equal(take(batcher, batch, 0), 1);
     assert_ptr_equal(batch[0], &urgent);
-    assert_int_equal(br_batcher_take(batcher, batch, 0), 1);
+    assert_int_equal(take(batcher, batch, 0), 1);
     assert_ptr_equal(batch[0], &skipped);
     empty(batcher);
 }
@@ -229,7 +238,7 @@ static void test_groups_never_share_a_batch(void **state)
     static const int32_t expected[][3] = {{0, 2, NONE}, {1, 4, NONE}, {3, NONE}};
     br_batch_item *batch[SEQS_MAX];
     for (size_t i = 0; i < 3; i++) {
-        const int32_t taken = br_batcher_take(batcher, batch, 0);
+        const int32_t taken = take(batcher, batch, 0);
         for (int32_t k = 0; k < taken; k++) assert_int_equal(batch[k] - items, expected[i][k]);
         assert_int_equal(expected[i][taken], NONE);
     }
@@ -250,7 +259,7 @@ static void test_a_full_queue_is_busy_until_something_leaves(void **state)
     assert_int_equal(br_batcher_tokens(batcher), 15);
 
     /* What take found expired still fills the queue. */
-    assert_int_equal(br_batcher_take(batcher, batch, 10), 1);
+    assert_int_equal(take(batcher, batch, 10), 1);
     assert_ptr_equal(batch[0], &items[1]);
     push(batcher, &items[2]);
     assert_int_equal(br_batcher_queries(batcher), 2);
@@ -284,13 +293,13 @@ static void test_what_has_expired_never_leaves_in_a_batch(void **state)
         br_batch_item *batch[SEQS_MAX];
         push(batcher, &it);
         if (cases[i].expired) {
-            if (br_batcher_take(batcher, batch, cases[i].now_ns) != 0) fail_msg("%s", cases[i].name);
+            if (take(batcher, batch, cases[i].now_ns) != 0) fail_msg("%s", cases[i].name);
             if (br_batcher_expire(batcher, cases[i].now_ns) != &it) fail_msg("%s", cases[i].name);
             push(batcher, &it); /* without a take in between, too */
             if (br_batcher_expire(batcher, cases[i].now_ns) != &it) fail_msg("%s", cases[i].name);
         } else {
             if (br_batcher_expire(batcher, cases[i].now_ns) != NULL) fail_msg("%s", cases[i].name);
-            if (br_batcher_take(batcher, batch, cases[i].now_ns) != 1) fail_msg("%s", cases[i].name);
+            if (take(batcher, batch, cases[i].now_ns) != 1) fail_msg("%s", cases[i].name);
         }
         empty(batcher);
     }
@@ -309,7 +318,7 @@ static void test_any_number_of_expired_queries_hides_nobody(void **state)
         dead[i] = item(1, i, group_a);
         push(batcher, &dead[i]);
     }
-    assert_int_equal(br_batcher_take(batcher, batch, 999), 1);
+    assert_int_equal(take(batcher, batch, 999), 1);
     assert_ptr_equal(batch[0], &alive);
     assert_int_equal(br_batcher_queries(batcher), BR_BATCH_SKIPS_MAX * 2);
     empty(batcher);
@@ -334,7 +343,7 @@ static void test_skipping_ends_after_its_bound(void **state)
             push(batcher, &misfits[k]);
         }
         push(batcher, &last);
-        assert_int_equal(br_batcher_take(batcher, batch, 0), cases[i].taken);
+        assert_int_equal(take(batcher, batch, 0), cases[i].taken);
         empty(batcher);
     }
 }
@@ -472,7 +481,7 @@ static void replay(uint64_t *seed)
         } else if (what < 8) {
             br_batch_item *got[8];
             br_batch_item *expected[8];
-            const int32_t taken = br_batcher_take(batcher, got, now);
+            const int32_t taken = take(batcher, got, now);
             assert_int_equal(taken, model_take(&m, expected, &options, now));
             for (int32_t i = 0; i < taken; i++) assert_ptr_equal(got[i], expected[i]);
         } else {

@@ -1,5 +1,6 @@
 /*
- * test_device_failure.c - a device that fails under the running service: once, and for good.
+ * test_device_failure.c - a device that fails under the running service: once, and for good; alone, and beside
+ * another that takes over until it is back.
  *
  * The reference engine plays the device: its `wait`, where a device's errors come to light, fails as often
  * as the test says.
@@ -13,6 +14,11 @@
 
 #include <cmocka.h>
 
+#include <nng/nng.h> /* first: the next needs it */
+
+#include <nng/supplemental/util/platform.h>
+
+#include "bestroute/clock.h"
 #include "service.h"
 #include "service_fixture.h"
 
@@ -32,10 +38,10 @@ static void start(service *s, br_backend_table *table)
 {
     atomic_store(&failures_left, 0);
     service_listen(s, (const char *const[]){"--drain-timeout-ms=20000", NULL});
-    *table = *s->server->backend->table;
+    *table = *s->server->devices.items[0].backend->table;
     sound_wait = table->wait;
     table->wait = failing_wait;
-    s->server->backend->table = table; /* encoders, made next, keep it */
+    s->server->devices.items[0].backend->table = table; /* encoders, made next, keep it */
     service_load(s);
 }
 
@@ -106,11 +112,227 @@ static void test_a_lost_device_answers_with_errors_and_ends_the_service(void **s
     service_stop(&s);
 }
 
+/* Two devices, of which the first can be made to fail; one worker each. */
+static void start_two(service *s, br_backend_table *table)
+{
+    atomic_store(&failures_left, 0);
+    service_listen(s, (const char *const[]){"--devices=cpu,cpu", "--drain-timeout-ms=20000", NULL});
+    assert_int_equal(s->server->devices.count, 2);
+    *table = *s->server->devices.items[0].backend->table;
+    sound_wait = table->wait;
+    table->wait = failing_wait;
+    s->server->devices.items[0].backend->table = table;
+    service_load(s);
+}
+
+static uint64_t counted(service *s, br_counter counter)
+{
+    return br_metrics_get(&s->server->metrics, counter);
+}
+
+static void wait_until_counted(service *s, br_counter counter, uint64_t value)
+{
+    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
+    while (counted(s, counter) < value) {
+        if (br_clock_now_ns() > until_ns) fail_msg("%s never reached its value", br_counter_name(counter));
+        nng_msleep(5);
+    }
+}
+
+static void assert_same_answer(const peer_answer *a, const peer_answer *b)
+{
+    assert_true(a->reply.ok);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(a->reply.results[i].code, BR_CODE_NONE);
+        assert_true(a->reply.results[i].quality == b->reply.results[i].quality);
+    }
+}
+
+/* Asks until the first device has failed and is out. */
+static void lose_the_first(service *s, peer *p, const peer_answer *expected)
+{
+    atomic_store(&failures_left, 1000000);
+    for (int i = 0; counted(s, BR_COUNTER_devices_lost) == 0; i++) {
+        peer_answer a = {0};
+        ask(p, &a);
+        assert_same_answer(&a, expected);
+        answer_free(&a);
+        assert_true(i < 100000);
+    }
+    assert_int_equal(br_workers_out(s->server->workers), 1);
+}
+
+static void test_the_other_device_answers_and_the_failed_one_comes_back(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    br_backend_table table;
+    start_two(&s, &table);
+    peer_open(&p, s.url);
+    peer_answer expected = {0};
+    ask(&p, &expected);
+    lose_the_first(&s, &p, &expected);
+    assert_true(counted(&s, BR_COUNTER_queries_retried) > 0);
+
+    peer_answer meanwhile = {0};
+    ask(&p, &meanwhile);
+    assert_same_answer(&meanwhile, &expected);
+    atomic_store(&failures_left, 0);
+    wait_until_counted(&s, BR_COUNTER_devices_readmitted, 1);
+    while (br_workers_out(s.server->workers) != 0) nng_msleep(1);
+    peer_answer after = {0};
+    ask(&p, &after);
+    assert_same_answer(&after, &expected);
+    answer_free(&expected);
+    answer_free(&meanwhile);
+    answer_free(&after);
+    peer_close(&p);
+    service_stop(&s);
+    assert_int_equal(s.ran, BR_OK);
+}
+
+static void test_a_device_that_fails_its_probe_stays_out(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    br_backend_table table;
+    start_two(&s, &table);
+    peer_open(&p, s.url);
+    peer_answer expected = {0};
+    ask(&p, &expected);
+    lose_the_first(&s, &p, &expected);
+    nng_msleep(1500); /* the first try is due after a second */
+    assert_int_equal(br_workers_out(s.server->workers), 1);
+    assert_int_equal(counted(&s, BR_COUNTER_devices_readmitted), 0);
+    (void)fflush(s.log_stream);
+    assert_non_null(strstr(s.log_text, "device_still_lost"));
+    answer_free(&expected);
+    peer_close(&p);
+    service_stop(&s);
+}
+
+static void reload_and_wait(service *s)
+{
+    const uint64_t before = counted(s, BR_COUNTER_reloads);
+    br_server_reload(s->server);
+    wait_until_counted(s, BR_COUNTER_reloads, before + 1);
+}
+
+static void test_a_reload_passes_a_lost_device_over_and_it_comes_back_with_the_new_bundle(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    br_backend_table table;
+    start_two(&s, &table);
+    peer_open(&p, s.url);
+    peer_answer expected = {0};
+    ask(&p, &expected);
+    lose_the_first(&s, &p, &expected);
+    reload_and_wait(&s);
+    atomic_store(&failures_left, 0);
+    wait_until_counted(&s, BR_COUNTER_devices_readmitted, 1);
+    reload_and_wait(&s);
+    peer_answer after = {0};
+    ask(&p, &after);
+    assert_same_answer(&after, &expected);
+    answer_free(&expected);
+    answer_free(&after);
+    peer_close(&p);
+    service_stop(&s);
+    assert_int_equal(s.ran, BR_OK);
+}
+
+/* Both workers' devices fail with the same query: the first retires, the last stays and the query is told. */
+static void test_a_query_fails_only_when_a_second_device_failed_with_it(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    br_backend_table table;
+    start_two(&s, &table);
+    s.server->devices.items[1].backend->table = &table;
+    peer_open(&p, s.url);
+    reload_and_wait(&s); /* encoders of the second keep the failing table now */
+    atomic_store(&failures_left, 1000000);
+    peer_answer answer = {0};
+    br_query query = text_query("hello");
+    const br_request request = {.op = BR_OP_ROUTE, .queries = &query, .query_count = 1};
+    peer_ask(&p, &answer, &request);
+    assert_true(answer.reply.ok);
+    assert_int_equal(answer.reply.results[0].code, BR_CODE_INTERNAL);
+    assert_int_equal(counted(&s, BR_COUNTER_queries_retried), 1);
+    service_join(&s);
+    assert_int_equal(s.ran, BR_EDEVICE);
+    answer_free(&answer);
+    peer_close(&p);
+    service_stop(&s);
+}
+
+enum { ASKERS = 4, ASKED = 60 };
+
+typedef struct asker {
+    service *s;
+    const peer_answer *expected;
+    pthread_t thread;
+} asker;
+
+static void *ask_often(void *argument)
+{
+    asker *a = argument;
+    peer p;
+    peer_open(&p, a->s->url);
+    for (int i = 0; i < ASKED; i++) {
+        peer_answer got = {0};
+        ask(&p, &got);
+        assert_same_answer(&got, a->expected);
+        answer_free(&got);
+    }
+    peer_close(&p);
+    return NULL;
+}
+
+static void test_no_reply_is_lost_or_wrong_while_a_device_comes_and_goes(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    br_backend_table table;
+    start_two(&s, &table);
+    peer_open(&p, s.url);
+    peer_answer expected = {0};
+    ask(&p, &expected);
+    asker askers[ASKERS];
+    for (int i = 0; i < ASKERS; i++) {
+        askers[i] = (asker){.s = &s, .expected = &expected};
+        assert_int_equal(pthread_create(&askers[i].thread, NULL, ask_often, &askers[i]), 0);
+    }
+    for (uint64_t round = 1; round <= 2; round++) {
+        atomic_store(&failures_left, 2);
+        while (atomic_load(&failures_left) > 0) ask_often(&(asker){.s = &s, .expected = &expected});
+        if (counted(&s, BR_COUNTER_devices_lost) > counted(&s, BR_COUNTER_devices_readmitted))
+            wait_until_counted(&s, BR_COUNTER_devices_readmitted, counted(&s, BR_COUNTER_devices_lost));
+    }
+    for (int i = 0; i < ASKERS; i++) (void)pthread_join(askers[i].thread, NULL);
+    assert_true(counted(&s, BR_COUNTER_devices_lost) >= 1);
+    answer_free(&expected);
+    peer_close(&p);
+    service_stop(&s);
+    assert_int_equal(s.ran, BR_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_pass_that_fails_once_is_tried_again_and_answered_as_ever),
         cmocka_unit_test(test_a_lost_device_answers_with_errors_and_ends_the_service),
+        cmocka_unit_test(test_the_other_device_answers_and_the_failed_one_comes_back),
+        cmocka_unit_test(test_a_device_that_fails_its_probe_stays_out),
+        cmocka_unit_test(test_a_reload_passes_a_lost_device_over_and_it_comes_back_with_the_new_bundle),
+        cmocka_unit_test(test_a_query_fails_only_when_a_second_device_failed_with_it),
+        cmocka_unit_test(test_no_reply_is_lost_or_wrong_while_a_device_comes_and_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,12 +20,16 @@ enum { JOBS = 40, TOKENS = 4 };
 
 static br_replica *replica; /* without an encoder: qualities are BR_NOOP_QUALITY */
 static br_metrics metrics;
+static br_devices several[3]; /* one device with 1, 2, 3 workers */
 
 static int open_replica(void **state)
 {
     (void)state;
-    const br_replica_options options = {
-        .folder = service_tiny_bundle(), .workers = 2, .tokens_max = 128, .seqs_max = 8};
+    for (int32_t i = 0; i < 3; i++) {
+        if (br_devices_add(&several[i], NULL, i + 1) != BR_OK) return -1;
+        br_devices_fit(&several[i], 128, 1);
+    }
+    const br_replica_options options = {.folder = service_tiny_bundle(), .devices = &several[2], .seqs_max = 8};
     br_error error = {0};
     br_metrics_init(&metrics);
     return br_replica_create(&replica, &options, &error) == BR_OK ? 0 : -1;
@@ -42,7 +46,7 @@ static int close_replica(void **state)
 static br_workers_options options_for(int32_t count)
 {
     return (br_workers_options){
-        .count = count, .tokens_max = 128, .seqs_max = 8, .queue_max = JOBS, .metrics = &metrics};
+        .devices = &several[count - 1], .seqs_max = 8, .queue_max = JOBS, .metrics = &metrics};
 }
 
 typedef struct work {

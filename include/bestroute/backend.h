@@ -218,6 +218,10 @@ typedef struct br_backend_table {
     /* Device memory holding a copy of source[count]; release it with free. */
     br_status (*vector_create)(br_backend *, float **out, const float *source, size_t count, br_error *);
 
+    /* After the device failed, and everything made by the backend is gone: makes it usable again. NULL where there
+     * is nothing to do. BR_EDEVICE: it is not. */
+    br_status (*revive)(br_backend *, br_error *);
+
     /* Plain device memory, aligned to BR_ALIGNMENT; NULL when there is none left. free accepts NULL. */
     void *(*alloc)(br_backend *, size_t bytes);
     void (*free)(br_backend *, void *memory);

@@ -60,9 +60,10 @@ void br_batcher_destroy(br_batcher *batcher);
 /* Borrows the item. BR_EBUSY: the queue is full; nothing is kept. */
 BR_NODISCARD br_status br_batcher_push(br_batcher *batcher, br_batch_item *item);
 
-/* Moves the next batch into items[seqs_max], in order, and returns its size. Items whose deadline is
- * <= now_ns are never in it: they wait for br_batcher_expire, and still count. 0 when nothing else waits. */
-int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, uint64_t now_ns);
+/* Moves the next batch of at most tokens_max tokens, 1..options.tokens_max, into items[seqs_max], in order, and
+ * returns its size. Items whose deadline is <= now_ns are never in it: they wait for br_batcher_expire, and still
+ * count. 0 when nothing else waits; an item longer than tokens_max is left to takers with more room. */
+int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, uint64_t now_ns);
 
 /* Hands back one item whose deadline is <= now_ns, or that take found expired, in any order; NULL
  * when there is none. */

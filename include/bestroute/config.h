@@ -58,8 +58,11 @@ typedef enum br_option_kind {
       "what the engine computes in; auto: its fastest exact enough")                                         \
     X(TEXT, gemm_cache, "", 0, 0, "FILE",                                                                    \
       "engine cuda: measure how each matrix product is best computed, and remember it here; empty: guess")   \
+    X(TEXT, devices, "auto", 0, 0, "LIST",                                                                   \
+      "which devices compute: auto (all the engine has), or such as 0,2 or 0,1,cpu; cpu may stand beside "   \
+      "engine cuda's, and be repeated: a copy of the weights each")                                          \
     X(INT, workers, "0", 0, BR_WORKERS_MAX, "N",                                                             \
-      "scoring threads, one stream each; 0: as many as serve the engine best")                               \
+      "scoring threads of each device, one stream each; 0: as many as serve the engine best")                \
     X(INT, tokenizer_threads, "0", 0, BR_WORKERS_MAX, "N",                                                   \
       "threads that turn text into tokens; 0: as many as the engine needs")                                  \
     X(INT, batch_tokens, "0", 0, BR_BATCH_TOKENS_MAX, "N",                                                   \

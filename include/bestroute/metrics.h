@@ -21,6 +21,9 @@
     X(queries_scored)                                                                                        \
     X(queries_failed)  /* answered with an error of their own */                                             \
     X(queries_expired) /* not computed: their deadline had passed */                                         \
+    X(queries_retried) /* on another device, after theirs failed */                                          \
+    X(devices_lost)                                                                                          \
+    X(devices_readmitted)                                                                                    \
     X(batches)         /* encoder passes */                                                                  \
     X(tokens)          /* of all passes */                                                                   \
     X(compute_ns)      /* of all passes */                                                                   \

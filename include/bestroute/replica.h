@@ -1,20 +1,22 @@
 /*
- * replica.h - a bundle made ready to run: opened, its weights on the backend, one encoder per worker.
+ * replica.h - a bundle made ready to run: opened, its weights on every device, one encoder per worker.
  *
  *   create      open the bundle, make the weights               any thread
  *   open        this worker's encoder, tried on a probe         each worker's own thread
  *   run         one encoder pass                                each worker's own thread
  *   close       this worker's encoder                           each worker's own thread
+ *   drop        a device's weights, its encoders closed         as create
+ *   restore     a device's weights, dropped or never made       as create
  *   destroy     the rest                                        any thread, all encoders closed
  *
  * Counted: the service holds one reference while the replica is current, and each
  * call one from admission to its reply, so every reply comes from one bundle. The
  * count is atomic; who drops the last reference sees to closing and destroying.
  *
- * Without a backend a replica has no encoder and answers BR_NOOP_QUALITY for
+ * A device whose backend is NULL has no encoder and answers BR_NOOP_QUALITY for
  * everything: that measures the service alone.
  *
- * Uses: backend, bundle, encoder, packing.  Used by: worker, server.
+ * Uses: bundle, devices, encoder, packing.  Used by: worker, server.
  */
 #ifndef BESTROUTE_REPLICA_H
 #define BESTROUTE_REPLICA_H
@@ -23,8 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bestroute/backend.h"
 #include "bestroute/bundle.h"
+#include "bestroute/devices.h"
 #include "bestroute/packing.h"
 
 #define BR_NOOP_QUALITY 0.5f
@@ -32,16 +34,16 @@
 typedef struct br_replica br_replica;
 
 typedef struct br_replica_options {
-    const char *folder;  /* copied */
-    br_backend *backend; /* borrowed for the replica's life; NULL: no encoder */
-    int32_t workers;     /* 1..BR_WORKERS_MAX */
-    int32_t
-        tokens_max; /* per batch; at least the bundle's max_tokens, else creation fails and says so. 0: set later */
+    const char *folder; /* copied */
+    const br_devices
+        *devices;     /* borrowed for the replica's life. Their tokens_max, once decided, is at least the
+                                * bundle's max_tokens, else creation fails and says so */
+    uint32_t without; /* a bit for each device that is out: it gets no weights */
     int32_t seqs_max; /* per batch, 1..BR_BATCH_SEQS_MAX */
 } br_replica_options;
 
 /* Opens and checks the bundle, makes the weights and unmaps the files. Holds one reference for the caller.
- * Statuses of br_bundle_open and br_encoder_weights_create; BR_EINVAL: tokens_max is below max_tokens.
+ * Statuses of br_bundle_open and br_encoder_weights_create; BR_EINVAL: a tokens_max is below max_tokens.
  * On failure *out is NULL. */
 BR_NODISCARD br_status br_replica_create(br_replica **out, const br_replica_options *options,
                                          br_error *error);
@@ -57,14 +59,16 @@ BR_NODISCARD bool br_replica_release(br_replica *replica);
 /* A link for whoever dropped the last reference. */
 br_replica **br_replica_link(br_replica *replica);
 
-/* Before the first open, for a replica made with tokens_max 0. Not below the bundle's max_tokens. */
-void br_replica_set_tokens_max(br_replica *replica, int32_t tokens_max);
-
 /* Makes the worker's encoder and tries it: probe prompts alone and together must give qualities that
  * are finite, in [0, 1] and equal within the precision's tolerance. On failure nothing is left open.
  * BR_EDEVICE: the probe failed; statuses of br_encoder_create. */
 BR_NODISCARD br_status br_replica_open(br_replica *replica, int32_t worker, br_error *error);
-void br_replica_close(br_replica *replica, int32_t worker);
+void br_replica_close(br_replica *replica, int32_t worker); /* accepts one that is not open */
+
+/* The device's weights alone; its workers' encoders are closed. Restoring reads the folder again: BR_EINVAL when
+ * it holds another bundle by now; statuses of br_replica_create. */
+void br_replica_drop(br_replica *replica, int32_t device);
+BR_NODISCARD br_status br_replica_restore(br_replica *replica, int32_t device, br_error *error);
 
 /* One pass on the worker's encoder, which must be open. quality: [B, head_count]. BR_EDEVICE. */
 BR_NODISCARD br_status br_replica_run(br_replica *replica, int32_t worker, const br_packing *batch,
@@ -73,7 +77,7 @@ BR_NODISCARD br_status br_replica_run(br_replica *replica, int32_t worker, const
 const br_bundle *br_replica_bundle(const br_replica *replica);
 const char *br_replica_folder(const br_replica *replica);
 
-/* Device memory: of the weights, and of all open encoders together. */
+/* Device memory: of one copy of the weights, and of all open encoders together. */
 size_t br_replica_weights_bytes(const br_replica *replica);
 size_t br_replica_encoders_bytes(const br_replica *replica);
 

@@ -1,6 +1,15 @@
 /*
  * worker.h - the threads that score: each takes the next batch when it is idle, packs it, runs it.
  *
+ * All devices draw from one queue, so none is idle while another has a backlog. Who is woken:
+ *   of the idle workers one whose device has the fewest tokens in its passes, accelerators first.
+ *   Beside accelerators the host's cores take a batch only when they would be done with it before
+ *   the accelerators had worked off the queue.
+ *
+ * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back into the queue,
+ * once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
+ * never taken out: its jobs are finished with BR_EDEVICE, as are those that fail a second time.
+ *
  * A job is one tokenised query. Its replica is the batcher's group, so a batch
  * never mixes bundles. Jobs are the caller's memory, borrowed from push until
  * `done` is called; `done` runs on a worker's thread with no lock held, and the
@@ -27,10 +36,12 @@ struct br_job {
     br_batch_item item; /* first: the batcher hands this back. group: the br_replica */
     const int32_t *ids; /* [item.tokens] */
     float *quality;     /* [head_count], out */
+    bool retried;       /* a device failed with it: false to begin with */
     void (*done)(br_job *job);
 
     /* Out. */
-    br_status status;    /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_EDEVICE: the pass failed twice;
+    br_status
+        status; /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_EDEVICE: its device failed, and so did another;
                           * BR_ECLOSED: abandoned */
     uint64_t queued_ns;  /* when push took it */
     uint64_t started_ns; /* when its batch left; 0 when expired */
@@ -41,17 +52,16 @@ struct br_job {
 typedef struct br_workers br_workers;
 
 typedef struct br_workers_options {
-    int32_t count;      /* 1..BR_WORKERS_MAX */
-    int32_t tokens_max; /* per batch */
-    int32_t seqs_max;   /* per batch */
-    int32_t queue_max;  /* waiting jobs */
+    const br_devices *devices; /* borrowed; fitted. One thread for each of their workers */
+    int32_t seqs_max;          /* per batch */
+    int32_t queue_max;         /* waiting jobs */
     /* What an idle worker does before it sleeps: makes jobs, pushes them, returns false when there is
      * nothing to make them from. Called without the lock. May be NULL. */
     bool (*feed)(void *context);
     void *feed_context;
-    /* A pass failed, and failed again: the device is taken for lost. Called on the worker's thread after the
-     * jobs were finished. May be NULL. */
-    void (*lost)(void *context);
+    /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out; otherwise
+     * it was. Called on the worker's thread when the jobs are seen to, without the lock. May be NULL. */
+    void (*lost)(void *context, int32_t device, bool last);
     void *lost_context;
     br_metrics *metrics; /* borrowed */
     const br_log *log;   /* borrowed; may be NULL */
@@ -78,6 +88,12 @@ bool br_workers_nudge(br_workers *workers);
  * The others keep scoring. One caller at a time. */
 typedef void (*br_errand_fn)(void *context, int32_t worker);
 void br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context);
+
+/* Devices that are out, a bit each. */
+uint32_t br_workers_out(br_workers *workers);
+
+/* Takes a device in again, whose encoders were made anew. */
+void br_workers_readmit(br_workers *workers, int32_t device);
 
 int32_t br_workers_count(const br_workers *workers);
 
