@@ -82,12 +82,29 @@ static void device_free(br_backend *backend, void *memory)
     (void)cudaFree(memory);
 }
 
+static void collect(br_backend *backend, br_pieces *pieces, bool empty)
+{
+    cuda(backend)->pieces = pieces;
+    cuda(backend)->empty = empty;
+}
+
+/* Memory for weights, listed where that is asked for. */
+static void *weights_alloc(br_backend *backend, size_t bytes)
+{
+    void *memory = device_alloc(backend, bytes);
+    br_pieces *pieces = cuda(backend)->pieces;
+    if (memory == NULL || pieces == NULL || br_pieces_add(pieces, memory, bytes) == BR_OK) return memory;
+    device_free(backend, memory);
+    return NULL;
+}
+
 /* Device memory holding `count` floats rounded to `type`. */
 static br_status put(br_backend *backend, void **out, const float *source, size_t count, br_dtype type,
                      br_error *error)
 {
     const size_t bytes = count * br_dtype_bytes(type);
-    *out = device_alloc(backend, bytes);
+    *out = weights_alloc(backend, bytes);
+    if (*out != NULL && cuda(backend)->empty) return BR_OK;
     char *narrow = type != BR_F32 ? br_alloc_array(count, br_dtype_bytes(type)) : NULL;
     if (*out == NULL || (type != BR_F32 && narrow == NULL)) {
         free(narrow);
@@ -147,13 +164,13 @@ static br_status put_quantized(br_backend *backend, br_matrix *matrix, const br_
     float *scale = br_alloc_array((size_t)source->outputs, sizeof *scale);
     void *device_scale = NULL;
     br_status status;
-    matrix->weight = device_alloc(backend, weights);
+    matrix->weight = weights_alloc(backend, weights);
     if (narrow == NULL || scale == NULL || matrix->weight == NULL) {
         status = br_fail(error, BR_ENOMEM, "engine cuda: no memory for %zu bytes of weights", weights);
         goto done;
     }
     quantize(narrow, scale, source);
-    const cudaError_t code = copy_now(matrix->weight, narrow, weights);
+    const cudaError_t code = cuda(backend)->empty ? cudaSuccess : copy_now(matrix->weight, narrow, weights);
     status = code == cudaSuccess ? put(backend, &device_scale, scale, (size_t)source->outputs, BR_F32, error)
                                  : br_cuda_fail(error, code, "copying weights");
     matrix->weight_scale = device_scale;
@@ -207,6 +224,7 @@ static void embedding_destroy(br_backend *backend, br_embedding *embedding)
 static br_status copy_table(br_backend *backend, const br_embedding *embedding, const br_tensor *table,
                             br_error *error)
 {
+    if (cuda(backend)->empty) return BR_OK;
     const br_dtype type = backend->activation;
     const size_t count = (size_t)table->shape[0] * (size_t)table->shape[1];
     float *wide = br_alloc_array(CHUNK, sizeof *wide);
@@ -235,7 +253,7 @@ static br_status embedding_create(br_backend *backend, br_embedding **out, const
     br_embedding *embedding = calloc(1, sizeof *embedding);
     if (embedding == NULL) return br_fail(error, BR_ENOMEM, "no memory for an embedding");
     embedding->width = (int32_t)table->shape[1];
-    embedding->table = device_alloc(backend, count * br_dtype_bytes(backend->activation));
+    embedding->table = weights_alloc(backend, count * br_dtype_bytes(backend->activation));
     const br_status status =
         embedding->table != NULL
             ? copy_table(backend, embedding, table, error)
@@ -359,6 +377,7 @@ static const br_backend_table table = {
     .close = close_backend,
     .tune = tune,
     .revive = revive,
+    .collect = collect,
     .matrix_create = matrix_create,
     .matrix_destroy = matrix_destroy,
     .embedding_create = embedding_create,

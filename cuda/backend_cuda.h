@@ -16,6 +16,8 @@ typedef struct cuda_backend {
     int device;
     br_queue queue; /* what streams copy theirs from */
     br_gemm_choices *choices;
+    br_pieces *pieces; /* where weights' memory is listed; NULL: nowhere */
+    bool empty;        /* and left unwritten */
 } cuda_backend;
 
 struct br_matrix {

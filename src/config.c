@@ -387,9 +387,26 @@ static br_status check_listen(const br_config *config, br_error *error)
     return BR_OK;
 }
 
+static br_status check_ranks(const br_config *config, br_error *error)
+{
+    if (config->rank >= config->ranks)
+        return br_fail(error, BR_EINVAL,
+                       "rank (from %s): found %" PRId64 ", expected less than ranks, which is %" PRId64
+                       " (from %s)",
+                       config->sources[BR_OPTION_INDEX_rank], config->rank, config->ranks,
+                       config->sources[BR_OPTION_INDEX_ranks]);
+    if (config->ranks > 1 && *config->ranks_id == '\0' && getenv("NCCL_COMM_ID") == NULL)
+        return br_fail(
+            error, BR_EINVAL,
+            "ranks (from %s): needs ranks_id, or NCCL_COMM_ID in the environment, for the ranks to meet",
+            config->sources[BR_OPTION_INDEX_ranks]);
+    return BR_OK;
+}
+
 static br_status check_relations(const br_config *config, br_error *error)
 {
-    const br_status status = check_listen(config, error);
+    br_status status = check_listen(config, error);
+    if (status == BR_OK) status = check_ranks(config, error);
     if (status != BR_OK) return status;
     if (*config->bundle == '\0')
         return br_fail(error, BR_EINVAL, "bundle: no value was given, expected a folder (--bundle FOLDER)");

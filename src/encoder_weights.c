@@ -23,6 +23,7 @@ typedef struct loader {
     const br_bundle *bundle;
     br_error *error;
     br_position_rows rows; /* empty where the model has no position terms */
+    bool empty;            /* nothing is read: zeros stand for all values, and the backend writes none */
 } loader;
 
 static size_t elements(const br_tensor *tensor)
@@ -53,6 +54,10 @@ static br_status widen(const loader *l, float *out, const br_tensor *tensor, siz
     assert(tensor != NULL);
     assert(tensor->readable);
     assert(elements(tensor) == count);
+    if (l->empty) {
+        memset(out, 0, count * sizeof *out);
+        return BR_OK;
+    }
     br_dtype_to_f32(out, tensor->data, tensor->type, count);
     return check_finite(l, tensor, out, 0, count);
 }
@@ -164,7 +169,8 @@ static br_status project_positions(const loader *l, float **out, int32_t layer, 
         status = read_projection(l, &p, layer, module, scale);
     }
     if (status == BR_OK) {
-        status = br_position_rows_project(out, &l->rows, p.weight, p.bias);
+        status = l->empty ? br_position_rows_zeros(out, &l->rows)
+                          : br_position_rows_project(out, &l->rows, p.weight, p.bias);
         if (status != BR_OK) status = no_memory(l, width * width);
     }
     free(own);
@@ -277,7 +283,7 @@ static br_status make_embedding(const loader *l)
 
     const size_t count = elements(table);
     br_status status = BR_OK;
-    for (size_t first = 0; first < count && status == BR_OK; first += CHUNK) {
+    for (size_t first = 0; first < count && status == BR_OK && !l->empty; first += CHUNK) {
         const size_t chunk = count - first < CHUNK ? count - first : CHUNK;
         const char *from = (const char *)table->data + first * br_dtype_bytes(table->type);
         br_dtype_to_f32(values, from, table->type, chunk);
@@ -472,7 +478,7 @@ static br_status read_head_rows(const loader *l, const head_rows *out)
     const br_status status = read_classifier(l, out, module, has_bias);
     if (status != BR_OK || kind != BR_HEADS_ROUTER_DC) return status;
     l->w->head_unit = true;
-    return scale_vectors(l, out);
+    return l->empty ? BR_OK : scale_vectors(l, out);
 }
 
 static br_status make_pooler(const loader *l)
@@ -523,8 +529,8 @@ done:
     return status;
 }
 
-br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backend, const br_bundle *bundle,
-                                    br_error *error)
+static br_status make_weights(br_encoder_weights **out, br_backend *backend, const br_bundle *bundle,
+                              bool empty, br_error *error)
 {
     *out = NULL;
     const br_model *model = &bundle->model;
@@ -538,7 +544,7 @@ br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backen
     assert(w->model.layers >= 1);
     assert(w->heads_count >= 1);
 
-    loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error};
+    loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error, .empty = empty};
     br_status status;
     if (model->absolute_positions > 0 && backend->table->lacks_absolute_positions) {
         status =
@@ -564,6 +570,22 @@ br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backen
 done:
     br_position_rows_deinit(&l.rows);
     br_encoder_weights_destroy(w);
+    return status;
+}
+
+br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backend, const br_bundle *bundle,
+                                    br_error *error)
+{
+    return make_weights(out, backend, bundle, false, error);
+}
+
+br_status br_encoder_weights_collect(br_encoder_weights **out, br_backend *backend, const br_bundle *bundle,
+                                     br_pieces *pieces, bool empty, br_error *error)
+{
+    assert(backend->table->collect != NULL);
+    backend->table->collect(backend, pieces, empty);
+    const br_status status = make_weights(out, backend, bundle, empty, error);
+    backend->table->collect(backend, NULL, false);
     return status;
 }
 

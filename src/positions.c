@@ -135,6 +135,15 @@ static void project(float *out, const br_position_rows *rows, const float *weigh
     }
 }
 
+br_status br_position_rows_zeros(float **out, const br_position_rows *rows)
+{
+    const size_t count = (size_t)rows->distances * (size_t)rows->width;
+    *out = br_alloc_array(count, sizeof **out);
+    if (*out == NULL) return BR_ENOMEM;
+    memset(*out, 0, count * sizeof **out);
+    return BR_OK;
+}
+
 br_status br_position_rows_project(float **out, const br_position_rows *rows, const float *weight,
                                    const float *bias)
 {

@@ -38,4 +38,7 @@ void br_position_rows_deinit(br_position_rows *rows);
 BR_NODISCARD br_status br_position_rows_project(float **out, const br_position_rows *rows,
                                                 const float *weight, const float *bias);
 
+/* The same of zeros: a table's size without its work. */
+BR_NODISCARD br_status br_position_rows_zeros(float **out, const br_position_rows *rows);
+
 #endif

@@ -102,25 +102,81 @@ static void fit_first(br_server *server)
     if (server->workers == NULL && wanted != 0) br_devices_fit(&server->devices, wanted, 1);
 }
 
-static br_status prepare(br_server *server, br_replica **out, const char *folder, br_error *error)
+/* The fleet's meeting, which this rank's first accelerator goes to. */
+static br_status meet(br_server *server, br_comm **out, uint32_t without, br_error *error)
 {
+    const br_config *config = server->config;
+    for (int32_t i = 0; i < server->devices.count; i++) {
+        br_backend *backend = server->devices.items[i].backend;
+        if (!server->devices.items[i].accelerator || (without >> i & 1) != 0) continue;
+        const br_comm_options options = {
+            .backends = &backend,
+            .count = 1,
+            .ranks = (int32_t)config->ranks,
+            .rank = (int32_t)config->rank,
+            .id_file = config->ranks_id,
+            .timeout_ms = config->ranks_timeout_ms,
+        };
+        return br_comm_open(out, &options, error);
+    }
+    return br_fail(error, BR_ENOTSUP, "ranks: this process has no CUDA device to meet the others with");
+}
+
+/* A bundle made ready, short of the switch. */
+static br_status make_ready(br_server *server, br_replica **out, const br_replica_options *options,
+                            br_error *error)
+{
+    br_status status = br_replica_create(out, options, error);
+    if (status != BR_OK) return status;
+    server->replica_count++;
+    if (server->workers == NULL) status = make_workers(server, *out, error);
+    if (status == BR_OK) status = check_defaults(server, *out, error);
+    if (status == BR_OK) status = open_everywhere(server, *out, options->without, error);
+    return status;
+}
+
+/* All ranks are ready, or none switches. Told also of a failure, so that nobody waits for this rank in vain. */
+static br_status confirm(br_comm *fleet, br_status ready, br_error *error)
+{
+    br_error why = {0};
+    const uint64_t word = ready == BR_OK ? 1 : 0;
+    const br_status agreed = br_comm_agree(fleet, &word, 1, &why);
+    if (ready != BR_OK || agreed == BR_OK) return ready;
+    return br_fail(error, agreed, "ranks: another rank could not load the bundle: %.400s", why.text);
+}
+
+static br_status prepare(br_server *server, br_replica **out, const char *folder, bool with_fleet,
+                         br_error *error)
+{
+    *out = NULL;
     fit_first(server);
-    const br_replica_options options = {
+    br_replica_options options = {
         .folder = folder,
         .devices = &server->devices,
         .without = server->workers != NULL ? br_workers_out(server->workers) : 0,
         .seqs_max = (int32_t)server->config->batch_seqs,
     };
-    br_status status = br_replica_create(out, &options, error);
-    if (status != BR_OK) return status;
-    server->replica_count++;
-    if (server->workers == NULL) status = make_workers(server, *out, error);
-    if (status == BR_OK) status = check_defaults(server, *out, error);
-    if (status == BR_OK) status = open_everywhere(server, *out, options.without, error);
+    br_status status = with_fleet ? meet(server, &options.fleet, options.without, error) : BR_OK;
+    if (status == BR_OK) status = make_ready(server, out, &options, error);
+    if (options.fleet != NULL && *out != NULL) status = confirm(options.fleet, status, error);
+    br_comm_close(options.fleet);
     if (status == BR_OK) return BR_OK;
     br_reload_collect(server, *out);
     *out = NULL;
     return status;
+}
+
+/* A rank that starts while the others serve would wait for them in vain: its first bundle it may load alone. */
+static br_status prepare_alone_if_need_be(br_server *server, br_replica **out, const char *folder,
+                                          br_error *error)
+{
+    const bool has_fleet = server->config->ranks > 1;
+    br_status status = prepare(server, out, folder, has_fleet, error);
+    if (status == BR_OK || !has_fleet || server->current != NULL) return status;
+    BR_LOG(server->log, BR_LOG_WARN, "loading_alone", BR_I64("rank", server->config->rank),
+           BR_STR("reason", error->text));
+    *error = (br_error){0};
+    return prepare(server, out, folder, false, error);
 }
 
 static void switch_to(br_server *server, br_replica *replica)
@@ -139,7 +195,7 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
     const uint64_t start_ns = br_clock_now_ns();
     br_error why = {0};
     br_replica *replica;
-    const br_status status = prepare(server, &replica, folder, &why);
+    const br_status status = prepare_alone_if_need_be(server, &replica, folder, &why);
     if (status != BR_OK) {
         BR_LOG(server->log, BR_LOG_ERROR, "bundle_refused", BR_STR("folder", folder),
                BR_STR("reason", why.text));
@@ -154,7 +210,8 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
            BR_I64("batch_tokens", br_devices_tokens_max(&server->devices)),
            BR_I64("weights_bytes", br_replica_weights_bytes(replica)),
            BR_I64("encoders_bytes", br_replica_encoders_bytes(replica)),
-           BR_I64("devices", server->devices.count), BR_I64("workers", server->devices.worker_count));
+           BR_I64("devices", server->devices.count), BR_I64("handed_out", br_replica_handed_out(replica)),
+           BR_I64("workers", server->devices.worker_count));
     switch_to(server, replica);
     return BR_OK;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "bestroute/encoder.h"
+#include "replica_weights.h"
 
 struct br_replica {
     atomic_int references;
@@ -15,7 +16,8 @@ struct br_replica {
     char *folder;
     br_bundle *bundle;
     br_encoder_weights *weights[BR_DEVICES_MAX]; /* NULL: no backend, or the device is out */
-    br_encoder *encoders[BR_WORKERS_MAX];        /* each touched by its worker's thread alone */
+    int32_t handed_out;
+    br_encoder *encoders[BR_WORKERS_MAX]; /* each touched by its worker's thread alone */
 };
 
 static char *copy_text(const char *text)
@@ -43,22 +45,6 @@ static const br_device *device_of(const br_replica *replica, int32_t worker)
     return &devices->items[devices->device_of[worker]];
 }
 
-static br_status make_weights(br_replica *replica, int32_t device, const br_bundle *bundle, br_error *error)
-{
-    br_backend *backend = replica->options.devices->items[device].backend;
-    if (backend == NULL) return BR_OK;
-    return br_encoder_weights_create(&replica->weights[device], backend, bundle, error);
-}
-
-static br_status make_all_weights(br_replica *replica, br_error *error)
-{
-    br_status status = BR_OK;
-    for (int32_t i = 0; status == BR_OK && i < replica->options.devices->count; i++)
-        if ((replica->options.without >> i & 1) == 0)
-            status = make_weights(replica, i, replica->bundle, error);
-    return status;
-}
-
 br_status br_replica_create(br_replica **out, const br_replica_options *options, br_error *error)
 {
     assert(options->devices->count >= 1);
@@ -78,7 +64,8 @@ br_status br_replica_create(br_replica **out, const br_replica_options *options,
     if (status != BR_OK) goto fail;
     status = check_tokens_max(replica, error);
     if (status != BR_OK) goto fail;
-    status = make_all_weights(replica, error);
+    status = br_replica_weights_make(replica->weights, &replica->handed_out, options, replica->bundle, error);
+    replica->options.fleet = NULL;
     if (status != BR_OK) goto fail;
     br_bundle_drop_weights(replica->bundle);
 
@@ -130,7 +117,8 @@ br_status br_replica_restore(br_replica *replica, int32_t device, br_error *erro
     br_status status = br_bundle_open(&bundle, replica->folder, error);
     if (status != BR_OK) return status;
     if (strcmp(bundle->hash, replica->bundle->hash) == 0)
-        status = make_weights(replica, device, bundle, error);
+        status = br_encoder_weights_create(&replica->weights[device],
+                                           replica->options.devices->items[device].backend, bundle, error);
     else
         status = br_fail(error, BR_EINVAL, "%s: the bundle has changed since it was loaded", replica->folder);
     br_bundle_close(bundle);
@@ -282,6 +270,11 @@ const br_bundle *br_replica_bundle(const br_replica *replica)
 const char *br_replica_folder(const br_replica *replica)
 {
     return replica->folder;
+}
+
+int32_t br_replica_handed_out(const br_replica *replica)
+{
+    return replica->handed_out;
 }
 
 size_t br_replica_weights_bytes(const br_replica *replica)

@@ -196,6 +196,18 @@ typedef struct br_stream_shape {
 
 typedef br_status (*br_enqueue_fn)(br_stream *stream, void *context);
 
+/* Device memory that holds weights, in the order it was made. */
+typedef struct br_piece {
+    void *memory;
+    size_t bytes;
+} br_piece;
+
+typedef struct br_pieces {
+    br_piece *items; /* owned; br_pieces_deinit */
+    int32_t count;
+    int32_t capacity;
+} br_pieces;
+
 typedef struct br_backend_table {
     const char *engine;            /* "reference", "cpu", "cuda" */
     bool lacks_absolute_positions; /* embed_layernorm refuses them: BR_ENOTSUP */
@@ -221,6 +233,10 @@ typedef struct br_backend_table {
     /* After the device failed, and everything made by the backend is gone: makes it usable again. NULL where there
      * is nothing to do. BR_EDEVICE: it is not. */
     br_status (*revive)(br_backend *, br_error *);
+
+    /* Until the next call lists in `pieces` the memory of all weights that are made; NULL: no longer. With `empty`
+     * it is only taken, not written. NULL on engines whose memory is the host's. */
+    void (*collect)(br_backend *, br_pieces *pieces, bool empty);
 
     /* Plain device memory, aligned to BR_ALIGNMENT; NULL when there is none left. free accepts NULL. */
     void *(*alloc)(br_backend *, size_t bytes);
@@ -299,6 +315,9 @@ int32_t br_engine_streams(br_engine engine);
 
 /* How many devices of the engine this build and machine have: 1 for CPUs, 0 where there is none. */
 int32_t br_engine_devices(br_engine engine);
+
+void br_pieces_deinit(br_pieces *pieces);
+BR_NODISCARD br_status br_pieces_add(br_pieces *pieces, void *memory, size_t bytes); /* BR_ENOMEM */
 
 /* The constructors that br_backend_open chooses from. */
 BR_NODISCARD br_status br_backend_open_reference(br_backend **out, br_precision precision, br_error *error);

@@ -63,6 +63,12 @@ typedef enum br_option_kind {
       "engine cuda's, and be repeated: a copy of the weights each")                                          \
     X(INT, workers, "0", 0, BR_WORKERS_MAX, "N",                                                             \
       "scoring threads of each device, one stream each; 0: as many as serve the engine best")                \
+    X(INT, ranks, "1", 1, BR_RANKS_MAX, "N",                                                                 \
+      "processes that load bundles together, over NCCL; each is told to reload, none switches unless all do") \
+    X(INT, rank, "0", 0, BR_RANKS_MAX - 1, "N", "which of them this is; weights come from 0")                \
+    X(TEXT, ranks_id, "", 0, 0, "FILE",                                                                      \
+      "where rank 0 leaves NCCL's unique id for the others; not needed where NCCL_COMM_ID is set")           \
+    X(INT, ranks_timeout_ms, "30000", 100, 3600000, "MS", "longest wait for the other ranks")                \
     X(INT, tokenizer_threads, "0", 0, BR_WORKERS_MAX, "N",                                                   \
       "threads that turn text into tokens; 0: as many as the engine needs")                                  \
     X(INT, batch_tokens, "0", 0, BR_BATCH_TOKENS_MAX, "N",                                                   \

@@ -28,6 +28,12 @@ typedef struct br_encoder br_encoder;
  * BR_EINVAL: a weight is not finite (named in the error). BR_ENOMEM, BR_EDEVICE. */
 BR_NODISCARD br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backend,
                                                  const br_bundle *bundle, br_error *error);
+
+/* The same on a backend that can `collect`, its memory listed in `pieces`. With `empty` it is laid out alike but not
+ * written: to be filled from the pieces of another device's. */
+BR_NODISCARD br_status br_encoder_weights_collect(br_encoder_weights **out, br_backend *backend,
+                                                  const br_bundle *bundle, br_pieces *pieces, bool empty,
+                                                  br_error *error);
 void br_encoder_weights_destroy(br_encoder_weights *weights);
 
 typedef struct br_encoder_options {

@@ -49,6 +49,7 @@ enum {
 
     /* Service. */
     BR_WORKERS_MAX = 64,
+    BR_RANKS_MAX = 1024,
     BR_DEVICES_MAX = 16, /* a set of devices is one uint32_t */
     BR_LISTENERS_MAX = 16,
     BR_QUEUE_QUERIES_MAX = 1 << 16,

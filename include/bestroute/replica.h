@@ -16,7 +16,7 @@
  * A device whose backend is NULL has no encoder and answers BR_NOOP_QUALITY for
  * everything: that measures the service alone.
  *
- * Uses: bundle, devices, encoder, packing.  Used by: worker, server.
+ * Uses: bundle, comm, devices, encoder, packing.  Used by: worker, server.
  */
 #ifndef BESTROUTE_REPLICA_H
 #define BESTROUTE_REPLICA_H
@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "bestroute/bundle.h"
+#include "bestroute/comm.h"
 #include "bestroute/devices.h"
 #include "bestroute/packing.h"
 
@@ -39,6 +40,7 @@ typedef struct br_replica_options {
         *devices;     /* borrowed for the replica's life. Their tokens_max, once decided, is at least the
                                 * bundle's max_tokens, else creation fails and says so */
     uint32_t without; /* a bit for each device that is out: it gets no weights */
+    br_comm *fleet;   /* during creation: what the first accelerator's weights come through; NULL: alone */
     int32_t seqs_max; /* per batch, 1..BR_BATCH_SEQS_MAX */
 } br_replica_options;
 
@@ -76,6 +78,9 @@ BR_NODISCARD br_status br_replica_run(br_replica *replica, int32_t worker, const
 
 const br_bundle *br_replica_bundle(const br_replica *replica);
 const char *br_replica_folder(const br_replica *replica);
+
+/* Devices whose weights came from another device, not from the files. */
+int32_t br_replica_handed_out(const br_replica *replica);
 
 /* Device memory: of one copy of the weights, and of all open encoders together. */
 size_t br_replica_weights_bytes(const br_replica *replica);

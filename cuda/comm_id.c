@@ -1,0 +1,64 @@
+/* comm_id.c - see comm_id.h. */
+#include "comm_id.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bestroute/clock.h"
+
+enum { POLL_MS = 10 };
+
+br_status br_comm_id_publish(const char *path, const void *id, size_t size, br_error *error)
+{
+    char part[4096];
+    const int length = snprintf(part, sizeof part, "%s.%d", path, (int)getpid());
+    if (length < 0 || (size_t)length >= sizeof part)
+        return br_fail(error, BR_EIO, "ranks_id: the name is too long");
+    const int file = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file < 0)
+        return br_fail(error, BR_EIO, "ranks_id: cannot write \"%.400s\": %s", part, strerror(errno));
+    bool good = write(file, id, size) == (ssize_t)size;
+    good = close(file) == 0 && good;
+    good = good && rename(part, path) == 0;
+    if (good) return BR_OK;
+    const br_status status =
+        br_fail(error, BR_EIO, "ranks_id: cannot write \"%.400s\": %s", path, strerror(errno));
+    (void)unlink(part);
+    return status;
+}
+
+void br_comm_id_withdraw(const char *path)
+{
+    (void)unlink(path);
+}
+
+/* True when the file was there, whole and of this meeting. */
+static bool read_once(const char *path, void *id, size_t size, int64_t timeout_ms)
+{
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    struct stat is;
+    const bool fresh =
+        fstat(file, &is) == 0 && (int64_t)(time(NULL) - is.st_mtime) * 1000 <= timeout_ms + 1000;
+    const bool whole = fresh && read(file, id, size) == (ssize_t)size;
+    (void)close(file);
+    return whole;
+}
+
+br_status br_comm_id_await(const char *path, void *id, size_t size, int64_t timeout_ms, uint64_t until_ns,
+                           br_error *error)
+{
+    while (!read_once(path, id, size, timeout_ms)) {
+        if (br_clock_now_ns() >= until_ns)
+            return br_fail(error, BR_ETIMEDOUT, "ranks: rank 0 left no id in \"%.400s\" within %d ms", path,
+                           (int)timeout_ms);
+        (void)nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
+    }
+    return BR_OK;
+}

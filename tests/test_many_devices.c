@@ -1,0 +1,199 @@
+/*
+ * test_many_devices.c - one service over all CUDA devices at hand: weights that were handed from device to device score
+ * as those read from the file do, and a device that fails is reset, filled again and taken in again.
+ *
+ * Skipped aloud where there are fewer than two devices.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <cuda_runtime_api.h>
+
+#include <nng/nng.h> /* first: the next needs it */
+
+#include <nng/supplemental/util/platform.h>
+
+#include "bestroute/clock.h"
+#include "service.h"
+#include "service_fixture.h"
+
+static atomic_int failures_left;
+static br_status (*sound_wait)(br_stream *stream);
+
+static br_status failing_wait(br_stream *stream)
+{
+    const br_status status = sound_wait(stream);
+    if (atomic_load(&failures_left) == 0) return status;
+    (void)atomic_fetch_sub(&failures_left, 1);
+    return BR_EDEVICE;
+}
+
+static void ask(peer *p, peer_answer *a, int32_t first)
+{
+    static const char *const texts[] = {
+        "hello", "good evening", "and so on", "what is the sum of two and three",
+        "x",     "prove it",     "seven",     "route this prompt please"};
+    br_query queries[3];
+    for (int32_t i = 0; i < 3; i++) queries[i] = text_query(texts[(first + i) % 8]);
+    const br_request request = {.op = BR_OP_SCORE, .queries = queries, .query_count = 3};
+    peer_ask(p, a, &request);
+    assert_true(a->reply.ok);
+}
+
+static void assert_same(const peer_answer *a, const peer_answer *b)
+{
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(a->reply.results[i].code, BR_CODE_NONE);
+        assert_int_equal(a->reply.results[i].quality_count, b->reply.results[i].quality_count);
+        for (size_t k = 0; k < a->reply.results[i].quality_count; k++)
+            assert_float_equal(a->reply.results[i].qualities[k], b->reply.results[i].qualities[k], 1e-5);
+    }
+}
+
+static uint64_t counted(service *s, br_counter counter)
+{
+    return br_metrics_get(&s->server->metrics, counter);
+}
+
+static void start(service *s, peer *p)
+{
+    service_listen(s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", NULL});
+    assert_int_equal(s->server->devices.count, br_engine_devices(BR_ENGINE_CUDA));
+    service_load(s);
+    peer_open(p, s->url);
+}
+
+static void stop(service *s, peer *p)
+{
+    peer_close(p);
+    service_stop(s);
+    assert_int_equal(s->ran, BR_OK);
+}
+
+static void test_answers_do_not_depend_on_the_device(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    start(&s, &p);
+    print_message("weights handed to %d of %d devices\n", (int)br_replica_handed_out(s.server->current),
+                  (int)s.server->devices.count);
+    peer_answer expected = {0};
+    ask(&p, &expected, 0);
+    for (int32_t i = 0; i < 8 * s.server->devices.count; i++) {
+        peer_answer a = {0};
+        ask(&p, &a, 0);
+        assert_same(&a, &expected);
+        answer_free(&a);
+    }
+    answer_free(&expected);
+    stop(&s, &p);
+}
+
+typedef struct scoring {
+    br_replica *replica;
+    const br_packing *batch;
+    float quality[2 * BR_CANDIDATES_MAX];
+    br_status status;
+} scoring;
+
+static void score_errand(void *context, int32_t worker)
+{
+    scoring *w = context;
+    w->status = br_replica_run(w->replica, worker, w->batch, w->quality);
+}
+
+static void test_handed_out_weights_give_the_same_bits(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    start(&s, &p);
+    br_replica *replica = s.server->current;
+    const size_t heads = (size_t)br_replica_bundle(replica)->router.head_count;
+    br_packing batch;
+    assert_int_equal(br_packing_init(&batch, 256, 2), BR_OK);
+    static const char *const texts[] = {"hello and good evening", "seven"};
+    for (int i = 0; i < 2; i++) {
+        int32_t ids[BR_SEQ_TOKENS_MAX];
+        br_prompt prompt;
+        assert_int_equal(
+            br_bundle_prompt_from_text(br_replica_bundle(replica), br_str_from(texts[i]), ids, &prompt),
+            BR_OK);
+        assert_true(br_packing_add(&batch, ids, prompt.tokens));
+    }
+    scoring first = {.replica = replica, .batch = &batch};
+    br_workers_run_on(s.server->workers, 0, score_errand, &first);
+    assert_int_equal(first.status, BR_OK);
+    for (int32_t w = 1; w < s.server->devices.worker_count; w++) {
+        scoring other = {.replica = replica, .batch = &batch};
+        br_workers_run_on(s.server->workers, w, score_errand, &other);
+        assert_int_equal(other.status, BR_OK);
+        assert_memory_equal(other.quality, first.quality, 2 * heads * sizeof(float));
+    }
+    br_packing_deinit(&batch);
+    stop(&s, &p);
+}
+
+static void test_a_failed_device_is_reset_filled_and_taken_in_again(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    atomic_store(&failures_left, 0);
+    service_listen(&s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", NULL});
+    br_backend_table table = *s.server->devices.items[0].backend->table;
+    sound_wait = table.wait;
+    table.wait = failing_wait;
+    s.server->devices.items[0].backend->table = &table;
+    service_load(&s);
+    peer_open(&p, s.url);
+
+    peer_answer expected = {0};
+    ask(&p, &expected, 0);
+    atomic_store(&failures_left, 2);
+    for (int i = 0; counted(&s, BR_COUNTER_devices_lost) == 0; i++) {
+        peer_answer a = {0};
+        ask(&p, &a, 0);
+        assert_same(&a, &expected);
+        answer_free(&a);
+        assert_true(i < 10000);
+    }
+    assert_true(counted(&s, BR_COUNTER_queries_retried) > 0);
+    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
+    while (br_workers_out(s.server->workers) != 0) {
+        peer_answer a = {0};
+        ask(&p, &a, 0);
+        assert_same(&a, &expected);
+        answer_free(&a);
+        if (br_clock_now_ns() > until_ns) fail_msg("the device never came back");
+    }
+    for (int32_t i = 0; i < 4 * s.server->devices.count; i++) {
+        peer_answer a = {0};
+        ask(&p, &a, 0);
+        assert_same(&a, &expected);
+        answer_free(&a);
+    }
+    answer_free(&expected);
+    stop(&s, &p);
+}
+
+int main(void)
+{
+    if (br_engine_devices(BR_ENGINE_CUDA) < 2) {
+        print_message("SKIPPED: there are fewer than two CUDA devices\n");
+        return 77;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_answers_do_not_depend_on_the_device),
+        cmocka_unit_test(test_handed_out_weights_give_the_same_bits),
+        cmocka_unit_test(test_a_failed_device_is_reset_filled_and_taken_in_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
