@@ -141,47 +141,94 @@ static void test_handed_out_weights_give_the_same_bits(void **state)
     stop(&s, &p);
 }
 
+/* A service whose first device can be made to fail. `table` outlives it. */
+static void start_failing(service *s, peer *p, br_backend_table *table, const char *devices)
+{
+    char flag[64];
+    (void)snprintf(flag, sizeof flag, "--devices=%s", devices);
+    atomic_store(&failures_left, 0);
+    service_listen(s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", flag, NULL});
+    *table = *s->server->devices.items[0].backend->table;
+    sound_wait = table->wait;
+    table->wait = failing_wait;
+    s->server->devices.items[0].backend->table = table;
+    service_load(s);
+    peer_open(p, s->url);
+}
+
+static void ask_and_compare(peer *p, const peer_answer *expected)
+{
+    peer_answer a = {0};
+    ask(p, &a, 0);
+    assert_same(&a, expected);
+    answer_free(&a);
+}
+
+/* Loses the first device in the middle of a batch, and asks on until it is back. */
+static void lose_and_recover(service *s, peer *p)
+{
+    peer_answer expected = {0};
+    ask(p, &expected, 0);
+    atomic_store(&failures_left, 2);
+    for (int i = 0; counted(s, BR_COUNTER_devices_lost) == 0; i++) {
+        ask_and_compare(p, &expected);
+        assert_true(i < 10000);
+    }
+    assert_true(counted(s, BR_COUNTER_queries_retried) > 0);
+    assert_int_equal(br_workers_out(s->server->workers), 1);
+    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
+    while (br_workers_out(s->server->workers) != 0) {
+        ask_and_compare(p, &expected);
+        if (br_clock_now_ns() > until_ns) fail_msg("the device never came back");
+    }
+    for (int32_t i = 0; i < 4 * s->server->devices.count; i++) ask_and_compare(p, &expected);
+    answer_free(&expected);
+}
+
 static void test_a_failed_device_is_reset_filled_and_taken_in_again(void **state)
 {
     (void)state;
     service s;
     peer p;
-    atomic_store(&failures_left, 0);
-    service_listen(&s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", NULL});
-    br_backend_table table = *s.server->devices.items[0].backend->table;
-    sound_wait = table.wait;
-    table.wait = failing_wait;
-    s.server->devices.items[0].backend->table = &table;
-    service_load(&s);
-    peer_open(&p, s.url);
-
-    peer_answer expected = {0};
-    ask(&p, &expected, 0);
-    atomic_store(&failures_left, 2);
-    for (int i = 0; counted(&s, BR_COUNTER_devices_lost) == 0; i++) {
-        peer_answer a = {0};
-        ask(&p, &a, 0);
-        assert_same(&a, &expected);
-        answer_free(&a);
-        assert_true(i < 10000);
-    }
-    assert_true(counted(&s, BR_COUNTER_queries_retried) > 0);
-    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
-    while (br_workers_out(s.server->workers) != 0) {
-        peer_answer a = {0};
-        ask(&p, &a, 0);
-        assert_same(&a, &expected);
-        answer_free(&a);
-        if (br_clock_now_ns() > until_ns) fail_msg("the device never came back");
-    }
-    for (int32_t i = 0; i < 4 * s.server->devices.count; i++) {
-        peer_answer a = {0};
-        ask(&p, &a, 0);
-        assert_same(&a, &expected);
-        answer_free(&a);
-    }
-    answer_free(&expected);
+    br_backend_table table;
+    start_failing(&s, &p, &table, "auto");
+    lose_and_recover(&s, &p);
     stop(&s, &p);
+}
+
+static void test_the_hosts_cores_stand_in_for_the_only_accelerator(void **state)
+{
+    (void)state;
+    service s;
+    peer p;
+    br_backend_table table;
+    start_failing(&s, &p, &table, "1,cpu");
+    assert_int_equal(s.server->devices.count, 2);
+    assert_true(s.server->devices.items[0].accelerator);
+    assert_false(s.server->devices.items[1].accelerator);
+    lose_and_recover(&s, &p);
+    stop(&s, &p);
+}
+
+static void test_wrong_numbers_of_devices_are_refused(void **state)
+{
+    (void)state;
+    char beyond[64];
+    (void)snprintf(beyond, sizeof beyond, "0,%d", (int)br_engine_devices(BR_ENGINE_CUDA));
+    const char *const lists[] = {"0,0", beyond};
+    const char *const says[] = {"named twice", "there is no device"};
+    for (int i = 0; i < 2; i++) {
+        char *const argv[] = {(char *)"bestrouted",       (char *)"--bundle", (char *)"x",
+                              (char *)"--engine",         (char *)"cuda",     (char *)"--devices",
+                              (char *)(uintptr_t)lists[i]};
+        br_config config;
+        br_devices devices;
+        br_error error = {0};
+        assert_int_equal(br_config_load(&config, 7, argv, NULL, &error), BR_OK);
+        assert_int_equal(br_devices_open(&devices, &config, &error), BR_EINVAL);
+        assert_non_null(strstr(error.text, says[i]));
+        br_config_deinit(&config);
+    }
 }
 
 int main(void)
@@ -194,6 +241,8 @@ int main(void)
         cmocka_unit_test(test_answers_do_not_depend_on_the_device),
         cmocka_unit_test(test_handed_out_weights_give_the_same_bits),
         cmocka_unit_test(test_a_failed_device_is_reset_filled_and_taken_in_again),
+        cmocka_unit_test(test_the_hosts_cores_stand_in_for_the_only_accelerator),
+        cmocka_unit_test(test_wrong_numbers_of_devices_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
