@@ -1,0 +1,430 @@
+/*
+ * load.c - see load.h.
+ *
+ *   slot: idle -> sending -> receiving -> idle          on nng's threads, but for the open loop's beginning
+ *
+ * A closed loop's slots send again by themselves; an open loop's go to the list of idle ones, where the thread that keeps
+ * the schedule takes them.
+ */
+#include "load.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <nng/nng.h> /* first: the others need it */
+
+#include <nng/protocol/reqrep0/rep.h>
+#include <nng/protocol/reqrep0/req.h>
+
+#include "bestroute/clock.h"
+#include "bestroute/reply.h"
+#include "schedule.h"
+
+enum { ECHO_CONTEXTS = 1088, LIVE_MS = 500, ARENA_KEEP = 1 << 20 };
+
+typedef struct load load;
+
+typedef struct slot {
+    load *load;
+    struct slot *next_idle;
+    nng_ctx ctx;
+    nng_aio *aio;
+    bool receiving;
+    uint64_t due_ns;
+    br_arena arena;
+} slot;
+
+struct load {
+    const load_options *options;
+    const prompts *prompts;
+    load_result *result;
+    nng_socket sockets[LOAD_URLS_MAX * 16];
+    int socket_count;
+    slot *slots;
+    int slot_count;
+    uint64_t from_ns; /* measured: due in [from, until) */
+    uint64_t until_ns;
+    _Atomic uint64_t next_request;
+    _Atomic uint64_t taken; /* measured requests that may be sent, against options->requests */
+
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    slot *idle;
+    int busy;
+};
+
+static bool is_measured(const load *l, uint64_t due_ns)
+{
+    return due_ns >= l->from_ns && due_ns < l->until_ns;
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t amount)
+{
+    atomic_fetch_add_explicit(counter, amount, memory_order_relaxed);
+}
+
+/* Sends the next request. False: it is over. */
+static bool send_next(slot *s, uint64_t due_ns)
+{
+    load *l = s->load;
+    const uint64_t now_ns = br_clock_now_ns();
+    if (due_ns >= l->until_ns) return false;
+    if (is_measured(l, due_ns)) {
+        if (l->options->requests != 0 && atomic_fetch_add(&l->taken, 1) >= l->options->requests) return false;
+        count(&l->result->sent, 1);
+        histogram_add(&l->result->late, now_ns > due_ns ? now_ns - due_ns : 0);
+    }
+    const br_str request = l->prompts->requests[atomic_fetch_add(&l->next_request, 1) % (uint64_t)l->prompts->count];
+    nng_msg *message;
+    if (nng_msg_alloc(&message, request.size) != 0) abort();
+    memcpy(nng_msg_body(message), request.data, request.size);
+    s->receiving = false;
+    s->due_ns = due_ns;
+    nng_aio_set_msg(s->aio, message);
+    nng_ctx_send(s->ctx, s->aio);
+    return true;
+}
+
+/* The slot has nothing to do: an open loop's waits for more. */
+static void rest(slot *s)
+{
+    load *l = s->load;
+    (void)pthread_mutex_lock(&l->lock);
+    s->next_idle = l->idle;
+    l->idle = s;
+    l->busy--;
+    (void)pthread_cond_signal(&l->changed);
+    (void)pthread_mutex_unlock(&l->lock);
+}
+
+static void count_results(load_result *r, const br_reply *reply)
+{
+    for (size_t i = 0; i < reply->result_count; i++) {
+        const br_reply_result *one = &reply->results[i];
+        if (one->code == BR_CODE_NONE) {
+            count(&r->queries, 1);
+            count(&r->tokens, one->tokens);
+        } else {
+            count(&r->query_errors[one->code], 1);
+        }
+    }
+    histogram_add(&r->tokenize, reply->timing.tokenize_us);
+    histogram_add(&r->queue, reply->timing.queue_us);
+    histogram_add(&r->compute, reply->timing.compute_us);
+    histogram_add(&r->total, reply->timing.total_us);
+    const uint64_t batch = reply->timing.batch < LOAD_BATCH_MAX ? reply->timing.batch : LOAD_BATCH_MAX;
+    count(&r->batches[batch], 1);
+}
+
+static void look_into(slot *s, nng_msg *message, uint64_t took_ns)
+{
+    load_result *r = s->load->result;
+    count(&r->answered, 1);
+    br_reply reply = {.ok = true};
+    if (!s->load->options->raw) {
+        br_error error = {0};
+        if (br_reply_decode(&reply, nng_msg_body(message), nng_msg_len(message), &s->arena, &error) != BR_OK ||
+            (reply.ok && reply.result_count != (size_t)s->load->options->queries)) {
+            count(&r->broken, 1);
+            return;
+        }
+    }
+    if (!reply.ok) {
+        count(&r->refused[reply.code], 1);
+        histogram_add(&r->refusal, took_ns);
+        return;
+    }
+    count(&r->ok, 1);
+    histogram_add(&r->latency, took_ns);
+    if (s->load->options->raw)
+        count(&r->queries, (uint64_t)s->load->options->queries);
+    else
+        count_results(r, &reply);
+    br_arena_reset(&s->arena, ARENA_KEEP);
+}
+
+static void on_event(void *argument)
+{
+    slot *s = argument;
+    load *l = s->load;
+    const int failed = nng_aio_result(s->aio);
+    if (failed == NNG_ECLOSED || failed == NNG_ECANCELED) return;
+    if (failed == 0 && !s->receiving) {
+        s->receiving = true;
+        nng_ctx_recv(s->ctx, s->aio);
+        return;
+    }
+    const uint64_t now_ns = br_clock_now_ns();
+    const bool measured = is_measured(l, s->due_ns);
+    if (failed != 0) {
+        if (!s->receiving) nng_msg_free(nng_aio_get_msg(s->aio));
+        if (measured) count(failed == NNG_ETIMEDOUT ? &l->result->timed_out : &l->result->broken, 1);
+    } else {
+        nng_msg *message = nng_aio_get_msg(s->aio);
+        if (measured) look_into(s, message, now_ns - s->due_ns);
+        nng_msg_free(message);
+    }
+    if (l->options->rate > 0 || !send_next(s, now_ns)) rest(s);
+}
+
+/* The two loops. */
+
+static void sleep_until(uint64_t ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+    }
+}
+
+static void say(const load *l, uint64_t *said_ns, uint64_t *said_queries)
+{
+    if (l->options->live == NULL) return;
+    const uint64_t now_ns = br_clock_now_ns();
+    if (now_ns - *said_ns < LIVE_MS * (uint64_t)BR_NS_PER_MS) return;
+    const uint64_t queries = atomic_load(&l->result->queries);
+    const double seconds = (double)(now_ns - *said_ns) / 1e9;
+    (void)fprintf(stderr, "\r%s %5.1f s  %9.0f queries/s  p50 %.2f ms  p99 %.2f ms  %llu refused \033[K", l->options->live,
+                  now_ns > l->from_ns ? (double)(now_ns - l->from_ns) / 1e9 : 0,
+                  (double)(queries - *said_queries) / seconds,
+                  (double)histogram_percentile(&l->result->latency, 0.5) / 1e6,
+                  (double)histogram_percentile(&l->result->latency, 0.99) / 1e6,
+                  (unsigned long long)(atomic_load(&l->result->answered) - atomic_load(&l->result->ok)));
+    *said_ns = now_ns;
+    *said_queries = queries;
+}
+
+static slot *take_idle(load *l, uint64_t until_ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
+                                   .tv_nsec = (long)(until_ns % 1000000000u)};
+    (void)pthread_mutex_lock(&l->lock);
+    while (l->idle == NULL && pthread_cond_timedwait(&l->changed, &l->lock, &until) != ETIMEDOUT) {
+    }
+    slot *s = l->idle;
+    if (s != NULL) {
+        l->idle = s->next_idle;
+        l->busy++;
+    }
+    (void)pthread_mutex_unlock(&l->lock);
+    return s;
+}
+
+static bool is_used_up(load *l)
+{
+    return l->options->requests != 0 && atomic_load(&l->taken) >= l->options->requests;
+}
+
+static void run_open(load *l, uint64_t start_ns)
+{
+    schedule times;
+    schedule_init(&times, l->options->rate, l->options->poisson, l->options->seed);
+    uint64_t said_ns = start_ns;
+    uint64_t said_queries = 0;
+    const uint64_t patience_ns = l->until_ns + (uint64_t)l->options->timeout_ms * (uint64_t)BR_NS_PER_MS;
+    for (;;) {
+        const uint64_t due_ns = start_ns + schedule_next(&times);
+        if (due_ns >= l->until_ns || is_used_up(l)) return;
+        if (due_ns > br_clock_now_ns()) sleep_until(due_ns);
+        slot *s = take_idle(l, patience_ns);
+        if (s == NULL) return;
+        if (!send_next(s, due_ns)) rest(s);
+        say(l, &said_ns, &said_queries);
+    }
+}
+
+static void run_closed(load *l, uint64_t start_ns)
+{
+    uint64_t said_ns = start_ns;
+    uint64_t said_queries = 0;
+    for (int i = 0; i < l->slot_count; i++) {
+        slot *s = take_idle(l, UINT64_MAX / 2);
+        if (!send_next(s, br_clock_now_ns())) rest(s);
+    }
+    while (br_clock_now_ns() < l->until_ns && !is_used_up(l)) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 20 * BR_NS_PER_MS}, NULL);
+        say(l, &said_ns, &said_queries);
+    }
+}
+
+/* What is under way is answered, or times out by itself. */
+static void settle(load *l)
+{
+    (void)pthread_mutex_lock(&l->lock);
+    while (l->busy > 0) (void)pthread_cond_wait(&l->changed, &l->lock);
+    (void)pthread_mutex_unlock(&l->lock);
+}
+
+/* Processor time. */
+
+static double own_cpu_s(void)
+{
+    struct rusage usage;
+    (void)getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+/* Negative: unknown. */
+static double process_cpu_s(int pid)
+{
+    char path[64];
+    char text[1024];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = pid > 0 ? fopen(path, "r") : NULL;
+    if (file == NULL) return -1;
+    const size_t size = fread(text, 1, sizeof text - 1, file);
+    (void)fclose(file);
+    text[size] = '\0';
+    const char *at = strrchr(text, ')'); /* the name before it may hold anything */
+    unsigned long user;
+    unsigned long system;
+    if (at == NULL || sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+        return -1;
+    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* Opening. */
+
+static br_status connect_all(load *l, br_error *error)
+{
+    for (int i = 0; i < l->options->url_count * l->options->connections; i++) {
+        const char *url = l->options->urls[i % l->options->url_count];
+        nng_socket *socket = &l->sockets[l->socket_count];
+        int failed = nng_req0_open(socket);
+        if (failed == 0) l->socket_count++;
+        if (failed == 0) failed = nng_socket_set_ms(*socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
+        if (failed == 0) failed = nng_dial(*socket, url, NULL, 0);
+        if (failed != 0) return br_fail(error, BR_EIO, "%s: %s", url, nng_strerror(failed));
+    }
+    return BR_OK;
+}
+
+static br_status make_slots(load *l, br_error *error)
+{
+    l->slots = calloc((size_t)l->options->in_flight, sizeof *l->slots);
+    if (l->slots == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    for (int i = 0; i < l->options->in_flight; i++) {
+        slot *s = &l->slots[i];
+        *s = (slot){.load = l, .next_idle = l->idle};
+        br_arena_init(&s->arena);
+        if (nng_ctx_open(&s->ctx, l->sockets[i % l->socket_count]) != 0 || nng_aio_alloc(&s->aio, on_event, s) != 0)
+            return br_fail(error, BR_ENOMEM, "no context for request %d", i);
+        nng_aio_set_timeout(s->aio, l->options->timeout_ms);
+        l->slot_count = i + 1;
+        l->idle = s;
+    }
+    return BR_OK;
+}
+
+static bool make_histograms(load_result *r)
+{
+    return histogram_init(&r->latency) && histogram_init(&r->refusal) && histogram_init(&r->late) &&
+           histogram_init(&r->tokenize) && histogram_init(&r->queue) && histogram_init(&r->compute) &&
+           histogram_init(&r->total);
+}
+
+void load_deinit(load_result *r)
+{
+    histogram *const all[] = {&r->latency, &r->refusal, &r->late, &r->tokenize, &r->queue, &r->compute, &r->total};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) histogram_deinit(all[i]);
+}
+
+static void run(load *l)
+{
+    const load_options *o = l->options;
+    const uint64_t start_ns = br_clock_now_ns();
+    l->from_ns = start_ns + (uint64_t)(o->warmup_s * 1e9);
+    l->until_ns = l->from_ns + (uint64_t)(o->seconds * 1e9);
+    const double server_s = process_cpu_s(o->server_pid);
+    const double client_s = own_cpu_s();
+    if (o->rate > 0)
+        run_open(l, start_ns);
+    else
+        run_closed(l, start_ns);
+    const uint64_t sent_ns = br_clock_now_ns();
+    settle(l);
+    /* Work that was sent before the end and done after it counts with the time it took. */
+    const uint64_t end_ns = o->rate > 0 ? br_clock_now_ns() : sent_ns;
+    l->result->seconds = end_ns > l->from_ns ? (double)(end_ns - l->from_ns) / 1e9 : 0;
+    const double whole_s = (double)(br_clock_now_ns() - start_ns) / 1e9;
+    const double server_end_s = process_cpu_s(o->server_pid);
+    l->result->server_cpu = server_s >= 0 && server_end_s >= 0 ? (server_end_s - server_s) / whole_s : -1;
+    l->result->client_cpu = (own_cpu_s() - client_s) / whole_s;
+    if (o->live != NULL) (void)fprintf(stderr, "\r\033[K");
+}
+
+br_status load_run(load_result *out, const load_options *options, const prompts *prompts, br_error *error)
+{
+    memset(out, 0, sizeof *out);
+    load *l = calloc(1, sizeof *l);
+    if (l == NULL || !make_histograms(out)) {
+        free(l);
+        return br_fail(error, BR_ENOMEM, "out of memory");
+    }
+    l->options = options;
+    l->prompts = prompts;
+    l->result = out;
+    pthread_condattr_t monotonic;
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_mutex_init(&l->lock, NULL);
+    (void)pthread_cond_init(&l->changed, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+
+    br_status status = connect_all(l, error);
+    if (status == BR_OK) status = make_slots(l, error);
+    if (status == BR_OK) run(l);
+    for (int i = 0; i < l->slot_count; i++) {
+        nng_aio_stop(l->slots[i].aio);
+        nng_aio_free(l->slots[i].aio);
+        (void)nng_ctx_close(l->slots[i].ctx);
+        br_arena_deinit(&l->slots[i].arena);
+    }
+    for (int i = 0; i < l->socket_count; i++) (void)nng_close(l->sockets[i]);
+    (void)pthread_cond_destroy(&l->changed);
+    (void)pthread_mutex_destroy(&l->lock);
+    free(l->slots);
+    free(l);
+    return status;
+}
+
+/* The echo: contexts that send back what they received. */
+
+typedef struct echo {
+    nng_ctx ctx;
+    nng_aio *aio;
+    bool receiving;
+} echo;
+
+static void echo_step(void *argument)
+{
+    echo *e = argument;
+    if (nng_aio_result(e->aio) != 0) return;
+    e->receiving = !e->receiving;
+    if (e->receiving)
+        nng_ctx_recv(e->ctx, e->aio);
+    else
+        nng_ctx_send(e->ctx, e->aio); /* what was received stays in the aio */
+}
+
+br_status load_echo(const char *url, br_error *error)
+{
+    nng_socket socket;
+    echo *all = calloc(ECHO_CONTEXTS, sizeof *all);
+    if (all == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    int failed = nng_rep0_open(&socket);
+    for (int i = 0; failed == 0 && i < ECHO_CONTEXTS; i++) {
+        failed = nng_ctx_open(&all[i].ctx, socket);
+        if (failed == 0) failed = nng_aio_alloc(&all[i].aio, echo_step, &all[i]);
+        all[i].receiving = true;
+        if (failed == 0) nng_ctx_recv(all[i].ctx, all[i].aio);
+    }
+    if (failed == 0) failed = nng_listen(socket, url, NULL, 0);
+    if (failed != 0) return br_fail(error, BR_EIO, "%s: %s", url, nng_strerror(failed));
+    for (;;) (void)pause();
+}
