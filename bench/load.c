@@ -79,7 +79,8 @@ static bool send_next(slot *s, uint64_t due_ns)
         count(&l->result->sent, 1);
         histogram_add(&l->result->late, now_ns > due_ns ? now_ns - due_ns : 0);
     }
-    const br_str request = l->prompts->requests[atomic_fetch_add(&l->next_request, 1) % (uint64_t)l->prompts->count];
+    const br_str request =
+        l->prompts->requests[atomic_fetch_add(&l->next_request, 1) % (uint64_t)l->prompts->count];
     nng_msg *message;
     if (nng_msg_alloc(&message, request.size) != 0) abort();
     memcpy(nng_msg_body(message), request.data, request.size);
@@ -128,7 +129,8 @@ static void look_into(slot *s, nng_msg *message, uint64_t took_ns)
     br_reply reply = {.ok = true};
     if (!s->load->options->raw) {
         br_error error = {0};
-        if (br_reply_decode(&reply, nng_msg_body(message), nng_msg_len(message), &s->arena, &error) != BR_OK ||
+        if (br_reply_decode(&reply, nng_msg_body(message), nng_msg_len(message), &s->arena, &error) !=
+                BR_OK ||
             (reply.ok && reply.result_count != (size_t)s->load->options->queries)) {
             count(&r->broken, 1);
             return;
@@ -188,8 +190,8 @@ static void say(const load *l, uint64_t *said_ns, uint64_t *said_queries)
     if (now_ns - *said_ns < LIVE_MS * (uint64_t)BR_NS_PER_MS) return;
     const uint64_t queries = atomic_load(&l->result->queries);
     const double seconds = (double)(now_ns - *said_ns) / 1e9;
-    (void)fprintf(stderr, "\r%s %5.1f s  %9.0f queries/s  p50 %.2f ms  p99 %.2f ms  %llu refused \033[K", l->options->live,
-                  now_ns > l->from_ns ? (double)(now_ns - l->from_ns) / 1e9 : 0,
+    (void)fprintf(stderr, "\r%s %5.1f s  %9.0f queries/s  p50 %.2f ms  p99 %.2f ms  %llu refused \033[K",
+                  l->options->live, now_ns > l->from_ns ? (double)(now_ns - l->from_ns) / 1e9 : 0,
                   (double)(queries - *said_queries) / seconds,
                   (double)histogram_percentile(&l->result->latency, 0.5) / 1e6,
                   (double)histogram_percentile(&l->result->latency, 0.99) / 1e6,
@@ -283,7 +285,8 @@ static double process_cpu_s(int pid)
     const char *at = strrchr(text, ')'); /* the name before it may hold anything */
     unsigned long user;
     unsigned long system;
-    if (at == NULL || sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+    if (at == NULL ||
+        sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
         return -1;
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
@@ -312,7 +315,8 @@ static br_status make_slots(load *l, br_error *error)
         slot *s = &l->slots[i];
         *s = (slot){.load = l, .next_idle = l->idle};
         br_arena_init(&s->arena);
-        if (nng_ctx_open(&s->ctx, l->sockets[i % l->socket_count]) != 0 || nng_aio_alloc(&s->aio, on_event, s) != 0)
+        if (nng_ctx_open(&s->ctx, l->sockets[i % l->socket_count]) != 0 ||
+            nng_aio_alloc(&s->aio, on_event, s) != 0)
             return br_fail(error, BR_ENOMEM, "no context for request %d", i);
         nng_aio_set_timeout(s->aio, l->options->timeout_ms);
         l->slot_count = i + 1;
@@ -330,7 +334,8 @@ static bool make_histograms(load_result *r)
 
 void load_deinit(load_result *r)
 {
-    histogram *const all[] = {&r->latency, &r->refusal, &r->late, &r->tokenize, &r->queue, &r->compute, &r->total};
+    histogram *const all[] = {&r->latency, &r->refusal, &r->late, &r->tokenize,
+                              &r->queue,   &r->compute, &r->total};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) histogram_deinit(all[i]);
 }
 
@@ -358,7 +363,7 @@ static void run(load *l)
     if (o->live != NULL) (void)fprintf(stderr, "\r\033[K");
 }
 
-br_status load_run(load_result *out, const load_options *options, const prompts *prompts, br_error *error)
+br_status load_run(load_result *out, const load_options *options, const prompts *source, br_error *error)
 {
     memset(out, 0, sizeof *out);
     load *l = calloc(1, sizeof *l);
@@ -367,7 +372,7 @@ br_status load_run(load_result *out, const load_options *options, const prompts 
         return br_fail(error, BR_ENOMEM, "out of memory");
     }
     l->options = options;
-    l->prompts = prompts;
+    l->prompts = source;
     l->result = out;
     pthread_condattr_t monotonic;
     (void)pthread_condattr_init(&monotonic);

@@ -14,7 +14,12 @@
 #include "histogram.h"
 #include "prompts.h"
 
-enum { LOAD_URLS_MAX = 64, LOAD_IN_FLIGHT_MAX = 8192, LOAD_CODES = BR_CODE_INTERNAL + 1, LOAD_BATCH_MAX = 1024 };
+enum {
+    LOAD_URLS_MAX = 64,
+    LOAD_IN_FLIGHT_MAX = 8192,
+    LOAD_CODES = BR_CODE_INTERNAL + 1,
+    LOAD_BATCH_MAX = 1024
+};
 
 typedef struct load_options {
     const char *urls[LOAD_URLS_MAX];
@@ -26,12 +31,12 @@ typedef struct load_options {
     bool poisson;
     uint64_t seed;
     double warmup_s;
-    double seconds;     /* measured */
-    uint64_t requests;  /* measured at most; 0: any number */
-    int timeout_ms;     /* of one request */
-    bool raw;           /* do not look into replies: for an echo */
-    int server_pid;     /* 0: unknown */
-    const char *live;   /* what the line on stderr begins with; NULL: no line */
+    double seconds;    /* measured */
+    uint64_t requests; /* measured at most; 0: any number */
+    int timeout_ms;    /* of one request */
+    bool raw;          /* do not look into replies: for an echo */
+    int server_pid;    /* 0: unknown */
+    const char *live;  /* what the line on stderr begins with; NULL: no line */
 } load_options;
 
 typedef struct load_result {
@@ -45,17 +50,17 @@ typedef struct load_result {
     _Atomic uint64_t queries; /* answered without an error */
     _Atomic uint64_t query_errors[LOAD_CODES];
     _Atomic uint64_t tokens;
-    histogram latency; /* ns, of ok */
-    histogram refusal; /* ns, of refused */
-    histogram late;    /* ns from due to sent */
-    histogram tokenize, queue, compute, total; /* us, as the service says */
+    histogram latency;                            /* ns, of ok */
+    histogram refusal;                            /* ns, of refused */
+    histogram late;                               /* ns from due to sent */
+    histogram tokenize, queue, compute, total;    /* us, as the service says */
     _Atomic uint64_t batches[LOAD_BATCH_MAX + 1]; /* requests by the queries that shared their pass */
-    double server_cpu; /* cores; negative: unknown */
-    double client_cpu; /* cores */
+    double server_cpu;                            /* cores; negative: unknown */
+    double client_cpu;                            /* cores */
 } load_result;
 
 /* Runs to the end. BR_EIO: a url. BR_ENOMEM. Release the result with load_deinit, whatever came back. */
-BR_NODISCARD br_status load_run(load_result *out, const load_options *options, const prompts *prompts,
+BR_NODISCARD br_status load_run(load_result *out, const load_options *options, const prompts *source,
                                 br_error *error);
 void load_deinit(load_result *result);
 

@@ -40,8 +40,9 @@ static bool draw_words(int *out, const char *lengths, uint64_t *random)
 
 static char *make_text(int words, uint64_t *random)
 {
-    static const char *const vocabulary[] = {"route", "this", "prompt", "please", "number", "seven", "what", "is",
-                                             "the",   "sum",  "of",     "two",    "and",    "three", "how",  "many"};
+    static const char *const vocabulary[] = {"route", "this",  "prompt", "please", "number", "seven",
+                                             "what",  "is",    "the",    "sum",    "of",     "two",
+                                             "and",   "three", "how",    "many"};
     char *text = malloc((size_t)words * WORD_BYTES_MAX + 1);
     size_t size = 0;
     for (int w = 0; text != NULL && w < words; w++)
@@ -64,7 +65,8 @@ static br_status read_texts(char **texts, int *count, const char *path, br_error
     }
     free(line);
     (void)fclose(file);
-    if (status == BR_OK && *count == 0) status = br_fail(error, BR_EINVAL, "prompts: \"%s\" holds none", path);
+    if (status == BR_OK && *count == 0)
+        status = br_fail(error, BR_EINVAL, "prompts: \"%s\" holds none", path);
     return status;
 }
 

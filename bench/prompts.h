@@ -9,13 +9,14 @@
 #include "bestroute/policy_spec.h"
 
 typedef struct prompts_options {
-    const char *file;    /* a prompt a line; NULL: synthetic */
-    const char *lengths; /* of synthetic prompts in words: "20", "8-64" even, "24~0.8" log-normal: median ~ sigma */
-    const char *bundle;  /* tokenise with this bundle's vocabulary and send ids; NULL: send text */
-    int queries;         /* of one request */
+    const char *file; /* a prompt a line; NULL: synthetic */
+    const char
+        *lengths; /* of synthetic prompts in words: "20", "8-64" even, "24~0.8" log-normal: median ~ sigma */
+    const char *bundle; /* tokenise with this bundle's vocabulary and send ids; NULL: send text */
+    int queries;        /* of one request */
     uint64_t seed;
     br_policy policy;
-    bool score; /* instead of route */
+    bool score;          /* instead of route */
     int64_t deadline_ms; /* 0: none */
 } prompts_options;
 
@@ -30,7 +31,8 @@ BR_NODISCARD br_status prompts_init(prompts *out, const prompts_options *options
 void prompts_deinit(prompts *p);
 
 /* The texts alone, [count], each terminated; free with prompts_free_texts. */
-BR_NODISCARD br_status prompts_texts(char ***out, int *count, const prompts_options *options, br_error *error);
+BR_NODISCARD br_status prompts_texts(char ***out, int *count, const prompts_options *options,
+                                     br_error *error);
 void prompts_free_texts(char **texts, int count);
 
 #endif

@@ -15,9 +15,11 @@ import tempfile
 import time
 
 
-def measure(bench, url, *options):
-    out = subprocess.run([bench, "--url", url, *map(str, options)], check=True, capture_output=True, text=True)
-    return json.loads(out.stdout)
+def measure(bench, url, in_flight, seconds, *options):
+    with tempfile.NamedTemporaryFile() as file:
+        subprocess.run([bench, "--url", url, "--in-flight", str(in_flight), "--seconds", str(seconds), "--warmup",
+                        str(seconds / 10), "--json", file.name, *map(str, options)], check=True, capture_output=True)
+        return json.load(file)["runs"][0]
 
 
 def wait_until(action, seconds=60):
@@ -39,7 +41,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--port", type=int, default=35571)
     args = parser.parse_args()
-    bench = os.path.join(args.build, "bench_service")
+    bench = os.path.join(args.build, "bestroute-bench")
     daemon = os.path.join(args.build, "bestrouted")
     client = os.path.join(args.build, "bestroute")
 
@@ -70,28 +72,31 @@ def main():
                 for contexts in (1, 8, 64, 256):
                     bare, ours = [], []
                     for _ in range(args.rounds):
-                        bare.append(measure(bench, echo, "--contexts", contexts, "--seconds", args.seconds, "--raw"))
-                        ours.append(measure(bench, service, "--contexts", contexts, "--seconds", args.seconds, "--raw"))
+                        bare.append(measure(bench, echo, contexts, args.seconds, "--raw"))
+                        ours.append(measure(bench, service, contexts, args.seconds, "--raw"))
                     mid = lambda rows, key: statistics.median(row[key] for row in rows)
+                    p50 = lambda rows: 1000 * statistics.median(row["latency_ms"]["p50"] for row in rows)
                     ratio = statistics.median(o["requests_per_s"] / b["requests_per_s"] for o, b in zip(ours, bare))
                     print(f"| {name} | {contexts} | {mid(bare, 'requests_per_s'):,.0f} | {mid(ours, 'requests_per_s'):,.0f} "
-                          f"| {ratio:.2f} | {mid(bare, 'p50_us'):.0f} us | {mid(ours, 'p50_us'):.0f} us |", flush=True)
-            rows = [measure(bench, transports["ipc"][1], "--contexts", 8, "--queries", 64, "--seconds", args.seconds, "--raw")
-                    for _ in range(args.rounds)]
-            print(f"\n64 prompts of 20 words a request, ipc, 8 requests in flight: "
-                  f"{statistics.median(r['queries_per_s'] for r in rows):,.0f} prompts/s, tokenising included.")
+                          f"| {ratio:.2f} | {p50(bare):.0f} us | {p50(ours):.0f} us |", flush=True)
+            for what, flags in (("text", ()), ("tokens", ("--tokens", args.bundle))):
+                rows = [measure(bench, transports["ipc"][1], 8, args.seconds, "--queries", 64, *flags)
+                        for _ in range(args.rounds)]
+                print(f"\n64 prompts of 20 words a request as {what}, ipc, 8 requests in flight, client included: "
+                      f"{statistics.median(r['queries_per_s'] for r in rows):,.0f} prompts/s.")
             noop.terminate()
             noop.wait()
 
             full = f"ipc://{scratch}/full"
             start(daemon, "--bundle", args.bundle, "--listen", full)
             ready(full)
-            rows = [measure(bench, full, "--contexts", 1, "--seconds", args.seconds) for _ in range(args.rounds)]
-            rows.sort(key=lambda r: r["p50_us"] - r["compute_p50_us"])
-            row = rows[len(rows) // 2]
-            print(f"\nOne client, one prompt of 20 words, with the encoder: p50 {row['p50_us']:.0f} us for the round trip, of "
-                  f"which {row['compute_p50_us']:.0f} us in the encoder: the service and the transport add "
-                  f"{row['p50_us'] - row['compute_p50_us']:.0f} us.")
+            rows = [measure(bench, full, 1, args.seconds) for _ in range(args.rounds)]
+            trips = [1000 * row["latency_ms"]["p50"] for row in rows]
+            encoder = [1000 * row["compute_ms"]["p50"] for row in rows]
+            added = statistics.median(trip - compute for trip, compute in zip(trips, encoder))
+            print(f"\nOne client, one prompt of 20 words, with the encoder: p50 {statistics.median(trips):.0f} us for the round "
+                  f"trip, of which {statistics.median(encoder):.0f} us in the encoder: the service and the transport add "
+                  f"{added:.0f} us.")
         finally:
             for process in running:
                 process.terminate()
