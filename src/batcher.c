@@ -1,24 +1,44 @@
 /*
- * batcher.c - a binary heap of waiting queries, and a pile of expired ones behind it.
+ * batcher.c - a queue of each client's own, taken from in turns.
  *
- *   slots   [ heap, the next query at 0 | expired, in no order | free ]
- *             0 .. heap_count             .. count                .. queue_max
+ *   clients in use   active[ ... active_count)   each a pairing heap of its queries, the next at its root
+ *   expired          a list, in no order
  *
- * A query that leaves the heap frees the slot right behind it, so an expired
- * one moves to the pile in place and no second array is needed.
+ * A pairing heap lives in the queries themselves: `child` is the first query below, `sibling` the next beside. Adding
+ * is one comparison, removing the root joins its children in pairs: O(log n) amortised.
  */
 #include "bestroute/batcher.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
+enum {
+    LOOK_MAX = 64, /* clients compared for one query; more take turns to be compared */
+    TURNS = 8,     /* a client's turn is this part of the largest batch */
+};
+
+typedef struct client {
+    uint64_t id;
+    br_batch_item *first; /* root of its heap; NULL: unused */
+    int64_t credit;       /* tokens left of its turn; may be overdrawn by one query */
+    int32_t position;     /* in active */
+    int32_t next;         /* in its bucket or in the list of unused ones; -1: none */
+} client;
+
 struct br_batcher {
     br_batcher_options options;
     uint64_t arrivals;
     int64_t tokens; /* of all `count` */
-    int32_t heap_count;
     int32_t count;
-    br_batch_item *slots[];
+    br_batch_item *expired;
+    int64_t turn_tokens;
+    client *clients; /* [queue_max] */
+    int32_t *active; /* [queue_max]: clients with queries */
+    int32_t active_count;
+    int32_t cursor;   /* of the first client to be compared */
+    int32_t *buckets; /* [bucket_count]: clients in use by their id */
+    int32_t bucket_count;
+    int32_t unused; /* first of the list of clients without queries */
 };
 
 br_status br_batcher_create(br_batcher **out, const br_batcher_options *options)
@@ -28,18 +48,37 @@ br_status br_batcher_create(br_batcher **out, const br_batcher_options *options)
     if (options->seqs_max < 1 || options->seqs_max > BR_BATCH_SEQS_MAX) return BR_EINVAL;
     if (options->queue_max < 1 || options->queue_max > BR_QUEUE_QUERIES_MAX) return BR_EINVAL;
 
-    br_batcher *b = calloc(1, sizeof *b + (size_t)options->queue_max * sizeof b->slots[0]);
+    const size_t most = (size_t)options->queue_max;
+    br_batcher *b = calloc(1, sizeof *b);
     if (b == NULL) return BR_ENOMEM;
     b->options = *options;
+    b->turn_tokens = (options->tokens_max + TURNS - 1) / TURNS;
+    for (b->bucket_count = 1; b->bucket_count < options->queue_max;) b->bucket_count *= 2;
+    b->clients = calloc(most, sizeof *b->clients);
+    b->active = calloc(most, sizeof *b->active);
+    b->buckets = calloc((size_t)b->bucket_count, sizeof *b->buckets);
+    if (b->clients == NULL || b->active == NULL || b->buckets == NULL) {
+        br_batcher_destroy(b);
+        return BR_ENOMEM;
+    }
+    for (int32_t i = 0; i < options->queue_max; i++)
+        b->clients[i].next = i + 1 < options->queue_max ? i + 1 : -1;
+    for (int32_t i = 0; i < b->bucket_count; i++) b->buckets[i] = -1;
     *out = b;
     return BR_OK;
 }
 
 void br_batcher_destroy(br_batcher *batcher)
 {
-    assert(batcher == NULL || batcher->count == 0);
+    if (batcher == NULL) return;
+    assert(batcher->count == 0);
+    free(batcher->clients);
+    free(batcher->active);
+    free(batcher->buckets);
     free(batcher);
 }
+
+/* Heaps. */
 
 static bool precedes(const br_batch_item *a, const br_batch_item *b)
 {
@@ -52,54 +91,99 @@ static bool is_expired(const br_batch_item *item, uint64_t now_ns)
     return item->deadline_ns <= now_ns && item->deadline_ns != UINT64_MAX;
 }
 
-/* Adds to the heap: up from its last slot. */
-static void heap_add(br_batcher *b, br_batch_item *item)
+/* The heap of two roots without siblings; either may be NULL. */
+static br_batch_item *join(br_batch_item *a, br_batch_item *b)
 {
-    int32_t slot = b->heap_count++;
-    while (slot > 0) {
-        const int32_t parent = (slot - 1) / 2;
-        if (!precedes(item, b->slots[parent])) break;
-        b->slots[slot] = b->slots[parent];
-        slot = parent;
-    }
-    b->slots[slot] = item;
+    if (a == NULL) return b;
+    if (b == NULL) return a;
+    br_batch_item *above = precedes(b, a) ? b : a;
+    br_batch_item *below = above == a ? b : a;
+    below->sibling = above->child;
+    above->child = below;
+    return above;
 }
 
-/* Takes the first off the heap: its last one sinks from the top. */
-static br_batch_item *heap_remove_first(br_batcher *b)
+/* What is left of a heap without its root: neighbours joined in pairs, then the pairs from the last to the first. */
+static br_batch_item *join_children(br_batch_item *root)
 {
-    br_batch_item *first = b->slots[0];
-    const int32_t count = --b->heap_count;
-    br_batch_item *last = b->slots[count];
-    int32_t slot = 0;
-    while (2 * slot + 1 < count) {
-        int32_t child = 2 * slot + 1;
-        if (child + 1 < count && precedes(b->slots[child + 1], b->slots[child])) child++;
-        if (!precedes(b->slots[child], last)) break;
-        b->slots[slot] = b->slots[child];
-        slot = child;
+    br_batch_item *pairs = NULL;
+    br_batch_item *left = root->child;
+    while (left != NULL) {
+        br_batch_item *a = left;
+        br_batch_item *b = a->sibling;
+        left = b != NULL ? b->sibling : NULL;
+        a->sibling = NULL;
+        if (b != NULL) b->sibling = NULL;
+        br_batch_item *pair = join(a, b);
+        pair->sibling = pairs;
+        pairs = pair;
     }
-    if (count > 0) b->slots[slot] = last;
-    return first;
+    br_batch_item *whole = NULL;
+    while (pairs != NULL) {
+        br_batch_item *next = pairs->sibling;
+        pairs->sibling = NULL;
+        whole = join(whole, pairs);
+        pairs = next;
+    }
+    root->child = NULL;
+    return whole;
 }
 
-/* Puts an item into the heap; the pile makes room by moving one of its own to its end. */
+/* Clients. */
+
+static int32_t *bucket_of(br_batcher *b, uint64_t id)
+{
+    const uint64_t mixed = id * UINT64_C(0x9e3779b97f4a7c15);
+    return &b->buckets[(mixed >> 32) & (uint64_t)(b->bucket_count - 1)];
+}
+
+/* The client with that id, made active when it had nothing waiting. There is always room: each has a query. */
+static client *client_of(br_batcher *b, uint64_t id)
+{
+    int32_t *bucket = bucket_of(b, id);
+    for (int32_t i = *bucket; i >= 0; i = b->clients[i].next)
+        if (b->clients[i].id == id) return &b->clients[i];
+    const int32_t index = b->unused;
+    assert(index >= 0);
+    client *c = &b->clients[index];
+    b->unused = c->next;
+    *c = (client){.id = id, .credit = b->turn_tokens, .position = b->active_count, .next = *bucket};
+    *bucket = index;
+    b->active[b->active_count++] = index;
+    return c;
+}
+
+static void retire(br_batcher *b, client *c)
+{
+    const int32_t index = (int32_t)(c - b->clients);
+    int32_t *link = bucket_of(b, c->id);
+    while (*link != index) link = &b->clients[*link].next;
+    *link = c->next;
+    const int32_t last = b->active[--b->active_count];
+    b->active[c->position] = last;
+    b->clients[last].position = c->position;
+    c->next = b->unused;
+    b->unused = index;
+}
+
 static void insert(br_batcher *b, br_batch_item *item)
 {
-    b->slots[b->count] = b->slots[b->heap_count];
+    client *c = client_of(b, item->client);
+    item->child = NULL;
+    item->sibling = NULL;
+    c->first = join(c->first, item);
     b->count++;
     b->tokens += item->tokens;
-    heap_add(b, item);
 }
 
-/* Takes the first off the heap and closes the gap between heap and pile. */
-static br_batch_item *remove_first(br_batcher *b)
+static br_batch_item *remove_first(br_batcher *b, client *c)
 {
-    br_batch_item *first = heap_remove_first(b);
+    br_batch_item *item = c->first;
+    c->first = join_children(item);
     b->count--;
-    b->slots[b->heap_count] = b->slots[b->count];
-    b->tokens -= first->tokens;
-    return first;
+    b->tokens -= item->tokens;
+    if (c->first == NULL) retire(b, c);
+    return item;
 }
 
 br_status br_batcher_push(br_batcher *batcher, br_batch_item *item)
@@ -112,29 +196,56 @@ br_status br_batcher_push(br_batcher *batcher, br_batch_item *item)
     return BR_OK;
 }
 
-/* Moves what has expired from the heap to the pile behind it. The earliest deadlines are on top. */
+/* Whose turn it is: of the clients compared, one whose turn is not used up, the one with the first query. When all
+ * have used theirs up, each begins another. */
+static client *next_client(br_batcher *b)
+{
+    if (b->active_count == 0) return NULL;
+    const int32_t compared = b->active_count < LOOK_MAX ? b->active_count : LOOK_MAX;
+    for (;;) {
+        client *best = NULL;
+        for (int32_t i = 0; i < compared; i++) {
+            client *c = &b->clients[b->active[(b->cursor + i) % b->active_count]];
+            if (c->credit > 0 && (best == NULL || precedes(c->first, best->first))) best = c;
+        }
+        if (best != NULL) return best;
+        for (int32_t i = 0; i < compared; i++)
+            b->clients[b->active[(b->cursor + i) % b->active_count]].credit += b->turn_tokens;
+        b->cursor = (b->cursor + compared) % b->active_count;
+    }
+}
+
+/* Moves what has expired to its list. The earliest deadlines are at the roots. */
 static void pile_expired(br_batcher *b, uint64_t now_ns)
 {
-    while (b->heap_count > 0 && is_expired(b->slots[0], now_ns)) {
-        br_batch_item *item = heap_remove_first(b);
-        b->slots[b->heap_count] = item;
+    for (int32_t i = b->active_count - 1; i >= 0; i--) {
+        client *c = &b->clients[b->active[i]];
+        while (c->first != NULL && is_expired(c->first, now_ns)) {
+            br_batch_item *item = remove_first(b, c);
+            item->sibling = b->expired;
+            b->expired = item;
+            b->count++; /* it still waits to be handed back */
+            b->tokens += item->tokens;
+        }
     }
 }
 
 int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, uint64_t now_ns)
 {
     assert(tokens_max >= 1);
-    assert(tokens_max <= batcher->options.tokens_max);
     pile_expired(batcher, now_ns);
 
     br_batch_item *skipped[BR_BATCH_SKIPS_MAX];
     int32_t skipped_count = 0;
     int32_t taken = 0;
     int32_t room = tokens_max;
-    while (batcher->heap_count > 0 && taken < batcher->options.seqs_max && room > 0 &&
-           skipped_count < BR_BATCH_SKIPS_MAX) {
-        br_batch_item *item = remove_first(batcher);
-        if (item->tokens <= room && (taken == 0 || item->group == items[0]->group)) {
+    client *c;
+    while (taken < batcher->options.seqs_max && room > 0 && skipped_count < BR_BATCH_SKIPS_MAX &&
+           (c = next_client(batcher)) != NULL) {
+        const bool fits = taken == 0 || (c->first->tokens <= room && c->first->group == items[0]->group);
+        if (fits) c->credit -= c->first->tokens;
+        br_batch_item *item = remove_first(batcher, c);
+        if (fits) {
             items[taken++] = item;
             room -= item->tokens;
         } else {
@@ -148,13 +259,13 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
 
 br_batch_item *br_batcher_expire(br_batcher *batcher, uint64_t now_ns)
 {
-    if (batcher->count > batcher->heap_count) {
-        br_batch_item *item = batcher->slots[--batcher->count];
-        batcher->tokens -= item->tokens;
-        return item;
-    }
-    if (batcher->heap_count == 0 || !is_expired(batcher->slots[0], now_ns)) return NULL;
-    return remove_first(batcher);
+    if (batcher->expired == NULL) pile_expired(batcher, now_ns);
+    br_batch_item *item = batcher->expired;
+    if (item == NULL) return NULL;
+    batcher->expired = item->sibling;
+    batcher->count--;
+    batcher->tokens -= item->tokens;
+    return item;
 }
 
 int32_t br_batcher_queries(const br_batcher *batcher)

@@ -115,6 +115,7 @@ static void handle(br_call *call)
 {
     const br_config *config = call->server->config;
     call->arrival_ns = br_clock_now_ns();
+    call->client = (uint64_t)nng_pipe_id(nng_msg_get_pipe(call->message));
     if (!call->admin) br_metrics_add(&call->server->metrics, BR_COUNTER_requests, 1);
     const br_request_limits limits = {
         .queries_max = (size_t)config->max_queries,

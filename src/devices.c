@@ -42,8 +42,8 @@ void br_devices_fit(br_devices *devices, int32_t wanted, int32_t needed)
     for (int32_t i = 0; i < devices->count; i++) {
         br_device *device = &devices->items[i];
         const int32_t own = device->backend != NULL ? device->backend->batch_tokens : NOOP_BATCH_TOKENS;
-        device->tokens_max = wanted != 0 ? wanted : own;
-        if (device->tokens_max < needed) device->tokens_max = needed;
+        device->tokens_wanted = wanted != 0 ? wanted : own;
+        device->tokens_max = device->tokens_wanted > needed ? device->tokens_wanted : needed;
     }
 }
 

@@ -95,13 +95,6 @@ static br_status check_defaults(br_server *server, const br_replica *replica, br
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
 
-/* A bundle longer than batch_tokens allows is refused also when no worker exists yet. */
-static void fit_first(br_server *server)
-{
-    const int32_t wanted = (int32_t)server->config->batch_tokens;
-    if (server->workers == NULL && wanted != 0) br_devices_fit(&server->devices, wanted, 1);
-}
-
 /* The fleet's meeting, which this rank's first accelerator goes to. */
 static br_status meet(br_server *server, br_comm **out, uint32_t without, br_error *error)
 {
@@ -149,7 +142,6 @@ static br_status prepare(br_server *server, br_replica **out, const char *folder
                          br_error *error)
 {
     *out = NULL;
-    fit_first(server);
     br_replica_options options = {
         .folder = folder,
         .devices = &server->devices,

@@ -35,7 +35,7 @@ static br_status check_tokens_max(const br_replica *replica, br_error *error)
     if (tokens_max == 0 || tokens_max >= needed) return BR_OK;
     return br_fail(
         error, BR_EINVAL,
-        "%s/router.json: max_tokens is %d, expected at most the service's batch_tokens, which is %d",
+        "%s/router.json: max_tokens is %d, but the service was started for prompts of at most %d",
         replica->folder, (int)needed, (int)tokens_max);
 }
 

@@ -147,7 +147,7 @@ static bool allocate_queries(br_call *call)
     if (call->queries == NULL || ids == NULL || quality == NULL) return false;
     for (size_t i = 0; i < count; i++) {
         call->queries[i] = (br_query_state){
-            .job = {.item = {.deadline_ns = call->deadline_ns, .group = call->replica},
+            .job = {.item = {.deadline_ns = call->deadline_ns, .group = call->replica, .client = call->client},
                     .ids = ids + i * tokens,
                     .quality = quality + i * heads,
                     .done = on_job_done},

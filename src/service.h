@@ -73,6 +73,7 @@ struct br_call {
     nng_msg *message; /* the request while WORKING */
     br_arena arena;   /* reset for each request */
     br_request request;
+    uint64_t client; /* the connection it came over */
     uint64_t arrival_ns;
     uint64_t deadline_ns; /* UINT64_MAX: none */
 

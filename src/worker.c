@@ -107,7 +107,7 @@ static bool may_take(const scorer *w)
     const int32_t faster = accelerators_in(all);
     if (faster == 0) return true;
     const double waiting = (double)br_batcher_tokens(all->batcher);
-    const double budget = device_of(w)->tokens_max;
+    const double budget = device_of(w)->tokens_wanted;
     return (waiting < budget ? waiting : budget) * all->token_ns[0] < waiting * all->token_ns[1] / faster;
 }
 
@@ -297,7 +297,7 @@ static bool serve_batch(scorer *w)
     const uint64_t now_ns = br_clock_now_ns();
     drop_expired(all, now_ns);
     if (!may_take(w)) return false;
-    const int32_t count = br_batcher_take(all->batcher, w->items, device_of(w)->tokens_max, now_ns);
+    const int32_t count = br_batcher_take(all->batcher, w->items, device_of(w)->tokens_wanted, now_ns);
     if (count == 0) return false;
     const int64_t tokens = begin_batch(w, count);
     /* What is left is for the others, who may all be asleep. */

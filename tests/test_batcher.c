@@ -506,6 +506,123 @@ static void test_random_replays_equal_the_model(void **state)
     for (int i = 0; i < 500; i++) replay(&seed);
 }
 
+static br_batch_item item_of(uint64_t client, int32_t tokens, uint64_t deadline_ns)
+{
+    br_batch_item it = item(tokens, deadline_ns, group_a);
+    it.client = client;
+    return it;
+}
+
+/* Another client's query waits for at most one turn of each flooder, whatever came before it. */
+static void test_a_flood_delays_others_by_a_turn_alone(void **state)
+{
+    (void)state;
+    enum { FLOOD = 90, FLOODERS = 3 };
+    static br_batch_item flood[FLOOD];
+    for (int with_deadlines = 0; with_deadlines < 2; with_deadlines++) {
+        br_batcher *batcher = create(80, SEQS_MAX, QUEUE_MAX); /* a turn is 10 tokens: one query of 10 */
+        for (int i = 0; i < FLOOD; i++) {
+            flood[i] = item_of((uint64_t)(1 + i % FLOODERS), 10, with_deadlines ? 1000 : UINT64_MAX);
+            push(batcher, &flood[i]);
+        }
+        br_batch_item single = item_of(77, 5, with_deadlines ? 2000 : UINT64_MAX);
+        push(batcher, &single);
+        br_batch_item *batch[SEQS_MAX];
+        bool found = false;
+        const int32_t taken = br_batcher_take(batcher, batch, 80, 0);
+        for (int32_t i = 0; i < taken; i++) found = found || batch[i] == &single;
+        assert_true(found);
+        empty(batcher);
+    }
+}
+
+/* Clients that always have something waiting get the same number of tokens, however long their queries are. */
+static void test_busy_clients_share_tokens_alike(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 5, EACH = 20, ROUNDS = 400 };
+    static const int32_t lengths[CLIENTS] = {3, 10, 33, 64, 100};
+    static br_batch_item items[CLIENTS][EACH];
+    int64_t served[CLIENTS] = {0};
+    br_batcher *batcher = create(128, SEQS_MAX, CLIENTS * EACH);
+    for (int c = 0; c < CLIENTS; c++)
+        for (int i = 0; i < EACH; i++) {
+            items[c][i] = item_of((uint64_t)c, lengths[c], UINT64_MAX);
+            push(batcher, &items[c][i]);
+        }
+    br_batch_item *batch[SEQS_MAX];
+    for (int round = 0; round < ROUNDS; round++) {
+        const int32_t taken = br_batcher_take(batcher, batch, 128, 0);
+        assert_true(taken > 0);
+        for (int32_t i = 0; i < taken; i++) {
+            served[batch[i]->client] += batch[i]->tokens;
+            push(batcher, batch[i]);
+        }
+    }
+    int64_t least = INT64_MAX;
+    int64_t most = 0;
+    for (int c = 0; c < CLIENTS; c++) {
+        if (served[c] < least) least = served[c];
+        if (served[c] > most) most = served[c];
+    }
+    assert_true(most - least <= most / 10);
+    empty(batcher);
+}
+
+static void test_within_a_turn_the_earliest_deadline_of_all_clients_goes_first(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(800, 1, QUEUE_MAX);
+    br_batch_item items[6];
+    for (int i = 0; i < 6; i++) {
+        items[i] = item_of((uint64_t)i % 3, 10, (uint64_t)(100 + (i * 7 + 3) % 6));
+        push(batcher, &items[i]);
+    }
+    uint64_t before = 0;
+    br_batch_item *batch[1];
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(br_batcher_take(batcher, batch, 800, 0), 1);
+        assert_true(batch[0]->deadline_ns > before);
+        before = batch[0]->deadline_ns;
+    }
+    empty(batcher);
+}
+
+static void test_more_clients_than_are_compared_all_have_their_turn(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 300 };
+    static br_batch_item items[2 * CLIENTS];
+    br_batcher *batcher = create(80, SEQS_MAX, 2 * CLIENTS);
+    for (int i = 0; i < 2 * CLIENTS; i++) {
+        items[i] = item_of((uint64_t)(i / 2), 10, UINT64_MAX);
+        push(batcher, &items[i]);
+    }
+    br_batch_item *batch[SEQS_MAX];
+    int served[CLIENTS] = {0};
+    for (int left = 2 * CLIENTS; left > 0;) {
+        const int32_t taken = br_batcher_take(batcher, batch, 80, 0);
+        assert_true(taken > 0);
+        for (int32_t i = 0; i < taken; i++) served[batch[i]->client]++;
+        left -= taken;
+    }
+    for (int c = 0; c < CLIENTS; c++) assert_int_equal(served[c], 2);
+    empty(batcher);
+}
+
+static void test_a_query_longer_than_the_takers_budget_goes_alone(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(100, SEQS_MAX, QUEUE_MAX);
+    br_batch_item items[3] = {item_of(1, 60, 5), item_of(1, 10, 6), item_of(1, 10, 7)};
+    for (int i = 0; i < 3; i++) push(batcher, &items[i]);
+    br_batch_item *batch[SEQS_MAX];
+    assert_int_equal(br_batcher_take(batcher, batch, 40, 0), 1);
+    assert_ptr_equal(batch[0], &items[0]);
+    assert_int_equal(br_batcher_take(batcher, batch, 40, 0), 2);
+    empty(batcher);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -523,6 +640,11 @@ int main(void)
         cmocka_unit_test(test_any_number_of_expired_queries_hides_nobody),
         cmocka_unit_test(test_skipping_ends_after_its_bound),
         cmocka_unit_test(test_random_replays_equal_the_model),
+        cmocka_unit_test(test_a_flood_delays_others_by_a_turn_alone),
+        cmocka_unit_test(test_busy_clients_share_tokens_alike),
+        cmocka_unit_test(test_within_a_turn_the_earliest_deadline_of_all_clients_goes_first),
+        cmocka_unit_test(test_more_clients_than_are_compared_all_have_their_turn),
+        cmocka_unit_test(test_a_query_longer_than_the_takers_budget_goes_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

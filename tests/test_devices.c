@@ -113,6 +113,9 @@ static void test_budgets_are_the_devices_own_unless_one_is_asked_for(void **stat
     br_devices_fit(&devices, 1000, 600);
     assert_int_equal(br_devices_tokens_min(&devices), 1000);
     assert_int_equal(br_devices_tokens_max(&devices), 1000);
+    br_devices_fit(&devices, 100, 600); /* a prompt of 600 goes alone */
+    assert_int_equal(devices.items[1].tokens_wanted, 100);
+    assert_int_equal(devices.items[1].tokens_max, 600);
     br_devices_close(&devices);
 }
 

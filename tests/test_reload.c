@@ -191,7 +191,7 @@ static void test_a_bad_bundle_leaves_the_old_one_serving(void **state)
     } cases[] = {
         {truncated, "model.safetensors"},
         {garbled, "config.json"},
-        {too_long, "batch_tokens"},
+        {too_long, "started for prompts of at most 128"},
         {"/nowhere", "/nowhere"},
     };
     service s;

@@ -6,16 +6,21 @@
  * holds the lock. A worker that is idle takes what is there at once; while all
  * are busy, queries accumulate.
  *
- * Order: earliest deadline first, then arrival; a query without a deadline comes
- * after all that have one. A query that does not fit the batch is skipped, not
- * waited for, so one long prompt delays nobody behind it; it keeps its place and
- * leads the next batch, unless an earlier deadline arrives meanwhile. A batch
- * holds queries of one group only (a loaded bundle): that of the query that leads it.
+ * Order, of one client's queries: earliest deadline first, then arrival; a query without a deadline comes
+ * after all that have one. Between clients: each has a turn of an eighth of the largest batch, in tokens; of those whose
+ * turn is not used up, the one whose next query comes first in that order is served, and when all turns are used up each
+ * begins another. So deadlines decide between clients that use the service alike, and one that floods it, with
+ * whatever deadlines, delays another's query by one turn of each client and the passes under way.
+ * (Deficit round robin, Shreedhar and Varghese 1995. More than 64 clients at a time are compared 64 at a time.)
  *
- *   push    O(log waiting)
- *   take    O((taken + BR_BATCH_SKIPS_MAX) * log waiting), and O(log waiting) once in a query's
- *           life when it is found expired
- *   expire  O(log waiting)
+ * A query that does not fit the batch is skipped, not waited for, so one long prompt delays nobody behind it; it keeps
+ * its place and leads a next batch. A batch holds queries of one group only (a loaded bundle): that of the query that
+ * leads it. The leader goes even if it is longer than the taker's budget.
+ *
+ *   push    O(1)
+ *   take    O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting) once in a
+ *           query's life when it is found expired
+ *   expire  O(clients + log waiting)
  *
  * Uses: limits, status.  Used by: worker.
  */
@@ -41,7 +46,11 @@ typedef struct br_batch_item {
     uint64_t deadline_ns; /* UINT64_MAX: none */
     uint64_t arrival;     /* written by push: order of arrival */
     const void *group;    /* only items of equal groups share a batch */
+    uint64_t client;      /* whose it is: any number */
     int32_t tokens;       /* 1..tokens_max */
+
+    struct br_batch_item *child; /* the batcher's own */
+    struct br_batch_item *sibling;
 } br_batch_item;
 
 typedef struct br_batcher_options {
@@ -60,9 +69,9 @@ void br_batcher_destroy(br_batcher *batcher);
 /* Borrows the item. BR_EBUSY: the queue is full; nothing is kept. */
 BR_NODISCARD br_status br_batcher_push(br_batcher *batcher, br_batch_item *item);
 
-/* Moves the next batch of at most tokens_max tokens, 1..options.tokens_max, into items[seqs_max], in order, and
- * returns its size. Items whose deadline is <= now_ns are never in it: they wait for br_batcher_expire, and still
- * count. 0 when nothing else waits; an item longer than tokens_max is left to takers with more room. */
+/* Moves the next batch of at most `tokens_max` tokens, 1 or more, into items[seqs_max], in order, and returns its
+ * size; one longer than that goes alone. Items whose deadline is <= now_ns are never in it: they wait for
+ * br_batcher_expire, and still count. 0 when nothing else waits. */
 int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, uint64_t now_ns);
 
 /* Hands back one item whose deadline is <= now_ns, or that take found expired, in any order; NULL

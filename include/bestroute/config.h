@@ -72,7 +72,7 @@ typedef enum br_option_kind {
     X(INT, tokenizer_threads, "0", 0, BR_WORKERS_MAX, "N",                                                   \
       "threads that turn text into tokens; 0: as many as the engine needs")                                  \
     X(INT, batch_tokens, "0", 0, BR_BATCH_TOKENS_MAX, "N",                                                   \
-      "most tokens of one encoder pass, at least the bundle's max_tokens; 0: what suits the engine")         \
+      "tokens of one encoder pass, more only for a single longer prompt; 0: what suits the engine")               \
     X(INT, batch_seqs, "256", 1, BR_BATCH_SEQS_MAX, "N", "most queries of one encoder pass")                 \
     X(INT, queue_max, "1024", 1, BR_QUEUE_QUERIES_MAX, "N",                                                  \
       "most queries admitted and not yet scored; more are answered `overloaded`")                            \

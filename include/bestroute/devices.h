@@ -22,8 +22,9 @@ typedef struct br_device {
     br_backend *backend;  /* owned; NULL: no encoder */
     int32_t first_worker; /* of its workers, which follow one another */
     int32_t workers;
-    int32_t tokens_max; /* of one pass; 0 until br_devices_fit */
-    bool accelerator;   /* not the host's own cores */
+    int32_t tokens_wanted; /* of a pass: a single query may be longer; 0 until br_devices_fit */
+    int32_t tokens_max;    /* of any pass; 0 until br_devices_fit */
+    bool accelerator;      /* not the host's own cores */
 } br_device;
 
 typedef struct br_devices {
@@ -41,8 +42,8 @@ BR_NODISCARD br_status br_devices_open(br_devices *out, const br_config *config,
  * backend stays the caller's. `out` was zeroed before the first. */
 BR_NODISCARD br_status br_devices_add(br_devices *devices, br_backend *backend, int32_t workers);
 
-/* Decides every device's tokens_max: `wanted`, or with 0 what suits the device; never below `needed`, the
- * longest prompt. */
+/* Decides every device's budget: `wanted`, or with 0 what suits the device; tokens_max is that or `needed`, the
+ * longest prompt, whichever is more. */
 void br_devices_fit(br_devices *devices, int32_t wanted, int32_t needed);
 
 /* The largest and the smallest tokens_max. */
