@@ -247,6 +247,25 @@ static json_t *json_models(const br_answer *info)
     return models;
 }
 
+static json_t *json_policy_table(const br_answer *info)
+{
+    json_t *rows = json_array();
+    for (size_t i = 0; i < info->policy_table_count; i++) {
+        const br_answer_policy_row *from = &info->policy_table[i];
+        json_t *row = json_object();
+        json_object_set_new(row, "threshold", cli_json_real(from->threshold));
+        json_object_set_new(row, "reference_share", cli_json_real(from->reference_share));
+        json_object_set_new(row, "mean_cost", cli_json_real(from->mean_cost));
+        json_object_set_new(row, "quality", cli_json_real(from->quality));
+        json_array_append_new(rows, row);
+    }
+    json_t *table = json_object();
+    json_object_set_new(table, "kind", json_string("threshold"));
+    json_object_set_new(table, "rows", json_integer((json_int_t)info->policy_table_prompts));
+    json_object_set_new(table, "table", rows);
+    return table;
+}
+
 static json_t *json_info(const br_answer *info)
 {
     json_t *candidates = json_array();
@@ -275,6 +294,7 @@ static json_t *json_info(const br_answer *info)
     json_object_set_new(object, "reference", json_integer((json_int_t)info->reference));
     json_object_set_new(object, "models", json_models(info));
     json_object_set_new(object, "policy", json_policy(info->policy));
+    if (info->policy_table_count > 0) json_object_set_new(object, "policy_table", json_policy_table(info));
     json_object_set_new(object, "limits", limits);
     json_object_set_new(object, "server", server);
     json_object_set_new(object, "bundle", bundle);

@@ -213,6 +213,23 @@ static void print_model(FILE *to, const br_answer *info, const br_answer_model *
     fputc('\n', to);
 }
 
+/* Rows that a reader can take in; the rest are in --json. Always the first and the last. */
+static void print_policy_table(FILE *to, const br_answer *info)
+{
+    enum { SHOWN = 21 };
+    const size_t count = info->policy_table_count;
+    if (count == 0) return;
+    fprintf(to, "\ncalibrated on %llu prompts\n  %9s  %14s  %12s  %7s\n",
+            (unsigned long long)info->policy_table_prompts, "threshold", "to reference %", "USD per 1000",
+            "quality");
+    const size_t shown = count < SHOWN ? count : SHOWN;
+    for (size_t i = 0; i < shown; i++) {
+        const br_answer_policy_row *row = &info->policy_table[shown == 1 ? 0 : i * (count - 1) / (shown - 1)];
+        fprintf(to, "  %9.3f  %14.1f  %12.4f  %7.4f\n", row->threshold, 100 * row->reference_share,
+                1000 * row->mean_cost, row->quality);
+    }
+}
+
 void cli_table_info(FILE *to, const br_answer *info)
 {
     fprintf(to, "service   bestroute %s, engine %s, precision %s", info->version, info->engine,
@@ -232,4 +249,5 @@ void cli_table_info(FILE *to, const br_answer *info)
     fprintf(to, "\n  %-*s  %12s  %12s  %13s  %s\n", columns, "model", "USD/M input", "USD/M output",
             "output tokens", "samples n");
     for (size_t i = 0; i < info->model_count; i++) print_model(to, info, &info->models[i], columns);
+    print_policy_table(to, info);
 }

@@ -1,7 +1,7 @@
 /*
  * client_answer.c - a decoded reply, copied into one block that the caller frees.
  *
- *   | br_answer | results | candidates | models | policy | qualities | pointers | characters |
+ *   | br_answer | results | candidates | models | policy | policy table | qualities | pointers | characters |
  *
  * The block is measured first and filled after; everything before the characters is a multiple of 8 bytes. Sums
  * cannot overflow: a message bounds every count below 2^27.
@@ -16,6 +16,7 @@ typedef struct block {
     br_answer_candidate *candidates;
     br_answer_model *models;
     br_client_policy *policy;
+    br_answer_policy_row *rows;
     double *qualities;
     const char **pointers;
     char *characters;
@@ -26,6 +27,7 @@ typedef struct measure {
     size_t candidates;
     size_t models;
     size_t policies;
+    size_t rows;
     size_t qualities;
     size_t pointers;
     size_t characters;
@@ -35,6 +37,7 @@ static_assert(sizeof(br_answer) % 8 == 0, "what follows stays aligned");
 static_assert(sizeof(br_answer_result) % 8 == 0, "what follows stays aligned");
 static_assert(sizeof(br_answer_candidate) % 8 == 0, "what follows stays aligned");
 static_assert(sizeof(br_answer_model) % 8 == 0, "what follows stays aligned");
+static_assert(sizeof(br_answer_policy_row) % 8 == 0, "what follows stays aligned");
 static_assert(sizeof(br_client_policy) % 8 == 0, "what follows stays aligned");
 
 static void add_text(measure *total, br_str text)
@@ -81,6 +84,7 @@ static br_status add_info(measure *total, const br_info *info, br_error *error)
     add_text(total, info->precision);
     add_names(total, info->devices, info->device_count);
     total->policies = 1;
+    total->rows = info->measured.row_count;
     if ((info->policy.has & BR_HAS_MODELS) != 0)
         add_names(total, info->policy.models, info->policy.model_count);
     if ((info->policy.has & BR_HAS_EXCLUDE) != 0)
@@ -209,6 +213,19 @@ static const br_answer_model *put_models(block *to, const br_info_model *models,
     return to->models;
 }
 
+static const br_answer_policy_row *put_rows(block *to, const br_measured_policy *measured)
+{
+    for (size_t i = 0; i < measured->row_count; i++) {
+        to->rows[i] = (br_answer_policy_row){
+            .threshold = measured->rows[i].threshold,
+            .reference_share = measured->rows[i].reference_share,
+            .mean_cost = measured->rows[i].mean_cost,
+            .quality = measured->rows[i].quality,
+        };
+    }
+    return to->rows;
+}
+
 static void put_info(block *to, br_answer *out, const br_info *info)
 {
     out->candidates = put_candidates(to, info->candidates, info->candidate_count);
@@ -217,6 +234,9 @@ static void put_info(block *to, br_answer *out, const br_info *info)
     out->models = put_models(to, info->models, info->model_count);
     out->model_count = info->model_count;
     out->policy = put_policy(to, &info->policy);
+    out->policy_table = put_rows(to, &info->measured);
+    out->policy_table_count = info->measured.row_count;
+    out->policy_table_prompts = info->measured.prompts;
     out->max_queries = info->max_queries;
     out->max_tokens = info->max_tokens;
     out->max_message_bytes = info->max_message_bytes;
@@ -233,7 +253,7 @@ static br_answer *allocate(block *to, const measure *total)
     const size_t fixed_bytes = sizeof(br_answer) + total->results * sizeof *to->results +
                                total->candidates * sizeof *to->candidates +
                                total->models * sizeof *to->models + total->policies * sizeof *to->policy +
-                               total->qualities * sizeof *to->qualities +
+                               total->rows * sizeof *to->rows + total->qualities * sizeof *to->qualities +
                                total->pointers * sizeof *to->pointers;
     br_answer *answer = calloc(1, fixed_bytes + total->characters);
     if (answer == NULL) return NULL;
@@ -242,7 +262,8 @@ static br_answer *allocate(block *to, const measure *total)
     to->candidates = (br_answer_candidate *)(to->results + total->results);
     to->models = (br_answer_model *)(to->candidates + total->candidates);
     to->policy = (br_client_policy *)(to->models + total->models);
-    to->qualities = (double *)(to->policy + total->policies);
+    to->rows = (br_answer_policy_row *)(to->policy + total->policies);
+    to->qualities = (double *)(to->rows + total->rows);
     to->pointers = (const char **)(to->qualities + total->qualities);
     to->characters = (char *)(to->pointers + total->pointers);
     return answer;

@@ -74,6 +74,7 @@ void br_info_answer(br_call *call)
     list_devices(server, devices);
     br_info info = {
         .policy = br_scoring_base_policy(replica, defaults),
+        .measured = bundle->router.measured,
         .max_queries = (uint64_t)server->config->max_queries,
         .max_tokens = (uint64_t)bundle->router.max_tokens,
         .max_message_bytes = (uint64_t)server->config->max_message_bytes,

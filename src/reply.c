@@ -130,6 +130,24 @@ static void pack_models(br_packer *packer, const br_info *info)
     }
 }
 
+static void pack_measured(br_packer *packer, const br_measured_policy *measured)
+{
+    br_pack_word(packer, "policy_table");
+    br_pack_map(packer, 3);
+    pack_key_str(packer, "kind", br_str_from(br_policy_kind_name(BR_POLICY_THRESHOLD)));
+    pack_key_uint(packer, "rows", measured->prompts);
+    br_pack_word(packer, "table");
+    br_pack_array(packer, measured->row_count);
+    for (size_t i = 0; i < measured->row_count; i++) {
+        const br_policy_row *row = &measured->rows[i];
+        br_pack_map(packer, 4);
+        pack_key_real(packer, "threshold", row->threshold);
+        pack_key_real(packer, "reference_share", row->reference_share);
+        pack_key_real(packer, "mean_cost", row->mean_cost);
+        pack_key_real(packer, "quality", row->quality);
+    }
+}
+
 static void pack_info(br_packer *packer, const br_info *info)
 {
     pack_candidates(packer, info->candidates, info->candidate_count, false);
@@ -137,6 +155,7 @@ static void pack_info(br_packer *packer, const br_info *info)
     pack_models(packer, info);
     br_pack_word(packer, "policy");
     br_policy_pack(packer, &info->policy);
+    if (info->measured.row_count > 0) pack_measured(packer, &info->measured);
 
     br_pack_word(packer, "limits");
     br_pack_map(packer, 4);
@@ -193,7 +212,7 @@ static void pack_timing(br_packer *packer, const br_timing *timing)
 static size_t part_size(const br_reply *reply)
 {
     if (!reply->ok) return 1;
-    if (reply->op == BR_OP_INFO) return 6;
+    if (reply->op == BR_OP_INFO) return reply->info->measured.row_count > 0 ? 7 : 6;
     return reply->op == BR_OP_ROUTE || reply->op == BR_OP_SCORE || reply->op == BR_OP_STATS;
 }
 

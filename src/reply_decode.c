@@ -21,6 +21,7 @@ enum {
     REFERENCE,
     MODELS,
     POLICY,
+    POLICY_TABLE,
     LIMITS,
     SERVER,
     STATS,
@@ -39,6 +40,7 @@ static const br_str reply_keys[REPLY_KEYS] = {
     [REFERENCE] = BR_KEY("reference"),
     [MODELS] = BR_KEY("models"),
     [POLICY] = BR_KEY("policy"),
+    [POLICY_TABLE] = BR_KEY("policy_table"),
     [LIMITS] = BR_KEY("limits"),
     [SERVER] = BR_KEY("server"),
     [STATS] = BR_KEY("stats"),
@@ -317,6 +319,50 @@ static br_status read_server(br_info *out, const br_fields *fields, const decode
     return status;
 }
 
+static br_status read_policy_row(br_policy_row *out, br_reader *reader, const br_place *place,
+                                 br_error *error)
+{
+    enum { THRESHOLD, REFERENCE_SHARE, MEAN_COST, QUALITY, KEYS };
+    static const br_str keys[KEYS] = {BR_KEY("threshold"), BR_KEY("reference_share"), BR_KEY("mean_cost"),
+                                      BR_KEY("quality")};
+    br_fields fields;
+    br_status status = br_fields_read(&fields, reader, keys, KEYS, place, error);
+    if (status == BR_OK) status = read_optional_real(&fields, THRESHOLD, &out->threshold);
+    if (status == BR_OK) status = read_optional_real(&fields, REFERENCE_SHARE, &out->reference_share);
+    if (status == BR_OK) status = read_optional_real(&fields, MEAN_COST, &out->mean_cost);
+    if (status == BR_OK) status = read_optional_real(&fields, QUALITY, &out->quality);
+    return status;
+}
+
+/* A table of another kind is a newer service's, and passed over. */
+static br_status read_measured(br_info *out, const br_fields *fields, const decoder *d)
+{
+    enum { KIND, ROWS, TABLE, KEYS };
+    static const br_str keys[KEYS] = {BR_KEY("kind"), BR_KEY("rows"), BR_KEY("table")};
+    if (!br_field_present(fields, POLICY_TABLE)) return BR_OK;
+    br_place place;
+    br_fields measured;
+    br_str kind = {0};
+    br_status status = read_map(&measured, fields, POLICY_TABLE, keys, KEYS, &place);
+    if (status == BR_OK) status = br_field_str(&measured, KIND, &kind);
+    if (status != BR_OK) return status;
+    if (!br_str_equal(kind, BR_STR_LITERAL("threshold")) || !br_field_present(&measured, TABLE)) return BR_OK;
+    status = br_field_uint(&measured, ROWS, &out->measured.prompts);
+    br_reader reader;
+    void *elements;
+    if (status == BR_OK)
+        status = read_maps(&measured, TABLE, d, sizeof *out->measured.rows, &reader, &elements,
+                           &out->measured.row_count);
+    if (status != BR_OK) return status;
+    br_policy_row *rows = elements;
+    for (size_t i = 0; i < out->measured.row_count && status == BR_OK; i++) {
+        const br_place row = {.outer = &place, .name = "table", .index = (int64_t)i};
+        status = read_policy_row(&rows[i], &reader, &row, d->error);
+    }
+    out->measured.rows = rows;
+    return status;
+}
+
 /* The keys of `info`; what tells such a reply is its list of candidates. */
 static br_status read_info(br_reply *out, const br_fields *fields, const decoder *d)
 {
@@ -326,6 +372,7 @@ static br_status read_info(br_reply *out, const br_fields *fields, const decoder
     br_status status = read_candidates(fields, CANDIDATES, d, &info->candidates, &info->candidate_count);
     if (status == BR_OK) status = br_field_uint(fields, REFERENCE, &info->reference);
     if (status == BR_OK) status = read_models(info, fields, d);
+    if (status == BR_OK) status = read_measured(info, fields, d);
     if (status == BR_OK) status = read_limits(info, fields);
     if (status == BR_OK) status = read_server(info, fields, d);
     if (status == BR_OK && br_field_present(fields, POLICY)) {

@@ -1,4 +1,4 @@
-/* router.c - router.json to candidates, prices and the default policy. */
+/* router.c - router.json to candidates, prices, the default policy and what it was measured to give. */
 #include "bestroute/router.h"
 
 #include <assert.h>
@@ -481,6 +481,72 @@ static br_status read_policy(br_router *router, const br_json *top)
     return BR_OK;
 }
 
+static br_status read_policy_row(br_policy_row *row, const br_json *scope, double above)
+{
+    const struct {
+        const char *key;
+        double high;
+        double *value;
+    } numbers[] = {
+        {"threshold", 1, &row->threshold},
+        {"reference_share", 1, &row->reference_share},
+        {"mean_cost", DBL_MAX, &row->mean_cost},
+        {"quality", 1, &row->quality},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        br_status status = br_json_require(scope, numbers[i].key, "a number");
+        if (status != BR_OK) return status;
+        status = br_json_number(scope, numbers[i].key, 0, numbers[i].high, numbers[i].value);
+        if (status != BR_OK) return status;
+    }
+    if (row->threshold > above) return BR_OK;
+    return br_json_refuse(scope, BR_EINVAL, "threshold", json_object_get(scope->object, "threshold"),
+                          "more than in the row before");
+}
+
+static br_status read_policy_rows(br_router *router, const br_json *scope)
+{
+    const json_t *list = json_object_get(scope->object, "table");
+    if (!json_is_array(list)) return br_json_refuse(scope, BR_EFORMAT, "table", list, "an array of rows");
+    const size_t count = json_array_size(list);
+    if (count == 0) return br_json_refuse(scope, BR_EINVAL, "table", list, "at least one row");
+    if (count > BR_POLICY_TABLE_ROWS_MAX)
+        return br_json_refuse(scope, BR_ETOOBIG, "table", list, "at most 1001 rows");
+    static_assert(BR_POLICY_TABLE_ROWS_MAX == 1001, "the message above says so");
+
+    br_policy_row *rows = br_arena_array(&router->arena, count, sizeof *rows);
+    if (rows == NULL) return br_fail(scope->error, BR_ENOMEM, "%s: out of memory", scope->file);
+    for (size_t i = 0; i < count; i++) {
+        char path[48];
+        const json_t *value = json_array_get(list, i);
+        snprintf(path, sizeof path, "table[%zu]", i);
+        if (!json_is_object(value)) return br_json_refuse(scope, BR_EFORMAT, path, value, "an object");
+        snprintf(path, sizeof path, "policy_table.table[%zu].", i);
+        const br_json row = {.object = value, .file = scope->file, .path = path, .error = scope->error};
+        const br_status status = read_policy_row(&rows[i], &row, i == 0 ? -1 : rows[i - 1].threshold);
+        if (status != BR_OK) return status;
+    }
+    router->measured.rows = rows;
+    router->measured.row_count = count;
+    return BR_OK;
+}
+
+/* What calibrating wrote beside the default policy. */
+static br_status read_measured(br_router *router, const br_json *top)
+{
+    const json_t *value = json_object_get(top->object, "policy_table");
+    if (value == NULL) return BR_OK;
+    if (!json_is_object(value)) return br_json_refuse(top, BR_EFORMAT, "policy_table", value, "an object");
+    const br_json scope = {.object = value, .file = top->file, .path = "policy_table.", .error = top->error};
+    br_status status = br_json_require(&scope, "kind", "\"threshold\"");
+    if (status == BR_OK) status = expect_word(&scope, "kind", "threshold", BR_ENOTSUP);
+    if (status == BR_OK) status = br_json_require(&scope, "rows", "the number of prompts");
+    int64_t prompts = 0;
+    if (status == BR_OK) status = br_json_int(&scope, "rows", 1, UINT32_MAX, &prompts);
+    router->measured.prompts = (uint64_t)prompts;
+    return status == BR_OK ? read_policy_rows(router, &scope) : status;
+}
+
 br_status br_router_parse(br_router *out, br_str json, const char *file, br_error *error)
 {
     memset(out, 0, sizeof *out);
@@ -498,6 +564,8 @@ br_status br_router_parse(br_router *out, br_str json, const char *file, br_erro
     status = read_candidates(out, &top);
     if (status != BR_OK) goto done;
     status = read_policy(out, &top);
+    if (status != BR_OK) goto done;
+    status = read_measured(out, &top);
 
 done:
     json_decref(value);

@@ -32,6 +32,10 @@ static const br_info_model fake_models[] = {
      .avg_output_tokens = 100},
     {.name = {"large", 5}},
 };
+static const br_policy_row fake_rows[] = {
+    {.threshold = 0.25, .reference_share = 0, .mean_cost = 0.0005, .quality = 0.5},
+    {.threshold = 0.5, .reference_share = 0.25, .mean_cost = 0.001, .quality = 0.75},
+};
 static const br_str fake_names[] = {{"small", 5}};
 static const br_str fake_devices[] = {{"cpu0", 4}, {"cpu1", 4}};
 
@@ -78,6 +82,7 @@ void fake_answer(const fake *f, fake_reply *to, const br_request *request, br_ar
                    .fallback = BR_FALLBACK_REFERENCE,
                    .models = fake_names,
                    .model_count = 1},
+        .measured = {.rows = fake_rows, .row_count = 2, .prompts = 12},
         .max_queries = 64,
         .max_tokens = 128,
         .max_message_bytes = 1 << 20,

@@ -33,13 +33,13 @@ ROUTE_KEYS = ["model", "n", "quality", "cost", "met", "margin", "tokens", "trunc
 class Service:
     """A bestrouted of its own; `url` and `admin` are ready when it is made."""
 
-    def __init__(self, *options, url=None, engine="reference"):
+    def __init__(self, *options, url=None, engine="reference", bundle=BUNDLE):
         self.folder = tempfile.mkdtemp(prefix="bestroute-cli-")
         self.url = url or f"ipc://{self.folder}/data"
         self.admin = f"ipc://{self.folder}/admin"
         self.log = open(os.path.join(self.folder, "log"), "w+")
         self.process = subprocess.Popen(
-            [DAEMON, "--bundle", BUNDLE, "--listen", self.url, "--admin", self.admin, "--engine", engine, *options],
+            [DAEMON, "--bundle", bundle, "--listen", self.url, "--admin", self.admin, "--engine", engine, *options],
             stderr=self.log, stdout=self.log, env=clean_environment())
 
     def wait(self, *options):
@@ -183,6 +183,30 @@ class SmallCommands(Case):
         self.assertEqual(info["policy"], {"kind": "threshold", "threshold": 0.5})
         self.assertEqual(info["limits"]["max_tokens"], 128)
         self.assertEqual(len(info["bundle"]["hash"]), 64)
+
+    def test_info_of_a_calibrated_bundle(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in os.listdir(BUNDLE):
+                shutil.copy(os.path.join(BUNDLE, name), folder)
+            path = os.path.join(folder, "router.json")
+            with open(path, encoding="utf-8") as file:
+                router = json.load(file)
+            table = {"kind": "threshold", "rows": 283, "table": [
+                {"threshold": t / 64, "reference_share": t / 128, "mean_cost": t / 1024, "quality": 0.75} for t in range(41)]}
+            router["policy_table"] = table
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(router, file)
+            calibrated = Service(bundle=folder, engine="noop").wait()
+            try:
+                info, = lines(self.check(run("info", "--url", calibrated.url, "--json"), 0))
+                text = self.check(run("info", "--url", calibrated.url), 0).out
+            finally:
+                calibrated.stop()
+        self.assertEqual(info["policy_table"], table)
+        self.assertIn("calibrated on 283 prompts", text)
+        shown = text[text.index("calibrated"):].splitlines()[2:]
+        self.assertEqual([float(line.split()[0]) for line in shown], [round(t / 64, 3) for t in range(0, 41, 2)])
+        self.assertEqual(shown[-1].split(), ["0.625", "31.2", "39.0625", "0.7500"])
 
     def test_reload(self):
         self.assertIn("tiny-random", self.check(run("reload", "--admin", service.admin), 0).out)

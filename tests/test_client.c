@@ -127,6 +127,11 @@ static void test_info_brings_candidates_prices_policy_and_limits(void **state)
     assert_false(answer->policy->has_lambda);
     assert_int_equal(answer->policy->model_count, 1);
     assert_string_equal(answer->policy->models[0], "small");
+    assert_int_equal(answer->policy_table_count, 2);
+    assert_int_equal(answer->policy_table_prompts, 12);
+    assert_true(answer->policy_table[0].threshold == 0.25 && answer->policy_table[0].quality == 0.5);
+    assert_true(answer->policy_table[1].threshold == 0.5 && answer->policy_table[1].reference_share == 0.25);
+    assert_true(answer->policy_table[1].mean_cost == 0.001 && answer->policy_table[1].quality == 0.75);
     assert_int_equal(answer->max_queries, 64);
     assert_int_equal(answer->max_text_bytes, 1 << 16);
     assert_string_equal(answer->version, "9.9");

@@ -45,6 +45,14 @@ static const br_info info = {
     .devices = devices,
     .device_count = 1,
 };
+static const br_policy_row rows[] = {
+    {.threshold = 0, .reference_share = 0, .mean_cost = 0.25, .quality = 0.5},
+    {.threshold = 0.5, .reference_share = 0.75, .mean_cost = 0.5, .quality = 1},
+};
+static const br_info calibrated = {
+    .policy = {.has = BR_HAS_KIND | BR_HAS_THRESHOLD, .kind = BR_POLICY_THRESHOLD, .threshold = 0.5},
+    .measured = {.rows = rows, .row_count = 2, .prompts = 283},
+};
 static const br_stat stats[] = {
     {.name = {"requests", 8}, .count = 70000},
     {.name = {"p50", 3}, .is_real = true, .real = 0.5},
@@ -110,6 +118,14 @@ static const struct {
      "'limits':{'max_queries':1024,'max_tokens':512,'max_message_bytes':1048576,'max_text_bytes':70000},"
      "'server':{'version':'0.1.0','engine':'cpu','precision':'bf16','devices':['cpu 0']},"
      "'bundle':{'name':'demo','hash':''}}"},
+    {{.ok = true, .op = BR_OP_INFO, .info = &calibrated},
+     "{'v':1,'id':nil,'ok':true,'candidates':[],'reference':0,'models':{},"
+     "'policy':{'kind':'threshold','threshold':0.5},"
+     "'policy_table':{'kind':'threshold','rows':283,'table':["
+     "{'threshold':0.0,'reference_share':0.0,'mean_cost':0.25,'quality':0.5},"
+     "{'threshold':0.5,'reference_share':0.75,'mean_cost':0.5,'quality':1.0}]},"
+     "'limits':{'max_queries':0,'max_tokens':0,'max_message_bytes':0,'max_text_bytes':0},"
+     "'server':{'version':'','engine':'','precision':'','devices':[]}}"},
     {{.ok = true, .op = BR_OP_STATS, .stats = stats, .stat_count = 3},
      "{'v':1,'id':nil,'ok':true,'stats':{'requests':70000,'p50':0.5,'none':nil}}"},
     {{.ok = true, .op = BR_OP_RELOAD, .has_bundle = true},

@@ -82,6 +82,57 @@ static void test_the_example_is_read(void **state)
     drop(r);
 }
 
+/* A policy_table of these rows before the policy, and a row of it. */
+#define TABLE(rows)                                                                                          \
+    "\"policy_table\": {\"kind\": \"threshold\", \"rows\": 9, \"table\": [" rows "]}, \"policy\":"
+#define ROW(threshold, quality)                                                                              \
+    "{\"threshold\": " threshold ", \"reference_share\": 0.25, \"mean_cost\": 0.001, \"quality\": " quality  \
+    ", \"later\": 1}"
+
+static void test_a_calibrated_bundle_tells_its_policy_table(void **state)
+{
+    (void)state;
+    char json[TEXT_BYTES];
+    replace(json, "\"policy\":", TABLE(ROW("0", "0.5") "," ROW("1", "1")));
+    br_router *r;
+    br_error error;
+    assert_int_equal(parse(&r, json, &error), BR_OK);
+    assert_int_equal(r->measured.row_count, 2);
+    assert_int_equal(r->measured.prompts, 9);
+    assert_true(r->measured.rows[0].threshold == 0 && r->measured.rows[1].threshold == 1);
+    assert_true(r->measured.rows[1].reference_share == 0.25 && r->measured.rows[1].mean_cost == 0.001);
+    assert_true(r->measured.rows[0].quality == 0.5 && r->measured.rows[1].quality == 1);
+    drop(r);
+
+    assert_int_equal(parse(&r, example, &error), BR_OK);
+    assert_int_equal(r->measured.row_count, 0);
+    drop(r);
+}
+
+static void test_a_policy_table_has_at_most_1001_rows(void **state)
+{
+    (void)state;
+    enum { LONG_BYTES = 1 << 18 };
+    char *json = malloc(LONG_BYTES);
+    assert_non_null(json);
+    for (int rows = BR_POLICY_TABLE_ROWS_MAX; rows <= BR_POLICY_TABLE_ROWS_MAX + 1; rows++) {
+        size_t at = (size_t)snprintf(
+            json, LONG_BYTES, "%.*s, \"policy_table\": {\"kind\": \"threshold\", \"rows\": 1, \"table\": [",
+            (int)(strrchr(example, '}') - example), example);
+        for (int i = 0; i < rows; i++)
+            at += (size_t)snprintf(json + at, LONG_BYTES - at, "%s" ROW("%g", "0.5"), i == 0 ? "" : ",",
+                                   i / 2000.0);
+        snprintf(json + at, LONG_BYTES - at, "]}}");
+        br_router *r;
+        br_error error = {0};
+        const bool fits = rows <= BR_POLICY_TABLE_ROWS_MAX;
+        assert_int_equal(parse(&r, json, &error), fits ? BR_OK : BR_ETOOBIG);
+        assert_true(fits || strstr(error.text, "policy_table.table: found an array of 1002") != NULL);
+        drop(r);
+    }
+    free(json);
+}
+
 static void test_what_may_be_left_out_has_defaults(void **state)
 {
     (void)state;
@@ -359,6 +410,25 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
         {"\"threshold\": 0.5", "\"models\": [1]", BR_EFORMAT, "policy.models", "1"},
         {"\"threshold\": 0.5", "\"exclude\": [\"gpt-5\"]", BR_EINVAL, "policy.exclude", "gpt-5"},
         {"\"name\": \"best-route-bo5\"", "\"name\": \"a\", \"name\": \"b\"", BR_EFORMAT, "duplicate", "name"},
+        {"\"policy\":", "\"policy_table\": [], \"policy\":", BR_EFORMAT, "policy_table", "an array"},
+        {"\"policy\":", "\"policy_table\": {}, \"policy\":", BR_EINVAL, "policy_table.kind", "nothing"},
+        {"\"policy\":", "\"policy_table\": {\"kind\": \"pool\"}, \"policy\":", BR_ENOTSUP,
+         "policy_table.kind", "pool"},
+        {"\"policy\":", "\"policy_table\": {\"kind\": \"threshold\"}, \"policy\":", BR_EINVAL,
+         "policy_table.rows", "nothing"},
+        {"\"policy\":", "\"policy_table\": {\"kind\": \"threshold\", \"rows\": 0}, \"policy\":", BR_EINVAL,
+         "policy_table.rows", "0"},
+        {"\"policy\":", "\"policy_table\": {\"kind\": \"threshold\", \"rows\": 1}, \"policy\":", BR_EFORMAT,
+         "policy_table.table", "nothing"},
+        {"\"policy\":", TABLE(""), BR_EINVAL, "policy_table.table", "an array of 0"},
+        {"\"policy\":", TABLE("7"), BR_EFORMAT, "policy_table.table[0]", "7"},
+        {"\"policy\":", TABLE(ROW("0.5", "0.1") "," ROW("0.5", "0.2")), BR_EINVAL,
+         "policy_table.table[1].threshold", "0.5"},
+        {"\"policy\":", TABLE(ROW("1.01", "0.1")), BR_EINVAL, "policy_table.table[0].threshold", "1.01"},
+        {"\"policy\":", TABLE(ROW("0.5", "-0.1")), BR_EINVAL, "policy_table.table[0].quality", "-0.1"},
+        {"\"policy\":", TABLE(ROW("0.5", "\"high\"")), BR_EFORMAT, "policy_table.table[0].quality", "high"},
+        {"\"policy\":", TABLE("{\"threshold\": 0}"), BR_EINVAL, "policy_table.table[0].reference_share",
+         "nothing"},
         {"5.0e-6", "NaN", BR_EFORMAT, "JSON", ""},
         {"5.0e-6", "1e999", BR_EFORMAT, "JSON", ""},
     };
@@ -530,6 +600,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_example_is_read),
+        cmocka_unit_test(test_a_calibrated_bundle_tells_its_policy_table),
+        cmocka_unit_test(test_a_policy_table_has_at_most_1001_rows),
         cmocka_unit_test(test_what_may_be_left_out_has_defaults),
         cmocka_unit_test(test_every_key_of_a_policy_is_read),
         cmocka_unit_test(test_a_head_may_bring_its_calibration),

@@ -147,6 +147,14 @@ typedef struct br_answer_model {
     bool input_per_sample;
 } br_answer_model;
 
+/* What a threshold gave on the prompts that the bundle was calibrated on; NAN where the reply has none. */
+typedef struct br_answer_policy_row {
+    double threshold;
+    double reference_share; /* of the prompts */
+    double mean_cost;       /* USD per prompt */
+    double quality;
+} br_answer_policy_row;
+
 /* Everything a reply holds; one allocation, freed as one. Texts are never NULL unless said, "" where the reply
  * has none. What a reply of that kind does not carry is zero. */
 typedef struct br_answer {
@@ -162,7 +170,10 @@ typedef struct br_answer {
     size_t reference; /* index into candidates */
     const br_answer_model *models;
     size_t model_count;
-    const br_client_policy *policy; /* the service's defaults; NULL but for info */
+    const br_client_policy *policy;           /* the service's defaults; NULL but for info */
+    const br_answer_policy_row *policy_table; /* by rising threshold */
+    size_t policy_table_count;                /* 0: the bundle was never calibrated */
+    uint64_t policy_table_prompts;            /* it was measured on */
     uint64_t max_queries, max_tokens, max_message_bytes, max_text_bytes;
     const char *version;
     const char *engine;

@@ -33,6 +33,7 @@ enum {
     BR_CANDIDATES_MAX = 256,
     BR_SAMPLES_MAX = 1000, /* n of a candidate */
     BR_NAME_BYTES_MAX = 128,
+    BR_POLICY_TABLE_ROWS_MAX = 1001, /* steps of a thousandth; in the reply to info, 80 bytes each */
 
     /* Messages. Nesting bounds the recursion of the skipper. */
     BR_QUERIES_MAX = 1024,

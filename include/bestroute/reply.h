@@ -9,6 +9,7 @@
 #define BESTROUTE_REPLY_H
 
 #include "bestroute/request.h"
+#include "bestroute/router.h"
 
 typedef struct br_timing {
     uint64_t tokenize_us;
@@ -64,6 +65,7 @@ typedef struct br_info {
     const br_info_model *models;
     size_t model_count;
     br_policy policy;
+    br_measured_policy measured; /* `policy_table`; without rows the message has none */
     uint64_t max_queries;
     uint64_t max_tokens;
     uint64_t max_message_bytes;

@@ -28,8 +28,9 @@ typedef struct br_candidate {
     int32_t model; /* index into models */
     int32_t n;     /* 1..BR_SAMPLES_MAX */
     int32_t head;  /* index into the encoder's qualities, or -1 where the quality is 1: see br_heads_rule */
-    float scale;   /* calibration: quality = sigmoid(scale * z + bias), z the log odds; > 0, 1 where none is given */
-    float bias;    /* 0 where none is given */
+    float
+        scale; /* calibration: quality = sigmoid(scale * z + bias), z the log odds; > 0, 1 where none is given */
+    float bias; /* 0 where none is given */
 } br_candidate;
 
 /* What makes qualities of the pooled hidden state: "heads" of router.json (docs/HEADS.md). */
@@ -65,6 +66,21 @@ typedef enum br_pooler {
     BR_POOLER_RELU, /* DistilBERT's */
 } br_pooler;
 
+/* What one threshold gave on the prompts that the bundle was calibrated on. */
+typedef struct br_policy_row {
+    double threshold;       /* [0, 1] */
+    double reference_share; /* [0, 1] of the prompts */
+    double mean_cost;       /* USD per prompt, >= 0 */
+    double quality;         /* [0, 1] */
+} br_policy_row;
+
+/* Of `bestroute calibrate`, for people: no decision looks at it. */
+typedef struct br_measured_policy {
+    const br_policy_row *rows; /* thresholds rise; in the router's arena */
+    size_t row_count;          /* 1..BR_POLICY_TABLE_ROWS_MAX; 0: there is no table */
+    uint64_t prompts;          /* it was measured on */
+} br_measured_policy;
+
 typedef struct br_router {
     char name[BR_NAME_BYTES_MAX + 1];
     char source_prefix[BR_NAME_BYTES_MAX + 1];
@@ -79,16 +95,18 @@ typedef struct br_router {
     br_priced_model models[BR_MODELS_MAX];
     int32_t candidate_count;
     br_candidate candidates[BR_CANDIDATES_MAX];
-    int32_t reference;  /* index into candidates */
-    int32_t head_count; /* qualities of the encoder: highest head + 1, or the kind's outputs */
-    br_policy policy;   /* the defaults; its lists point into `arena` */
+    int32_t reference;           /* index into candidates */
+    int32_t head_count;          /* qualities of the encoder: highest head + 1, or the kind's outputs */
+    br_policy policy;            /* the defaults; its lists point into `arena` */
+    br_measured_policy measured; /* "policy_table" */
     br_arena arena;
 } br_router;
 
 /* Parses the JSON text of router.json. Refuses: another format, an unknown kind of heads, pool, pooler or
  * truncation, duplicate candidates, an unknown model, no reference or two, nothing but the reference, a head used
  * twice, given to the reference or missing there against the kind's rule, another number of candidates than the
- * kind's, non-finite or negative prices, one price without the other, an invalid default policy. Heads may be left
+ * kind's, non-finite or negative prices, one price without the other, an invalid default policy, an invalid
+ * policy_table. Heads may be left
  * out (a candidate taken off the list), the weights hold them all the same. Unknown keys are ignored, as in messages: an
  * older service can load a newer bundle. A candidate's `calibration` {scale, bias} belongs to its head, and is refused
  * where that head is not a sigmoid of its own. Absent: source_prefix is "<|source|>", heads is best_route, policy is

@@ -49,6 +49,13 @@ static void check_router(const br_router *r)
         demand(isfinite(r->models[i].avg_output_tokens) && r->models[i].avg_output_tokens >= 0);
     }
     check_candidates(r);
+    demand(r->measured.row_count <= BR_POLICY_TABLE_ROWS_MAX);
+    for (size_t i = 0; i < r->measured.row_count; i++) {
+        const br_policy_row *row = &r->measured.rows[i];
+        demand(row->threshold >= 0 && row->threshold <= 1 && row->quality >= 0 && row->quality <= 1);
+        demand(isfinite(row->mean_cost) && row->mean_cost >= 0);
+        demand(i == 0 || r->measured.rows[i - 1].threshold < row->threshold);
+    }
     if (r->policy.has & BR_HAS_MODELS) check_names(r, r->policy.models, r->policy.model_count);
     if (r->policy.has & BR_HAS_EXCLUDE) check_names(r, r->policy.exclude, r->policy.exclude_count);
     if (r->policy.has & BR_HAS_MAX_COST) demand(isfinite(r->policy.max_cost) && r->policy.max_cost >= 0);
