@@ -32,8 +32,8 @@ typedef struct runner {
     uint64_t one_ns;
 } runner;
 
-/* The next prompts in turn, as many as fit. */
-static br_status pack(const bench *b, br_packing *packing, int *next, int seqs)
+/* The next prompts in turn, as many as a pass is wanted to hold; one at least. */
+static br_status pack(const bench *b, br_packing *packing, int *next, int32_t wanted, int seqs)
 {
     int32_t ids[BR_SEQ_TOKENS_MAX];
     br_packing_clear(packing);
@@ -42,7 +42,8 @@ static br_status pack(const bench *b, br_packing *packing, int *next, int seqs)
         const br_status status = br_bundle_prompt_from_text(
             br_replica_bundle(b->replica), br_str_from(b->texts[*next % b->text_count]), ids, &prompt);
         if (status != BR_OK) return status;
-        if (!br_packing_add(packing, ids, prompt.tokens)) return BR_OK;
+        if (packing->seqs > 0 && packing->tokens + prompt.tokens > wanted) return BR_OK;
+        if (!br_packing_add(packing, ids, prompt.tokens)) return BR_ETOOBIG;
         *next += 1;
     }
     return BR_OK;
@@ -52,7 +53,7 @@ static br_status time_one(runner *r, br_packing *packing, float *quality)
 {
     int next = 0;
     for (int i = 0; i < ONE_RUNS; i++) {
-        br_status status = pack(r->all, packing, &next, 1);
+        br_status status = pack(r->all, packing, &next, 1, 1);
         const uint64_t from_ns = br_clock_now_ns();
         if (status == BR_OK) status = br_replica_run(r->all->replica, r->worker, packing, quality);
         if (status != BR_OK) return status;
@@ -61,12 +62,12 @@ static br_status time_one(runner *r, br_packing *packing, float *quality)
     return BR_OK;
 }
 
-static br_status time_full(runner *r, br_packing *packing, float *quality, int seqs)
+static br_status time_full(runner *r, br_packing *packing, float *quality, int32_t wanted, int seqs)
 {
     int next = r->worker * 37;
     const uint64_t from_ns = br_clock_now_ns();
     while (br_clock_now_ns() - from_ns < (uint64_t)(r->all->seconds * 1e9)) {
-        br_status status = pack(r->all, packing, &next, seqs);
+        br_status status = pack(r->all, packing, &next, wanted, seqs);
         if (status == BR_OK) status = br_replica_run(r->all->replica, r->worker, packing, quality);
         if (status != BR_OK) return status;
         r->queries += (uint64_t)packing->seqs;
@@ -90,7 +91,7 @@ static void *work(void *argument)
     (void)pthread_barrier_wait(r->ready);
     if (open && r->worker == 0) r->status = time_one(r, &packing, quality);
     (void)pthread_barrier_wait(r->ready);
-    if (r->status == BR_OK) r->status = time_full(r, &packing, quality, seqs);
+    if (r->status == BR_OK) r->status = time_full(r, &packing, quality, device->tokens_wanted, seqs);
     if (open) br_replica_close(b->replica, r->worker);
     br_packing_deinit(&packing);
     free(quality);
@@ -156,10 +157,12 @@ br_status engine_run(engine_result *out, const char *bundle, const char *flags, 
     if (status == BR_OK) status = prompts_texts(&b.texts, &b.text_count, texts, error);
     if (status == BR_OK) status = br_devices_open(&b.devices, &b.config, error);
     if (status == BR_OK) {
-        br_devices_fit(&b.devices, (int32_t)b.config.batch_tokens, BR_SEQ_TOKENS_MIN);
         const br_replica_options options = {
             .folder = bundle, .devices = &b.devices, .seqs_max = (int32_t)b.config.batch_seqs};
         status = br_replica_create(&b.replica, &options, error);
+        if (status == BR_OK)
+            br_devices_fit(&b.devices, (int32_t)b.config.batch_tokens,
+                           br_replica_bundle(b.replica)->router.max_tokens);
     }
     if (status == BR_OK) {
         describe(out, &b);
