@@ -178,6 +178,7 @@ static void switch_to(br_server *server, br_replica *replica)
     server->current = replica;
     if (server->phase == PHASE_LOADING) server->phase = PHASE_READY;
     (void)pthread_mutex_unlock(&server->state_lock);
+    if (server->cache != NULL) br_score_cache_clear(server->cache); /* the old bundle's would only take room */
     /* The service's own reference; calls in flight may hold more. */
     if (old != NULL) br_server_unpin(server, old, NULL, false);
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "bestroute/clock.h"
 #include "service.h"
@@ -147,7 +148,9 @@ static bool allocate_queries(br_call *call)
     if (call->queries == NULL || ids == NULL || quality == NULL) return false;
     for (size_t i = 0; i < count; i++) {
         call->queries[i] = (br_query_state){
-            .job = {.item = {.deadline_ns = call->deadline_ns, .group = call->replica, .client = call->client},
+            .job = {.item = {.deadline_ns = call->deadline_ns,
+                             .group = call->replica,
+                             .client = call->client},
                     .ids = ids + i * tokens,
                     .quality = quality + i * heads,
                     .done = on_job_done},
@@ -228,32 +231,108 @@ static void tokenize(br_query_state *q)
     }
 }
 
+/* What stands for the bundle in the cache: the beginning of its hash. */
+static uint64_t bundle_number(const br_replica *replica)
+{
+    char part[17] = {0};
+    memcpy(part, br_replica_bundle(replica)->hash, 16);
+    return strtoull(part, NULL, 16);
+}
+
+static bool find_in_cache(br_query_state *q)
+{
+    br_server *server = q->call->server;
+    if (server->cache == NULL) return false;
+    const int32_t heads = br_replica_bundle(q->call->replica)->router.head_count;
+    const bool found = br_score_cache_get(server->cache, bundle_number(q->call->replica), q->job.ids,
+                                          q->job.item.tokens, q->job.quality, heads);
+    br_metrics_add(&server->metrics, found ? BR_COUNTER_cache_hits : BR_COUNTER_cache_misses, 1);
+    if (!found) return false;
+    q->job.queued_ns = q->job.started_ns = q->job.finished_ns = br_clock_now_ns();
+    return true;
+}
+
+/* Tokenises, and says whether the query is to be queued. *finished: it is answered already. */
+static bool make_job(br_query_state *q, bool *finished)
+{
+    *finished = true;
+    if (q->error.code == BR_CODE_NONE) tokenize(q);
+    if (q->error.code != BR_CODE_NONE || find_in_cache(q)) return false;
+    *finished = false;
+    if (!br_sharing_follow(q->call->server->sharing, q)) return true;
+    br_metrics_add(&q->call->server->metrics, BR_COUNTER_queries_shared, 1);
+    return false;
+}
+
+/* Cannot fail: admission keeps the queue within its bound. */
+static void push(br_server *server, br_job *const *jobs, int32_t count)
+{
+    const br_status status = br_workers_push(server->workers, jobs, count);
+    assert(status == BR_OK);
+    (void)status;
+}
+
 static void run(stage_entry *entry, int32_t first, int32_t count)
 {
     br_call *call = (br_call *)entry;
+    br_server *server = call->server;
     br_job *jobs[STAGE_RUN] = {NULL};
     int32_t ready = 0;
+    int32_t finished = 0;
     for (int32_t i = first; i < first + count; i++) {
-        br_query_state *q = &call->queries[i];
-        if (q->error.code == BR_CODE_NONE) tokenize(q);
-        if (q->error.code == BR_CODE_NONE) jobs[ready++] = &q->job;
+        bool is_finished;
+        if (make_job(&call->queries[i], &is_finished)) jobs[ready++] = &call->queries[i].job;
+        finished += is_finished ? 1 : 0;
     }
     /* Once the jobs are pushed and the rest is counted off, the call may be answered and gone. */
-    br_workers *workers = call->server->workers;
-    if (br_workers_push(workers, jobs, ready) != BR_OK) {
-        /* Cannot happen: admission keeps the queue within its bound. */
-        for (int32_t i = 0; i < ready; i++)
-            ((br_query_state *)jobs[i])->error = (br_query_error){BR_CODE_INTERNAL, "the queue overflowed"};
-        ready = 0;
-    }
-    finish_queries(call, count - ready);
+    push(server, jobs, ready);
+    finish_queries(call, finished);
 }
 
 const stage_work br_scoring_work = {.prepare = prepare, .run = run};
 
+/* The leader's result becomes the follower's own. */
+static void copy_result(br_query_state *q, const br_query_state *leader)
+{
+    const size_t heads = (size_t)br_replica_bundle(q->call->replica)->router.head_count;
+    memcpy(q->job.quality, leader->job.quality, heads * sizeof *q->job.quality);
+    q->job.queued_ns = leader->job.queued_ns;
+    q->job.started_ns = leader->job.started_ns;
+    q->job.finished_ns = leader->job.finished_ns;
+    q->job.batch = leader->job.batch;
+}
+
+/* While the leader's call lives: it is finished afterwards. */
+static void finish_followers(br_query_state *leader)
+{
+    br_server *server = leader->call->server;
+    br_query_state *next = br_sharing_end(server->sharing, leader);
+    while (next != NULL) {
+        br_query_state *q = next;
+        next = q->next_follower;
+        if (leader->job.status == BR_OK) {
+            copy_result(q, leader);
+            finish_queries(q->call, 1);
+        } else {
+            push(server, (br_job *const[]){&q->job}, 1);
+        }
+    }
+}
+
+static void remember(const br_query_state *q)
+{
+    br_server *server = q->call->server;
+    if (server->cache == NULL) return;
+    const int32_t heads = br_replica_bundle(q->call->replica)->router.head_count;
+    br_score_cache_put(server->cache, bundle_number(q->call->replica), q->job.ids, q->job.item.tokens,
+                       q->job.quality, heads);
+}
+
 static void on_job_done(br_job *job)
 {
     br_query_state *q = (br_query_state *)job;
+    if (job->status == BR_OK) remember(q);
+    finish_followers(q);
     switch (job->status) {
     case BR_OK:
         break;

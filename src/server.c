@@ -275,6 +275,17 @@ static br_status make_locks(br_server *server, br_error *error)
     return BR_OK;
 }
 
+/* What spares the encoder work. */
+static br_status make_reuse(br_server *server, br_error *error)
+{
+    const size_t bytes = (size_t)server->config->score_cache_mb << 20;
+    br_status status = br_sharing_create(&server->sharing, server->config->queue_max);
+    if (status == BR_OK && bytes > 0) status = br_score_cache_create(&server->cache, bytes);
+    if (status == BR_OK) return BR_OK;
+    return br_fail(error, status, "no memory for a score cache of %d MB",
+                   (int)server->config->score_cache_mb);
+}
+
 br_status br_server_create(br_server **out, const br_config *config, const br_log *log, br_error *error)
 {
     *out = NULL;
@@ -287,6 +298,8 @@ br_status br_server_create(br_server **out, const br_config *config, const br_lo
     br_status status = make_locks(server, error);
     if (status != BR_OK) goto fail;
     status = open_devices(server, error);
+    if (status != BR_OK) goto fail;
+    status = make_reuse(server, error);
     if (status != BR_OK) goto fail;
     const int32_t threads = tokenizer_threads_for(server);
     status = stage_create(&server->stage, threads, &br_scoring_work);
@@ -357,6 +370,8 @@ void br_server_destroy(br_server *server)
     br_workers_destroy(server->workers); /* before the stage, from which they feed themselves */
     stage_destroy(server->stage);
     br_devices_close(&server->devices);
+    br_score_cache_destroy(server->cache);
+    br_sharing_destroy(server->sharing);
     br_defaults_release(server->defaults);
     if (server->state_lock_made) {
         (void)pthread_cond_destroy(&server->state_changed);

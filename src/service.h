@@ -5,6 +5,7 @@
  *   guard.c     ipc listeners that go on accepting
  *   call.c      one context: receive, decode, hand on, send
  *   scoring.c   route and score: admit, prepare, tokenise, collect
+ *   sharing.c   identical prompts in flight
  *   answer.c    policies and the results of a finished call
  *   info.c      info, and the words of the reply that never change
  *   admin.c     the operations of the admin socket
@@ -34,6 +35,7 @@
 #include "bestroute/server.h"
 #include "bestroute/worker.h"
 #include "guard.h"
+#include "score_cache.h"
 #include "stage.h"
 
 enum {
@@ -51,6 +53,7 @@ typedef struct br_defaults {
 } br_defaults;
 
 typedef struct br_call br_call;
+typedef struct br_sharing br_sharing;
 
 typedef struct br_query_state {
     br_job job; /* first: workers hand this back */
@@ -60,6 +63,12 @@ typedef struct br_query_state {
     const br_resolved_policy *policy; /* route */
     br_prompt prompt;
     uint64_t tokenize_ns;
+
+    /* sharing.c's. */
+    uint64_t hash; /* of the ids */
+    struct br_query_state *by_hash;
+    struct br_query_state *followers;
+    struct br_query_state *next_follower;
 } br_query_state;
 
 struct br_call {
@@ -98,6 +107,8 @@ struct br_server {
     const br_log *log;
     br_metrics metrics;
     br_devices devices; /* fitted to the first bundle */
+    br_sharing *sharing;
+    br_score_cache *cache; /* NULL: none */
     stage *stage;
     br_workers *workers; /* made with the first bundle, before the phase is READY */
 
@@ -166,6 +177,13 @@ void br_scoring_admit(br_call *call);
 extern const stage_work br_scoring_work;
 /* The policy that a request starts from: the bundle's, then the admin's. */
 br_policy br_scoring_base_policy(const br_replica *replica, const br_defaults *defaults);
+
+/* sharing.c. follow: false when the tokenised query is to be queued, and leads; true when its leader finishes it.
+ * end: the leader's queries that followed it, linked by next_follower; none of anyone who never led. */
+BR_NODISCARD br_status br_sharing_create(br_sharing **out, int64_t queue_max);
+void br_sharing_destroy(br_sharing *sharing); /* accepts NULL */
+BR_NODISCARD bool br_sharing_follow(br_sharing *sharing, br_query_state *q);
+BR_NODISCARD br_query_state *br_sharing_end(br_sharing *sharing, br_query_state *leader);
 
 /* answer.c: every query of the call is finished. */
 void br_answer_finish(br_call *call);

@@ -76,6 +76,8 @@ typedef enum br_option_kind {
     X(INT, batch_seqs, "256", 1, BR_BATCH_SEQS_MAX, "N", "most queries of one encoder pass")                 \
     X(INT, queue_max, "1024", 1, BR_QUEUE_QUERIES_MAX, "N",                                                  \
       "most queries admitted and not yet scored; more are answered `overloaded`")                            \
+    X(INT, score_cache_mb, "0", 0, 65536, "MB",                                                              \
+      "memory for the scores of prompts seen before, exact by their tokens, of the current bundle; 0: none") \
     X(INT, max_queries, "256", 1, BR_QUERIES_MAX, "N", "most queries of one request; at most queue_max")     \
     X(INT, max_text_bytes, "1048576", 1, BR_TEXT_BYTES_MAX, "BYTES", "longest prompt")                       \
     X(INT, max_message_bytes, "4194304", 1024, BR_MESSAGE_BYTES_MAX, "BYTES", "longest message")             \

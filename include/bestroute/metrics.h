@@ -21,6 +21,9 @@
     X(queries_scored)                                                                                        \
     X(queries_failed)  /* answered with an error of their own */                                             \
     X(queries_expired) /* not computed: their deadline had passed */                                         \
+    X(queries_shared)  /* not computed: the same prompt was in flight */                                     \
+    X(cache_hits)      /* not computed: the same prompt was scored before */                                 \
+    X(cache_misses)                                                                                          \
     X(queries_retried) /* on another device, after theirs failed */                                          \
     X(devices_lost)                                                                                          \
     X(devices_readmitted)                                                                                    \
