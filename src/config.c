@@ -410,6 +410,9 @@ static br_status check_relations(const br_config *config, br_error *error)
     if (status != BR_OK) return status;
     if (*config->bundle == '\0')
         return br_fail(error, BR_EINVAL, "bundle: no value was given, expected a folder (--bundle FOLDER)");
+    if (*config->metrics != '\0' && !starts_with(config->metrics, "http://"))
+        return br_fail(error, BR_EINVAL, "metrics (from %s): found \"%.200s\", expected http://address:port",
+                       config->sources[BR_OPTION_INDEX_metrics], config->metrics);
     if (*config->admin != '\0' && !starts_with(config->admin, "ipc://") &&
         !starts_with(config->admin, "inproc://"))
         return br_fail(error, BR_EINVAL,

@@ -2,6 +2,7 @@
  * service.h - what the files of the running service share: the server and its calls.
  *
  *   sockets.c   listeners, TLS, permissions
+ *   http.c      metrics and probes
  *   guard.c     ipc listeners that go on accepting
  *   call.c      one context: receive, decode, hand on, send
  *   scoring.c   route and score: admit, prepare, tokenise, collect
@@ -54,6 +55,7 @@ typedef struct br_defaults {
 
 typedef struct br_call br_call;
 typedef struct br_sharing br_sharing;
+typedef struct br_http br_http;
 
 typedef struct br_query_state {
     br_job job; /* first: workers hand this back */
@@ -112,6 +114,7 @@ struct br_server {
     stage *stage;
     br_workers *workers; /* made with the first bundle, before the phase is READY */
 
+    br_http *http; /* NULL: none */
     nng_socket data;
     nng_socket admin;
     bool data_open;
@@ -154,6 +157,10 @@ struct br_server {
 /* sockets.c */
 BR_NODISCARD br_status br_sockets_open(br_server *server, br_error *error);
 void br_sockets_close(br_server *server);
+
+/* http.c. *out is to be closed whatever came back; close accepts NULL. */
+BR_NODISCARD br_status br_http_open(br_http **out, br_server *server, const char *url, br_error *error);
+void br_http_close(br_http *http);
 
 /* server.c: a worker's device failed. The context is the server. */
 void br_server_lose_device(void *context, int32_t device, bool last);

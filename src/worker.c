@@ -214,6 +214,9 @@ static void run_batch(scorer *w, int32_t count)
     const uint64_t finished_ns = br_clock_now_ns();
     br_metrics_pass(w->all->options.metrics, (uint64_t)count, (uint64_t)w->packing.tokens,
                     finished_ns - started_ns);
+    uint64_t queue_ns = 0;
+    for (int32_t i = 0; i < count; i++) queue_ns += started_ns - ((const br_job *)w->items[i])->queued_ns;
+    br_metrics_add(w->all->options.metrics, BR_COUNTER_queue_ns, queue_ns);
     for (int32_t i = 0; i < count; i++) {
         br_job *job = (br_job *)w->items[i];
         memcpy(job->quality, w->quality + (size_t)i * heads, heads * sizeof *job->quality);

@@ -52,6 +52,8 @@ typedef enum br_option_kind {
     X(LIST, listen, "tcp://127.0.0.1:5555", 0, 0, "URL",                                                     \
       "where to listen: tcp://, ipc://, tls+tcp:// or inproc://; may be repeated")                           \
     X(TEXT, admin, "", 0, 0, "URL", "the admin socket, ipc:// (mode 0600) or inproc://; empty: none")        \
+    X(TEXT, metrics, "", 0, 0, "URL",                                                                        \
+      "http:// address for /metrics (Prometheus), /healthz and /readyz; empty: none")                        \
     X(WORD, engine, "auto", 0, 0, "auto|reference|cpu|cuda|noop",                                            \
       "what computes; noop answers constant qualities without an encoder, to measure the service alone")     \
     X(WORD, precision, "auto", 0, 0, "auto|f32|bf16|f16|fp8",                                                    \

@@ -29,6 +29,7 @@
     X(devices_readmitted)                                                                                    \
     X(batches)         /* encoder passes */                                                                  \
     X(tokens)          /* of all passes */                                                                   \
+    X(queue_ns)        /* of all scored queries: from tokenised to the beginning of their pass */            \
     X(compute_ns)      /* of all passes */                                                                   \
     X(bad_request)     /* whole requests, by code */                                                         \
     X(too_large)                                                                                             \
