@@ -373,7 +373,6 @@ static void close_backend(br_backend *backend)
 
 static const br_backend_table table = {
     .engine = "cuda",
-    .lacks_absolute_positions = true,
     .close = close_backend,
     .tune = tune,
     .revive = revive,

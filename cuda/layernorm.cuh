@@ -45,6 +45,42 @@ __device__ inline void load_neighbours(float (&out)[8], const float *from, int l
     *reinterpret_cast<float4 *>(out + 4) = turned ? first : second;
 }
 
+__device__ inline float4 load_or_zero(const float *row, int column, int width)
+{
+    return column < width ? *reinterpret_cast<const float4 *>(row + column) : float4{0, 0, 0, 0};
+}
+
+/* A lane's four or eight floats from column `first` on, zeros behind the row's end. */
+__device__ inline void load_spread(float (&out)[4], const float *row, int first, int width, int lane)
+{
+    *reinterpret_cast<float4 *>(out) = load_or_zero(row, first + lane * 4, width);
+}
+
+/* Of eight, neighbours fetch 16 bytes each and then trade. Lane l wants the 16 bytes number 2l and 2l + 1 of 64; lane s
+ * has fetched numbers s and s + 32. In one trade even lanes give what the lower half of the warp wants first and odd
+ * lanes what the upper half wants second, in the other trade the rest:
+ *   lanes      0..15 take   from      16..31 take   from
+ *   trade 0    first        2l        second        2l - 31
+ *   trade 1    second       2l + 1    first         2l - 32 */
+__device__ inline void load_spread(float (&out)[8], const float *row, int first, int width, int lane)
+{
+    const float4 near = load_or_zero(row, first + lane * 4, width);
+    const float4 far = load_or_zero(row, first + (lane + kWarp) * 4, width);
+    const bool odd = lane % 2 != 0;
+    const bool upper = lane >= kWarp / 2;
+    const int even_source = 2 * lane % kWarp;
+    const float given[2][4] = {
+        {odd ? far.x : near.x, odd ? far.y : near.y, odd ? far.z : near.z, odd ? far.w : near.w},
+        {odd ? near.x : far.x, odd ? near.y : far.y, odd ? near.z : far.z, odd ? near.w : far.w}};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float zeroth = __shfl_sync(kAllLanes, given[0][i], even_source + (upper ? 1 : 0));
+        const float other = __shfl_sync(kAllLanes, given[1][i], even_source + (upper ? 0 : 1));
+        out[i] = upper ? other : zeroth;
+        out[4 + i] = upper ? zeroth : other;
+    }
+}
+
 /* Rows of up to kVectors * 32 vectors, a whole number of them. */
 template <typename T, int kVectors> struct row_in_registers {
     static constexpr int kPack = vec<T>::kCount;
@@ -59,6 +95,33 @@ template <typename T, int kVectors> struct row_in_registers {
             if (column < width) packed = load_vec(row + column);
 #pragma unroll
             for (int i = 0; i < kPack; i++) x[v][i] = widen(packed.at[i]);
+        }
+    }
+
+    /* Rows of float32 tables: 16 bytes of one lane beside the next's, in whole sectors. All lanes of the warp call it. */
+    __device__ void load_wide(const float *row, int width, int lane)
+    {
+#pragma unroll
+        for (int v = 0; v < kVectors; v++) load_spread(x[v], row, v * kWarp * kPack, width, lane);
+    }
+
+    __device__ void clear()
+    {
+#pragma unroll
+        for (int v = 0; v < kVectors; v++)
+#pragma unroll
+            for (int i = 0; i < kPack; i++) x[v][i] = 0;
+    }
+
+    __device__ void add(const T *row, int width, int lane)
+    {
+#pragma unroll
+        for (int v = 0; v < kVectors; v++) {
+            const int column = (v * kWarp + lane) * kPack;
+            vec<T> packed = {};
+            if (column < width) packed = load_vec(row + column);
+#pragma unroll
+            for (int i = 0; i < kPack; i++) x[v][i] += widen(packed.at[i]);
         }
     }
 
@@ -107,22 +170,22 @@ template <typename T, int kVectors> struct row_in_registers {
     }
 };
 
-/* Rows of any width, read three times. */
-template <typename T>
-__device__ void normalise_any_row(T *to, const T *from, const float *gamma, const float *beta, int width,
+/* Rows of any width, read(column) three times each. */
+template <typename T, typename Read>
+__device__ void normalise_any_row(T *to, Read read, const float *gamma, const float *beta, int width,
                                   int lane, float epsilon)
 {
     float sum = 0;
-    for (int c = lane; c < width; c += kWarp) sum += widen(from[c]);
+    for (int c = lane; c < width; c += kWarp) sum += read(c);
     const float mean = warp_sum(sum) / width;
     float squares = 0;
     for (int c = lane; c < width; c += kWarp) {
-        const float centred = widen(from[c]) - mean;
+        const float centred = read(c) - mean;
         squares += centred * centred;
     }
     const float scale = 1.0f / sqrtf(warp_sum(squares) / width + epsilon);
     for (int c = lane; c < width; c += kWarp)
-        to[c] = narrow<T>((widen(from[c]) - mean) * scale * gamma[c] + beta[c]);
+        to[c] = narrow<T>((read(c) - mean) * scale * gamma[c] + beta[c]);
 }
 
 /* The row `from` normalised into `to`, by one warp; kVectors 0: any width. `affine` is share_affine's. */
@@ -131,7 +194,8 @@ __device__ void normalise_row(T *to, const T *from, const float *affine, const f
                               const float *beta, int width, int lane, float epsilon)
 {
     if constexpr (kVectors == 0) {
-        normalise_any_row(to, from, gamma, beta, width, lane, epsilon);
+        normalise_any_row(
+            to, [=](int c) { return widen(from[c]); }, gamma, beta, width, lane, epsilon);
     } else {
         row_in_registers<T, kVectors> x;
         x.load(from, width, lane);

@@ -241,7 +241,6 @@ static br_dtype type_of(const br_stream *stream)
 br_status br_cuda_embed_layernorm(br_stream *stream, const br_embed_args *a)
 {
     if (stream->planning) return BR_OK;
-    if (a->positions != NULL) return BR_ENOTSUP; /* refused when the weights are made */
     return br_launch_embed_layernorm(a, a->embedding->table, a->embedding->width, type_of(stream),
                                      &stream->queue);
 }

@@ -546,12 +546,6 @@ static br_status make_weights(br_encoder_weights **out, br_backend *backend, con
 
     loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error, .empty = empty};
     br_status status;
-    if (model->absolute_positions > 0 && backend->table->lacks_absolute_positions) {
-        status =
-            br_fail(error, BR_ENOTSUP, "engine %s: encoders with absolute positions (BERT) are not supported",
-                    backend->table->engine);
-        goto done;
-    }
     w->layers = calloc((size_t)model->layers, sizeof *w->layers);
     if (w->layers == NULL) {
         status = no_memory(&l, 0);

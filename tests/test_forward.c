@@ -59,14 +59,6 @@ static bool set_up(fixture *f, const engine_case *engine, const char *name, bool
     if (status != BR_OK) fail_msg("%s: %s", engine->name, error.text);
 
     golden_open(&f->golden, name);
-    if (f->backend->table->lacks_absolute_positions && f->golden.bundle.model.absolute_positions > 0) {
-        assert_int_equal(br_encoder_weights_create(&f->weights, f->backend, &f->golden.bundle, &error),
-                         BR_ENOTSUP);
-        print_message("%s, %s: passed over: %s\n", engine->name, name, error.text);
-        golden_close(&f->golden);
-        br_backend_close(f->backend);
-        return false;
-    }
     if (br_encoder_weights_create(&f->weights, f->backend, &f->golden.bundle, &error) != BR_OK)
         fail_msg("%s, %s: %s", engine->name, name, error.text);
     const br_encoder_options options = {

@@ -14,24 +14,29 @@ typedef struct embed_case {
     float offset;
     bool unaligned; /* the table starts at an odd address, as in a file */
     bool positions;
+    int32_t seq_tokens; /* of every sequence but the last; 0: three, the second empty or one token long */
 } embed_case;
 
 static const embed_case cases[] = {
-    {"no tokens", 0, 64, BR_F32, 0, false, false},
-    {"one token", 1, 48, BR_F32, 0, false, false},
-    {"float32", 33, 64, BR_F32, 0, false, false},
-    {"bfloat16", 33, 64, BR_BF16, 0, false, false},
-    {"float16", 33, 64, BR_F16, 0, false, false},
-    {"float32 at an odd address", 17, 48, BR_F32, 0, true, false},
-    {"bfloat16 at an odd address", 17, 48, BR_BF16, 0, true, false},
-    {"an odd width", 5, 65, BR_F16, 0, true, false},
-    {"a large offset", 20, 128, BR_F32, 100, false, false},
-    {"a real width", 65, 768, BR_BF16, 0, false, false},
-    {"positions, no tokens", 0, 64, BR_F32, 0, false, true},
-    {"positions, one token", 1, 48, BR_F32, 0, false, true},
-    {"positions, one sequence empty", 34, 64, BR_F32, 0, false, true},
-    {"positions, an odd width", 19, 65, BR_F16, 0, true, true},
-    {"positions, a real width", 65, 768, BR_BF16, 0, false, true},
+    {"no tokens", 0, 64, BR_F32, 0, false, false, 0},
+    {"one token", 1, 48, BR_F32, 0, false, false, 0},
+    {"float32", 33, 64, BR_F32, 0, false, false, 0},
+    {"bfloat16", 33, 64, BR_BF16, 0, false, false, 0},
+    {"float16", 33, 64, BR_F16, 0, false, false, 0},
+    {"float32 at an odd address", 17, 48, BR_F32, 0, true, false, 0},
+    {"bfloat16 at an odd address", 17, 48, BR_BF16, 0, true, false, 0},
+    {"an odd width", 5, 65, BR_F16, 0, true, false, 0},
+    {"a large offset", 20, 128, BR_F32, 100, false, false, 0},
+    {"a real width", 65, 768, BR_BF16, 0, false, false, 0},
+    {"positions, no tokens", 0, 64, BR_F32, 0, false, true, 0},
+    {"positions, one token", 1, 48, BR_F32, 0, false, true, 0},
+    {"positions, one sequence empty", 34, 64, BR_F32, 0, false, true, 0},
+    {"positions, an odd width", 19, 65, BR_F16, 0, true, true, 0},
+    {"positions, a real width", 65, 768, BR_BF16, 0, false, true, 0},
+    {"positions, a large width", 17, 1024, BR_F32, 0, false, true, 0},
+    {"positions, half a vector of lanes", 9, 136, BR_F32, 0, false, true, 0},
+    {"positions, more sequences than threads of a block", 599, 64, BR_F32, 0, false, true, 2},
+    {"positions, one long sequence", 600, 64, BR_F32, 0, false, true, 600},
 };
 
 /* A half of the form m * 2^e with few bits: exact in every type of table. */
@@ -85,6 +90,24 @@ static br_embedding *make_embedding(op_device *device, const embed_case *c, cons
     return embedding;
 }
 
+/* Returns the number of sequences. */
+static int32_t fill_offsets(int32_t *offsets, const embed_case *c)
+{
+    int32_t seqs = 0;
+    offsets[0] = 0;
+    if (c->seq_tokens == 0) {
+        offsets[++seqs] = c->tokens / 3;
+        offsets[++seqs] = offsets[1] < c->tokens ? offsets[1] + c->tokens % 2 : offsets[1];
+        offsets[++seqs] = c->tokens;
+    }
+    while (offsets[seqs] < c->tokens) {
+        const int32_t left = c->tokens - offsets[seqs];
+        offsets[seqs + 1] = c->tokens - left + (left < c->seq_tokens ? left : c->seq_tokens);
+        seqs++;
+    }
+    return seqs;
+}
+
 static void run_case(op_device *device, const embed_case *c)
 {
     const br_dtype residual_type = device->backend->residual;
@@ -102,16 +125,12 @@ static void run_case(op_device *device, const embed_case *c)
         ids[t] = t == 0 ? VOCAB - 1 : (t * 7) % VOCAB;
         memcpy(x + (size_t)t * width, table + (size_t)ids[t] * width, width * sizeof *x);
     }
-    /* Two sequences, the second empty or one token long, then the rest. */
-    const int32_t second = c->tokens / 3;
-    const int32_t third = second < c->tokens ? second + c->tokens % 2 : second;
-    const int32_t offsets[] = {0, second, third, c->tokens};
+    int32_t offsets[OP_SEQ_TOKENS_MAX + 1];
+    const int32_t seqs = fill_offsets(offsets, c);
     float *positions = op_values((size_t)OP_SEQ_TOKENS_MAX * width, 6, 1, 0, BR_F32);
-    for (int32_t t = 0; c->positions && t < c->tokens; t++) {
-        const int32_t first = t >= third ? third : t >= second ? second : 0;
-        for (size_t i = 0; i < width; i++)
-            x[(size_t)t * width + i] += positions[(size_t)(t - first) * width + i];
-    }
+    for (int32_t b = 0; c->positions && b < seqs; b++)
+        for (size_t i = (size_t)offsets[b] * width; i < (size_t)offsets[b + 1] * width; i++)
+            x[i] += positions[i - (size_t)offsets[b] * width];
     const float epsilon = 1e-7F;
     double *expected = calloc(count + 1, sizeof *expected);
     float *plain = calloc(count + 1, sizeof *plain);
@@ -125,11 +144,11 @@ static void run_case(op_device *device, const embed_case *c)
     op_buffer gammas = op_put(device, gamma, width, BR_F32);
     op_buffer betas = op_put(device, beta, width, BR_F32);
     op_buffer rows = op_put(device, positions, (size_t)OP_SEQ_TOKENS_MAX * width, BR_F32);
-    int32_t *device_offsets = op_put_ints(device, offsets, 4);
+    int32_t *device_offsets = op_put_ints(device, offsets, (size_t)seqs + 1);
     const br_embed_args args = {
         .positions = c->positions ? rows.memory : NULL,
         .offsets = device_offsets,
-        .seqs = 3,
+        .seqs = seqs,
         .embedding = embedding,
         .ids = device_ids,
         .gamma = gammas.memory,
@@ -168,8 +187,7 @@ static void run_case(op_device *device, const embed_case *c)
 static void run_cases(op_device *device, const void *context)
 {
     (void)context;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        if (!cases[i].positions || !device->ops->lacks_absolute_positions) run_case(device, &cases[i]);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) run_case(device, &cases[i]);
 }
 
 static void test_rows_are_looked_up_and_normalised_for_every_type_of_table(void **state)

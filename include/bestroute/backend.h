@@ -209,8 +209,7 @@ typedef struct br_pieces {
 } br_pieces;
 
 typedef struct br_backend_table {
-    const char *engine;            /* "reference", "cpu", "cuda" */
-    bool lacks_absolute_positions; /* embed_layernorm refuses them: BR_ENOTSUP */
+    const char *engine; /* "reference", "cpu", "cuda" */
 
     void (*close)(br_backend *);
 
