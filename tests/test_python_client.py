@@ -72,6 +72,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         ipc = "ipc://" + folder + "/socket"
         service, tcp = start(ipc)
+        subprocess.run([os.environ["BESTROUTE"], "ping", "--url", ipc, "--wait-ms", "60000"], check=True,
+                       capture_output=True)
         try:
             for url in (tcp, ipc):
                 check(url)
