@@ -74,7 +74,8 @@ __device__ void normalise_sum(T *to, const T *from, const float *position, const
 }
 
 template <typename T, int kVectors>
-__global__ void __launch_bounds__(kWarpsPerBlock *kWarp)
+__global__ void __launch_bounds__(kWarpsPerBlock *kWarp,
+                                  sizeof(T) == 4 ? 1 : 0) /* a float row wants more registers */
     embed_layernorm_kernel(T *__restrict__ residual, const T *__restrict__ table, const int *__restrict__ ids,
                            absolute_positions positions, const float *__restrict__ gamma,
                            const float *__restrict__ beta, int tokens, int tokens_per_block, int width,
