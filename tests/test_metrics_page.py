@@ -12,6 +12,13 @@ import time
 import urllib.error
 import urllib.request
 
+sys.path.insert(0, os.path.join(os.environ["BESTROUTE_SOURCE"], "examples"))
+try:
+    import client  # noqa: E402
+except ImportError as error:
+    print("SKIPPED:", error)
+    sys.exit(77)
+
 DAEMON = os.environ["BESTROUTED"]
 CLIENT = os.environ["BESTROUTE"]
 TINY = os.path.join(os.environ["BESTROUTE_SOURCE"], "weights/tiny")
@@ -89,28 +96,26 @@ def main():
             service.kill()
             service.wait()
 
-        # Loading takes a while with a bundle that is a pipe nobody writes to: alive, not ready.
-        stuck = os.path.join(folder, "stuck")
-        os.mkdir(stuck)
-        os.mkfifo(os.path.join(stuck, "router.json"))
-        loading = subprocess.Popen([DAEMON, "--bundle", stuck, "--listen", f"ipc://{folder}/c", "--engine", "noop",
-                                    "--metrics", url], stderr=subprocess.DEVNULL)
+        # Draining: alive, not ready. Nobody stops a service that was only told to drain.
+        admin = f"ipc://{folder}/admin"
+        draining = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", f"ipc://{folder}/c", "--engine", "noop",
+                                     "--admin", admin, "--metrics", url], stderr=subprocess.DEVNULL)
         try:
-            for _ in range(100):
-                try:
-                    if get(url + "/healthz")[0] == 200:
-                        break
-                except urllib.error.URLError:
-                    pass
-                if loading.poll() is not None:
+            subprocess.run([CLIENT, "ping", "--url", f"ipc://{folder}/c", "--wait-ms", "60000"], check=True,
+                           capture_output=True)
+            assert get(url + "/readyz")[0] == 200
+            connection = client.Client(admin)
+            connection.call("drain")
+            for _ in range(200):
+                if get(url + "/readyz")[0] == 503:
                     break
                 time.sleep(0.05)
-            if loading.poll() is None:
-                assert get(url + "/readyz")[0] == 503
-                assert parse(get(url + "/metrics")[2])["bestroute_ready"] == 0
+            assert get(url + "/readyz")[0] == 503
+            assert get(url + "/healthz")[0] == 200
+            assert parse(get(url + "/metrics")[2])["bestroute_ready"] == 0
         finally:
-            loading.kill()
-            loading.wait()
+            draining.kill()
+            draining.wait()
     return 0
 
 
