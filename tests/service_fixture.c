@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <nng/supplemental/util/platform.h>
 
 #include "bestroute/clock.h"
 #include "service.h"
@@ -114,6 +115,44 @@ void service_wait_for_waiting(service *s, int32_t count)
     const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
     while (br_workers_waiting(s->server->workers) != count)
         if (br_clock_now_ns() > until_ns) fail_msg("the queue never held %d", (int)count);
+}
+
+uint64_t service_counted(const service *s, br_counter counter)
+{
+    return br_metrics_get(&s->server->metrics, counter);
+}
+
+void service_wait_counted(const service *s, br_counter counter, uint64_t value)
+{
+    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
+    while (service_counted(s, counter) < value) {
+        if (br_clock_now_ns() > until_ns) fail_msg("%s never reached its value", br_counter_name(counter));
+        nng_msleep(1);
+    }
+}
+
+atomic_int service_failures;
+static br_backend_table failing; /* of the engine whose devices fail; outlives them */
+static br_status (*sound_wait)(br_stream *stream);
+
+static br_status failing_wait(br_stream *stream)
+{
+    const br_status status = sound_wait(stream);
+    if (atomic_load(&service_failures) == 0) return status;
+    (void)atomic_fetch_sub(&service_failures, 1);
+    return BR_EDEVICE;
+}
+
+void service_plant_failures(service *s, int32_t device)
+{
+    br_backend *backend = s->server->devices.items[device].backend;
+    if (backend->table->wait != failing_wait) {
+        atomic_store(&service_failures, 0);
+        failing = *backend->table;
+        sound_wait = failing.wait;
+        failing.wait = failing_wait;
+    }
+    backend->table = &failing; /* encoders, made next, keep it */
 }
 
 static void wait_in_gate(void *context, int32_t worker)

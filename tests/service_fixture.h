@@ -10,11 +10,13 @@
 #define BESTROUTE_TESTS_SERVICE_FIXTURE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include <nng/nng.h>
 
 #include "bestroute/config.h"
+#include "bestroute/metrics.h"
 #include "bestroute/reply.h"
 #include "bestroute/server.h"
 
@@ -29,7 +31,7 @@ typedef struct service {
     br_server *server;
     pthread_t keeper;
     bool running;
-    br_status ran; /* what br_server_run returned, once joined */
+    br_status ran;  /* what br_server_run returned, once joined */
     char url[64];   /* inproc */
     char admin[64]; /* inproc */
     char bundle[512];
@@ -51,6 +53,15 @@ void service_join(service *s);
 
 /* Until so many tokenised queries wait for a worker. */
 void service_wait_for_waiting(service *s, int32_t count);
+
+/* A counter of its metrics: now, and waited for until it is `value` or more. */
+uint64_t service_counted(const service *s, br_counter counter);
+void service_wait_counted(const service *s, br_counter counter, uint64_t value);
+
+/* Between service_listen and service_load: from now on the device fails where a device's errors come to light, at
+ * the wait, as often as service_failures says. */
+extern atomic_int service_failures;
+void service_plant_failures(service *s, int32_t device);
 
 /* Holds worker 0 between two batches until gate_open. */
 typedef struct gate {

@@ -2,6 +2,7 @@
 """bestroute-bench against real services: counts add up, schedules are kept, late sends are not hidden. No time is judged but
 where a service is made slow on purpose. Programs and paths come from ctest's environment.
 """
+import contextlib
 import csv
 import json
 import os
@@ -27,6 +28,22 @@ def report(folder, *flags):
     bench(*flags, "--json", path)
     with open(path, encoding="utf-8") as file:
         return json.load(file)
+
+
+@contextlib.contextmanager
+def echo_at(folder):
+    """A bare transport's url and process."""
+    url = f"ipc://{folder}/echo"
+    echo = subprocess.Popen([BENCH, "--echo", url])
+    try:
+        for _ in range(200):
+            if os.path.exists(f"{folder}/echo"):
+                break
+            time.sleep(0.02)
+        yield url, echo
+    finally:
+        echo.kill()
+        echo.wait()
 
 
 def errors(run):
@@ -108,13 +125,7 @@ def test_the_engine_alone(folder):
 
 
 def test_an_echo_and_raw_replies(folder):
-    url = f"ipc://{folder}/echo"
-    echo = subprocess.Popen([BENCH, "--echo", url])
-    try:
-        for _ in range(200):
-            if os.path.exists(f"{folder}/echo"):
-                break
-            time.sleep(0.02)
+    with echo_at(folder) as (url, echo):
         run = report(folder, "--url", url, "--raw", "--requests", 50, "--warmup", 0, "--in-flight", 3)["runs"][0]
         assert run["ok"] == 50, run
         # What comes back is the request itself, which is no reply.
@@ -138,19 +149,10 @@ def test_an_echo_and_raw_replies(folder):
         assert abs(waits["open"]["sent"] - 400) <= 1
         assert waits["closed"]["latency_ms"]["p90"] < 100, waits["closed"]
         assert waits["closed"]["latency_ms"]["max"] > 300
-    finally:
-        echo.kill()
-        echo.wait()
 
 
 def test_requests_that_are_never_answered_time_out(folder):
-    url = f"ipc://{folder}/mute"
-    echo = subprocess.Popen([BENCH, "--echo", url])
-    try:
-        for _ in range(200):
-            if os.path.exists(f"{folder}/mute"):
-                break
-            time.sleep(0.02)
+    with echo_at(folder) as (url, echo):
         started = subprocess.Popen([BENCH, "--url", url, "--raw", "--rate", "100", "--seconds", "1", "--warmup", "0",
                                     "--timeout-ms", "300", "--json", os.path.join(folder, "mute.json")],
                                    stdout=subprocess.DEVNULL)
@@ -161,9 +163,6 @@ def test_requests_that_are_never_answered_time_out(folder):
             run = json.load(file)["runs"][0]
         assert run["errors"].get("timed_out", 0) > 10, run
         assert run["sent"] == run["answered"] + errors(run), run
-    finally:
-        echo.kill()
-        echo.wait()
 
 
 def test_wrong_options_are_named(folder):

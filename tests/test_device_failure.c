@@ -2,8 +2,7 @@
  * test_device_failure.c - a device that fails under the running service: once, and for good; alone, and beside
  * another that takes over until it is back.
  *
- * The reference engine plays the device: its `wait`, where a device's errors come to light, fails as often
- * as the test says.
+ * The reference engine plays the device.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,26 +21,13 @@
 #include "service.h"
 #include "service_fixture.h"
 
-static atomic_int failures_left;
-static br_status (*sound_wait)(br_stream *stream);
-
-static br_status failing_wait(br_stream *stream)
+/* A service whose first device can be made to fail. */
+static void start(service *s, const char *devices)
 {
-    const br_status status = sound_wait(stream);
-    if (atomic_load(&failures_left) == 0) return status;
-    (void)atomic_fetch_sub(&failures_left, 1);
-    return BR_EDEVICE;
-}
-
-/* A service whose device can be made to fail. `table` outlives it. */
-static void start(service *s, br_backend_table *table)
-{
-    atomic_store(&failures_left, 0);
-    service_listen(s, (const char *const[]){"--drain-timeout-ms=20000", NULL});
-    *table = *s->server->devices.items[0].backend->table;
-    sound_wait = table->wait;
-    table->wait = failing_wait;
-    s->server->devices.items[0].backend->table = table; /* encoders, made next, keep it */
+    char flag[64];
+    (void)snprintf(flag, sizeof flag, "--devices=%s", devices);
+    service_listen(s, (const char *const[]){flag, "--drain-timeout-ms=20000", NULL});
+    service_plant_failures(s, 0);
     service_load(s);
 }
 
@@ -57,15 +43,14 @@ static void test_a_pass_that_fails_once_is_tried_again_and_answered_as_ever(void
     (void)state;
     service s;
     peer p;
-    br_backend_table table;
-    start(&s, &table);
+    start(&s, "auto");
     peer_open(&p, s.url);
     peer_answer before = {0};
     peer_answer after = {0};
     ask(&p, &before);
-    atomic_store(&failures_left, 1);
+    atomic_store(&service_failures, 1);
     ask(&p, &after);
-    assert_int_equal(atomic_load(&failures_left), 0);
+    assert_int_equal(atomic_load(&service_failures), 0);
     assert_true(after.reply.ok);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(after.reply.results[i].code, BR_CODE_NONE);
@@ -84,8 +69,7 @@ static void test_a_lost_device_answers_with_errors_and_ends_the_service(void **s
     (void)state;
     service s;
     peer p;
-    br_backend_table table;
-    start(&s, &table);
+    start(&s, "auto");
     peer_open(&p, s.url);
     gate held;
     pending sent;
@@ -96,7 +80,7 @@ static void test_a_lost_device_answers_with_errors_and_ends_the_service(void **s
     gate_close(&held, &s);
     pending_send(&sent, &p, &request);
     service_wait_for_waiting(&s, 1);
-    atomic_store(&failures_left, 1000);
+    atomic_store(&service_failures, 1000);
     gate_open(&held);
     pending_wait(&sent, &answer);
     assert_true(answer.reply.ok); /* the request was fine; its query was not */
@@ -112,31 +96,27 @@ static void test_a_lost_device_answers_with_errors_and_ends_the_service(void **s
     service_stop(&s);
 }
 
-/* Two devices, of which the first can be made to fail; one worker each. */
-static void start_two(service *s, br_backend_table *table)
+/* Two devices with a worker each, of which the first can be made to fail; and what both answer. */
+typedef struct pair {
+    service s;
+    peer p;
+    peer_answer expected;
+} pair;
+
+static void pair_open(pair *two)
 {
-    atomic_store(&failures_left, 0);
-    service_listen(s, (const char *const[]){"--devices=cpu,cpu", "--drain-timeout-ms=20000", NULL});
-    assert_int_equal(s->server->devices.count, 2);
-    *table = *s->server->devices.items[0].backend->table;
-    sound_wait = table->wait;
-    table->wait = failing_wait;
-    s->server->devices.items[0].backend->table = table;
-    service_load(s);
+    start(&two->s, "cpu,cpu");
+    assert_int_equal(two->s.server->devices.count, 2);
+    peer_open(&two->p, two->s.url);
+    two->expected = (peer_answer){0};
+    ask(&two->p, &two->expected);
 }
 
-static uint64_t counted(service *s, br_counter counter)
+static void pair_close(pair *two)
 {
-    return br_metrics_get(&s->server->metrics, counter);
-}
-
-static void wait_until_counted(service *s, br_counter counter, uint64_t value)
-{
-    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
-    while (counted(s, counter) < value) {
-        if (br_clock_now_ns() > until_ns) fail_msg("%s never reached its value", br_counter_name(counter));
-        nng_msleep(5);
-    }
+    answer_free(&two->expected);
+    peer_close(&two->p);
+    service_stop(&two->s);
 }
 
 static void assert_same_answer(const peer_answer *a, const peer_answer *b)
@@ -148,127 +128,97 @@ static void assert_same_answer(const peer_answer *a, const peer_answer *b)
     }
 }
 
-/* Asks until the first device has failed and is out. */
-static void lose_the_first(service *s, peer *p, const peer_answer *expected)
+static void ask_and_compare(peer *p, const peer_answer *expected)
 {
-    atomic_store(&failures_left, 1000000);
-    for (int i = 0; counted(s, BR_COUNTER_devices_lost) == 0; i++) {
-        peer_answer a = {0};
-        ask(p, &a);
-        assert_same_answer(&a, expected);
-        answer_free(&a);
+    peer_answer a = {0};
+    ask(p, &a);
+    assert_same_answer(&a, expected);
+    answer_free(&a);
+}
+
+/* Asks until the first device has failed and is out. */
+static void lose_the_first(pair *two)
+{
+    atomic_store(&service_failures, 1000000);
+    for (int i = 0; service_counted(&two->s, BR_COUNTER_devices_lost) == 0; i++) {
+        ask_and_compare(&two->p, &two->expected);
         assert_true(i < 100000);
     }
-    assert_int_equal(br_workers_out(s->server->workers), 1);
+    assert_int_equal(br_workers_out(two->s.server->workers), 1);
 }
 
 static void test_the_other_device_answers_and_the_failed_one_comes_back(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    br_backend_table table;
-    start_two(&s, &table);
-    peer_open(&p, s.url);
-    peer_answer expected = {0};
-    ask(&p, &expected);
-    lose_the_first(&s, &p, &expected);
-    assert_true(counted(&s, BR_COUNTER_queries_retried) > 0);
-
-    peer_answer meanwhile = {0};
-    ask(&p, &meanwhile);
-    assert_same_answer(&meanwhile, &expected);
-    atomic_store(&failures_left, 0);
-    wait_until_counted(&s, BR_COUNTER_devices_readmitted, 1);
-    while (br_workers_out(s.server->workers) != 0) nng_msleep(1);
-    peer_answer after = {0};
-    ask(&p, &after);
-    assert_same_answer(&after, &expected);
-    answer_free(&expected);
-    answer_free(&meanwhile);
-    answer_free(&after);
-    peer_close(&p);
-    service_stop(&s);
-    assert_int_equal(s.ran, BR_OK);
+    pair two;
+    pair_open(&two);
+    lose_the_first(&two);
+    assert_true(service_counted(&two.s, BR_COUNTER_queries_retried) > 0);
+    ask_and_compare(&two.p, &two.expected);
+    atomic_store(&service_failures, 0);
+    service_wait_counted(&two.s, BR_COUNTER_devices_readmitted, 1);
+    while (br_workers_out(two.s.server->workers) != 0) nng_msleep(1);
+    ask_and_compare(&two.p, &two.expected);
+    pair_close(&two);
+    assert_int_equal(two.s.ran, BR_OK);
 }
 
 static void test_a_device_that_fails_its_probe_stays_out(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    br_backend_table table;
-    start_two(&s, &table);
-    peer_open(&p, s.url);
-    peer_answer expected = {0};
-    ask(&p, &expected);
-    lose_the_first(&s, &p, &expected);
+    pair two;
+    pair_open(&two);
+    lose_the_first(&two);
     nng_msleep(1500); /* the first try is due after a second */
-    assert_int_equal(br_workers_out(s.server->workers), 1);
-    assert_int_equal(counted(&s, BR_COUNTER_devices_readmitted), 0);
-    (void)fflush(s.log_stream);
-    assert_non_null(strstr(s.log_text, "device_still_lost"));
-    answer_free(&expected);
-    peer_close(&p);
-    service_stop(&s);
+    assert_int_equal(br_workers_out(two.s.server->workers), 1);
+    assert_int_equal(service_counted(&two.s, BR_COUNTER_devices_readmitted), 0);
+    (void)fflush(two.s.log_stream);
+    assert_non_null(strstr(two.s.log_text, "device_still_lost"));
+    pair_close(&two);
 }
 
 static void reload_and_wait(service *s)
 {
-    const uint64_t before = counted(s, BR_COUNTER_reloads);
+    const uint64_t before = service_counted(s, BR_COUNTER_reloads);
     br_server_reload(s->server);
-    wait_until_counted(s, BR_COUNTER_reloads, before + 1);
+    service_wait_counted(s, BR_COUNTER_reloads, before + 1);
 }
 
 static void test_a_reload_passes_a_lost_device_over_and_it_comes_back_with_the_new_bundle(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    br_backend_table table;
-    start_two(&s, &table);
-    peer_open(&p, s.url);
-    peer_answer expected = {0};
-    ask(&p, &expected);
-    lose_the_first(&s, &p, &expected);
-    reload_and_wait(&s);
-    atomic_store(&failures_left, 0);
-    wait_until_counted(&s, BR_COUNTER_devices_readmitted, 1);
-    reload_and_wait(&s);
-    peer_answer after = {0};
-    ask(&p, &after);
-    assert_same_answer(&after, &expected);
-    answer_free(&expected);
-    answer_free(&after);
-    peer_close(&p);
-    service_stop(&s);
-    assert_int_equal(s.ran, BR_OK);
+    pair two;
+    pair_open(&two);
+    lose_the_first(&two);
+    reload_and_wait(&two.s);
+    atomic_store(&service_failures, 0);
+    service_wait_counted(&two.s, BR_COUNTER_devices_readmitted, 1);
+    reload_and_wait(&two.s);
+    ask_and_compare(&two.p, &two.expected);
+    pair_close(&two);
+    assert_int_equal(two.s.ran, BR_OK);
 }
 
 /* Both workers' devices fail with the same query: the first retires, the last stays and the query is told. */
 static void test_a_query_fails_only_when_a_second_device_failed_with_it(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    br_backend_table table;
-    start_two(&s, &table);
-    s.server->devices.items[1].backend->table = &table;
-    peer_open(&p, s.url);
-    reload_and_wait(&s); /* encoders of the second keep the failing table now */
-    atomic_store(&failures_left, 1000000);
+    pair two;
+    pair_open(&two);
+    service_plant_failures(&two.s, 1);
+    reload_and_wait(&two.s); /* encoders of the second keep the failing table now */
+    atomic_store(&service_failures, 1000000);
     peer_answer answer = {0};
     br_query query = text_query("hello");
     const br_request request = {.op = BR_OP_ROUTE, .queries = &query, .query_count = 1};
-    peer_ask(&p, &answer, &request);
+    peer_ask(&two.p, &answer, &request);
     assert_true(answer.reply.ok);
     assert_int_equal(answer.reply.results[0].code, BR_CODE_INTERNAL);
-    assert_int_equal(counted(&s, BR_COUNTER_queries_retried), 1);
-    service_join(&s);
-    assert_int_equal(s.ran, BR_EDEVICE);
+    assert_int_equal(service_counted(&two.s, BR_COUNTER_queries_retried), 1);
+    service_join(&two.s);
+    assert_int_equal(two.s.ran, BR_EDEVICE);
     answer_free(&answer);
-    peer_close(&p);
-    service_stop(&s);
+    pair_close(&two);
 }
 
 enum { ASKERS = 4, ASKED = 60 };
@@ -284,12 +234,7 @@ static void *ask_often(void *argument)
     asker *a = argument;
     peer p;
     peer_open(&p, a->s->url);
-    for (int i = 0; i < ASKED; i++) {
-        peer_answer got = {0};
-        ask(&p, &got);
-        assert_same_answer(&got, a->expected);
-        answer_free(&got);
-    }
+    for (int i = 0; i < ASKED; i++) ask_and_compare(&p, a->expected);
     peer_close(&p);
     return NULL;
 }
@@ -297,30 +242,25 @@ static void *ask_often(void *argument)
 static void test_no_reply_is_lost_or_wrong_while_a_device_comes_and_goes(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    br_backend_table table;
-    start_two(&s, &table);
-    peer_open(&p, s.url);
-    peer_answer expected = {0};
-    ask(&p, &expected);
+    pair two;
+    pair_open(&two);
     asker askers[ASKERS];
     for (int i = 0; i < ASKERS; i++) {
-        askers[i] = (asker){.s = &s, .expected = &expected};
+        askers[i] = (asker){.s = &two.s, .expected = &two.expected};
         assert_int_equal(pthread_create(&askers[i].thread, NULL, ask_often, &askers[i]), 0);
     }
-    for (uint64_t round = 1; round <= 2; round++) {
-        atomic_store(&failures_left, 2);
-        while (atomic_load(&failures_left) > 0) ask_often(&(asker){.s = &s, .expected = &expected});
-        if (counted(&s, BR_COUNTER_devices_lost) > counted(&s, BR_COUNTER_devices_readmitted))
-            wait_until_counted(&s, BR_COUNTER_devices_readmitted, counted(&s, BR_COUNTER_devices_lost));
+    for (int round = 0; round < 2; round++) {
+        atomic_store(&service_failures, 2);
+        while (atomic_load(&service_failures) > 0)
+            ask_often(&(asker){.s = &two.s, .expected = &two.expected});
+        /* Two failures in a row of one batch take the device out; each of two batches may have met one. */
+        service_wait_counted(&two.s, BR_COUNTER_devices_readmitted,
+                             service_counted(&two.s, BR_COUNTER_devices_lost));
     }
     for (int i = 0; i < ASKERS; i++) (void)pthread_join(askers[i].thread, NULL);
-    assert_true(counted(&s, BR_COUNTER_devices_lost) >= 1);
-    answer_free(&expected);
-    peer_close(&p);
-    service_stop(&s);
-    assert_int_equal(s.ran, BR_OK);
+    assert_true(service_counted(&two.s, BR_COUNTER_devices_lost) >= 1);
+    pair_close(&two);
+    assert_int_equal(two.s.ran, BR_OK);
 }
 
 int main(void)

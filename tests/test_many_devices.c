@@ -13,34 +13,14 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <cuda_runtime_api.h>
-
-#include <nng/nng.h> /* first: the next needs it */
-
-#include <nng/supplemental/util/platform.h>
 
 #include "bestroute/clock.h"
 #include "service.h"
 #include "service_fixture.h"
 
-static atomic_int failures_left;
-static br_status (*sound_wait)(br_stream *stream);
-
-static br_status failing_wait(br_stream *stream)
+static void ask(peer *p, peer_answer *a)
 {
-    const br_status status = sound_wait(stream);
-    if (atomic_load(&failures_left) == 0) return status;
-    (void)atomic_fetch_sub(&failures_left, 1);
-    return BR_EDEVICE;
-}
-
-static void ask(peer *p, peer_answer *a, int32_t first)
-{
-    static const char *const texts[] = {
-        "hello", "good evening", "and so on", "what is the sum of two and three",
-        "x",     "prove it",     "seven",     "route this prompt please"};
-    br_query queries[3];
-    for (int32_t i = 0; i < 3; i++) queries[i] = text_query(texts[(first + i) % 8]);
+    br_query queries[3] = {text_query("hello"), text_query("good evening"), text_query("and so on")};
     const br_request request = {.op = BR_OP_SCORE, .queries = queries, .query_count = 3};
     peer_ask(p, a, &request);
     assert_true(a->reply.ok);
@@ -56,17 +36,29 @@ static void assert_same(const peer_answer *a, const peer_answer *b)
     }
 }
 
-static uint64_t counted(service *s, br_counter counter)
+static void ask_and_compare(peer *p, const peer_answer *expected)
 {
-    return br_metrics_get(&s->server->metrics, counter);
+    peer_answer a = {0};
+    ask(p, &a);
+    assert_same(&a, expected);
+    answer_free(&a);
 }
 
-static void start(service *s, peer *p)
+/* A service on these devices, the first of which can be made to fail. */
+static void start(service *s, peer *p, const char *devices)
 {
-    service_listen(s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", NULL});
-    assert_int_equal(s->server->devices.count, br_engine_devices(BR_ENGINE_CUDA));
+    char flag[64];
+    (void)snprintf(flag, sizeof flag, "--devices=%s", devices);
+    service_listen(s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", flag, NULL});
+    service_plant_failures(s, 0);
     service_load(s);
     peer_open(p, s->url);
+}
+
+static void start_all(service *s, peer *p)
+{
+    start(s, p, "auto");
+    assert_int_equal(s->server->devices.count, br_engine_devices(BR_ENGINE_CUDA));
 }
 
 static void stop(service *s, peer *p)
@@ -81,17 +73,12 @@ static void test_answers_do_not_depend_on_the_device(void **state)
     (void)state;
     service s;
     peer p;
-    start(&s, &p);
+    start_all(&s, &p);
     print_message("weights handed to %d of %d devices\n", (int)br_replica_handed_out(s.server->current),
                   (int)s.server->devices.count);
     peer_answer expected = {0};
-    ask(&p, &expected, 0);
-    for (int32_t i = 0; i < 8 * s.server->devices.count; i++) {
-        peer_answer a = {0};
-        ask(&p, &a, 0);
-        assert_same(&a, &expected);
-        answer_free(&a);
-    }
+    ask(&p, &expected);
+    for (int32_t i = 0; i < 8 * s.server->devices.count; i++) ask_and_compare(&p, &expected);
     answer_free(&expected);
     stop(&s, &p);
 }
@@ -114,7 +101,7 @@ static void test_handed_out_weights_give_the_same_bits(void **state)
     (void)state;
     service s;
     peer p;
-    start(&s, &p);
+    start_all(&s, &p);
     br_replica *replica = s.server->current;
     const size_t heads = (size_t)br_replica_bundle(replica)->router.head_count;
     br_packing batch;
@@ -141,40 +128,17 @@ static void test_handed_out_weights_give_the_same_bits(void **state)
     stop(&s, &p);
 }
 
-/* A service whose first device can be made to fail. `table` outlives it. */
-static void start_failing(service *s, peer *p, br_backend_table *table, const char *devices)
-{
-    char flag[64];
-    (void)snprintf(flag, sizeof flag, "--devices=%s", devices);
-    atomic_store(&failures_left, 0);
-    service_listen(s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", flag, NULL});
-    *table = *s->server->devices.items[0].backend->table;
-    sound_wait = table->wait;
-    table->wait = failing_wait;
-    s->server->devices.items[0].backend->table = table;
-    service_load(s);
-    peer_open(p, s->url);
-}
-
-static void ask_and_compare(peer *p, const peer_answer *expected)
-{
-    peer_answer a = {0};
-    ask(p, &a, 0);
-    assert_same(&a, expected);
-    answer_free(&a);
-}
-
 /* Loses the first device in the middle of a batch, and asks on until it is back. */
 static void lose_and_recover(service *s, peer *p)
 {
     peer_answer expected = {0};
-    ask(p, &expected, 0);
-    atomic_store(&failures_left, 2);
-    for (int i = 0; counted(s, BR_COUNTER_devices_lost) == 0; i++) {
+    ask(p, &expected);
+    atomic_store(&service_failures, 2);
+    for (int i = 0; service_counted(s, BR_COUNTER_devices_lost) == 0; i++) {
         ask_and_compare(p, &expected);
         assert_true(i < 10000);
     }
-    assert_true(counted(s, BR_COUNTER_queries_retried) > 0);
+    assert_true(service_counted(s, BR_COUNTER_queries_retried) > 0);
     assert_int_equal(br_workers_out(s->server->workers), 1);
     const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
     while (br_workers_out(s->server->workers) != 0) {
@@ -190,8 +154,7 @@ static void test_a_failed_device_is_reset_filled_and_taken_in_again(void **state
     (void)state;
     service s;
     peer p;
-    br_backend_table table;
-    start_failing(&s, &p, &table, "auto");
+    start_all(&s, &p);
     lose_and_recover(&s, &p);
     stop(&s, &p);
 }
@@ -201,8 +164,7 @@ static void test_the_hosts_cores_stand_in_for_the_only_accelerator(void **state)
     (void)state;
     service s;
     peer p;
-    br_backend_table table;
-    start_failing(&s, &p, &table, "1,cpu");
+    start(&s, &p, "1,cpu");
     assert_int_equal(s.server->devices.count, 2);
     assert_true(s.server->devices.items[0].accelerator);
     assert_false(s.server->devices.items[1].accelerator);

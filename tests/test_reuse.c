@@ -15,9 +15,24 @@
 #include "service.h"
 #include "service_fixture.h"
 
-static uint64_t counted(service *s, br_counter counter)
+/* A service whose only worker stands still until it is released, and somebody who asks it. */
+typedef struct held {
+    service s;
+    peer p;
+    gate closed;
+} held;
+
+static void held_open(held *h)
 {
-    return br_metrics_get(&s->server->metrics, counter);
+    service_start(&h->s, NULL);
+    peer_open(&h->p, h->s.url);
+    gate_close(&h->closed, &h->s);
+}
+
+static void held_close(held *h)
+{
+    peer_close(&h->p);
+    service_stop(&h->s);
 }
 
 static void send_text(pending *w, peer *p, const char *text, uint64_t deadline_ms)
@@ -31,30 +46,19 @@ static void send_text(pending *w, peer *p, const char *text, uint64_t deadline_m
     pending_send(w, p, &request);
 }
 
-static void wait_until_counted(service *s, br_counter counter, uint64_t value)
-{
-    const uint64_t until_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
-    while (counted(s, counter) < value)
-        if (br_clock_now_ns() > until_ns) fail_msg("%s never reached its value", br_counter_name(counter));
-}
-
 enum { SAME = 6 };
 
 static void test_identical_prompts_in_flight_are_computed_once(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    gate held;
-    service_start(&s, NULL);
-    peer_open(&p, s.url);
-    gate_close(&held, &s);
+    held h;
+    held_open(&h);
     pending sent[SAME + 1];
-    for (int i = 0; i < SAME; i++) send_text(&sent[i], &p, "hello", 0);
-    send_text(&sent[SAME], &p, "good evening", 0);
-    wait_until_counted(&s, BR_COUNTER_queries_shared, SAME - 1);
-    service_wait_for_waiting(&s, 2);
-    gate_open(&held);
+    for (int i = 0; i < SAME; i++) send_text(&sent[i], &h.p, "hello", 0);
+    send_text(&sent[SAME], &h.p, "good evening", 0);
+    service_wait_counted(&h.s, BR_COUNTER_queries_shared, SAME - 1);
+    service_wait_for_waiting(&h.s, 2);
+    gate_open(&h.closed);
     peer_answer answers[SAME + 1] = {{.reply = {.ok = false}}};
     for (int i = 0; i <= SAME; i++) {
         pending_wait(&sent[i], &answers[i]);
@@ -62,57 +66,47 @@ static void test_identical_prompts_in_flight_are_computed_once(void **state)
         assert_int_equal(answers[i].reply.results[0].code, BR_CODE_NONE);
         if (i < SAME) assert_true(answers[i].reply.results[0].quality == answers[0].reply.results[0].quality);
     }
-    assert_int_equal(counted(&s, BR_COUNTER_queries_scored), 2);
+    assert_int_equal(service_counted(&h.s, BR_COUNTER_queries_scored), 2);
     for (int i = 0; i <= SAME; i++) answer_free(&answers[i]);
-    peer_close(&p);
-    service_stop(&s);
+    held_close(&h);
 }
 
 static void test_within_one_request_too(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    gate held;
-    service_start(&s, NULL);
-    peer_open(&p, s.url);
-    gate_close(&held, &s);
+    held h;
+    held_open(&h);
     br_query queries[SAME];
     for (int i = 0; i < SAME; i++) queries[i] = text_query(i % 2 == 0 ? "hello" : "seven");
     const br_request request = {.op = BR_OP_SCORE, .queries = queries, .query_count = SAME};
     pending sent;
-    pending_send(&sent, &p, &request);
-    service_wait_for_waiting(&s, 2);
-    gate_open(&held);
+    pending_send(&sent, &h.p, &request);
+    service_wait_for_waiting(&h.s, 2);
+    gate_open(&h.closed);
     peer_answer a = {0};
     pending_wait(&sent, &a);
     assert_true(a.reply.ok);
     for (int i = 2; i < SAME; i++)
         assert_true(a.reply.results[i].qualities[0] == a.reply.results[i - 2].qualities[0]);
-    assert_int_equal(counted(&s, BR_COUNTER_queries_shared), SAME - 2);
+    assert_int_equal(service_counted(&h.s, BR_COUNTER_queries_shared), SAME - 2);
     answer_free(&a);
-    peer_close(&p);
-    service_stop(&s);
+    held_close(&h);
 }
 
 /* The leader's deadline passes in the queue; its follower, which has more time, is computed all the same. */
 static void test_a_follower_outlives_its_leader(void **state)
 {
     (void)state;
-    service s;
-    peer p;
-    gate held;
-    service_start(&s, NULL);
-    peer_open(&p, s.url);
-    gate_close(&held, &s);
+    held h;
+    held_open(&h);
     pending leader;
     pending follower;
-    send_text(&leader, &p, "hello", 60);
-    service_wait_for_waiting(&s, 1);
-    send_text(&follower, &p, "hello", 60000);
-    wait_until_counted(&s, BR_COUNTER_queries_shared, 1);
+    send_text(&leader, &h.p, "hello", 60);
+    service_wait_for_waiting(&h.s, 1);
+    send_text(&follower, &h.p, "hello", 60000);
+    service_wait_counted(&h.s, BR_COUNTER_queries_shared, 1);
     nng_msleep(100);
-    gate_open(&held);
+    gate_open(&h.closed);
     peer_answer a = {0};
     peer_answer b = {0};
     pending_wait(&leader, &a);
@@ -121,39 +115,33 @@ static void test_a_follower_outlives_its_leader(void **state)
     assert_int_equal(b.reply.results[0].code, BR_CODE_NONE);
     answer_free(&a);
     answer_free(&b);
-    peer_close(&p);
-    service_stop(&s);
+    held_close(&h);
 }
 
 static void test_nobody_follows_one_less_urgent_or_anothers(void **state)
 {
     (void)state;
-    service s;
-    peer p;
+    held h;
     peer other;
-    gate held;
-    service_start(&s, NULL);
-    peer_open(&p, s.url);
-    peer_open(&other, s.url);
-    gate_close(&held, &s);
+    held_open(&h);
+    peer_open(&other, h.s.url);
     pending sent[3];
-    send_text(&sent[0], &p, "hello", 0);
-    service_wait_for_waiting(&s, 1);
-    send_text(&sent[1], &p, "hello", 60000);
-    service_wait_for_waiting(&s, 2);
+    send_text(&sent[0], &h.p, "hello", 0);
+    service_wait_for_waiting(&h.s, 1);
+    send_text(&sent[1], &h.p, "hello", 60000);
+    service_wait_for_waiting(&h.s, 2);
     send_text(&sent[2], &other, "hello", 0);
-    service_wait_for_waiting(&s, 3);
-    assert_int_equal(counted(&s, BR_COUNTER_queries_shared), 0);
-    gate_open(&held);
+    service_wait_for_waiting(&h.s, 3);
+    assert_int_equal(service_counted(&h.s, BR_COUNTER_queries_shared), 0);
+    gate_open(&h.closed);
     for (int i = 0; i < 3; i++) {
         peer_answer a = {0};
         pending_wait(&sent[i], &a);
         assert_int_equal(a.reply.results[0].code, BR_CODE_NONE);
         answer_free(&a);
     }
-    peer_close(&p);
     peer_close(&other);
-    service_stop(&s);
+    held_close(&h);
 }
 
 static void test_a_prompt_scored_before_comes_from_the_cache_until_a_reload(void **state)
@@ -170,19 +158,19 @@ static void test_a_prompt_scored_before_comes_from_the_cache_until_a_reload(void
     for (uint64_t i = 1; i <= 3; i++) {
         peer_answer again = {0};
         peer_ask(&p, &again, &request);
-        assert_int_equal(counted(&s, BR_COUNTER_cache_hits), i);
+        assert_int_equal(service_counted(&s, BR_COUNTER_cache_hits), i);
         assert_int_equal(again.reply.results[0].quality_count, first.reply.results[0].quality_count);
         for (size_t k = 0; k < first.reply.results[0].quality_count; k++)
             assert_true(again.reply.results[0].qualities[k] == first.reply.results[0].qualities[k]);
         answer_free(&again);
     }
-    assert_int_equal(counted(&s, BR_COUNTER_queries_scored), 1);
+    assert_int_equal(service_counted(&s, BR_COUNTER_queries_scored), 1);
     br_server_reload(s.server);
-    wait_until_counted(&s, BR_COUNTER_reloads, 1);
+    service_wait_counted(&s, BR_COUNTER_reloads, 1);
     peer_answer after = {0};
     peer_ask(&p, &after, &request);
-    assert_int_equal(counted(&s, BR_COUNTER_cache_hits), 3);
-    assert_int_equal(counted(&s, BR_COUNTER_queries_scored), 2);
+    assert_int_equal(service_counted(&s, BR_COUNTER_cache_hits), 3);
+    assert_int_equal(service_counted(&s, BR_COUNTER_queries_scored), 2);
     answer_free(&first);
     answer_free(&after);
     peer_close(&p);
