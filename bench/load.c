@@ -132,6 +132,7 @@ static void look_into(slot *s, nng_msg *message, uint64_t took_ns)
         if (br_reply_decode(&reply, nng_msg_body(message), nng_msg_len(message), &s->arena, &error) !=
                 BR_OK ||
             (reply.ok && reply.result_count != (size_t)s->load->options->queries)) {
+            br_arena_reset(&s->arena, ARENA_KEEP);
             count(&r->broken, 1);
             return;
         }

@@ -94,6 +94,13 @@ static br_status settle(br_comm *c, uint64_t until_ns, const char *what, br_erro
     return BR_OK;
 }
 
+/* Ends the group in which `code` came last: the first failure, or what the end says. */
+static ncclResult_t end_group(br_comm *c, ncclResult_t code)
+{
+    const ncclResult_t ended = c->nccl.ncclGroupEnd();
+    return is_underway(code) ? ended : code;
+}
+
 static uint64_t deadline(const br_comm *c)
 {
     return br_clock_now_ns() + (uint64_t)c->timeout_ms * (uint64_t)BR_NS_PER_MS;
@@ -146,8 +153,7 @@ static br_status join(br_comm *c, const ncclUniqueId *id, uint64_t until_ns, br_
         }
         code = c->nccl.ncclCommInitRankConfig(&c->members[i].comm, total, *id, c->rank + i, &config);
     }
-    const ncclResult_t ended = c->nccl.ncclGroupEnd();
-    if (is_underway(code)) code = ended;
+    code = end_group(c, code);
     if (!is_underway(code)) return fail_nccl(c, error, code, "joining");
     return settle(c, until_ns, "joining", error);
 }
@@ -179,30 +185,19 @@ br_status br_comm_open(br_comm **out, const br_comm_options *options, br_error *
     return status;
 }
 
-/* Lets every member's last work end, which a non-blocking communicator wants before it is destroyed. */
+/* Lets every member's last work end, which a non-blocking communicator wants before it is destroyed. What fails here
+ * only makes the end an abort. */
 static void finalize(br_comm *c)
 {
-    br_error unread = {0}; /* what fails here only makes the end an abort */
-    ncclResult_t code = ncclSuccess;
-    for (int32_t i = 0; i < c->count && !c->broken; i++) {
-        if (c->members[i].comm == NULL) continue;
+    br_error unread = {0};
+    for (int32_t i = 0; i < c->count; i++) {
+        if (c->broken || c->members[i].comm == NULL) return;
         (void)br_cuda_use_device(c->members[i].backend);
-        code = c->nccl.ncclCommFinalize(c->members[i].comm);
-        c->broken = !is_underway(code);
+        c->broken = !is_underway(c->nccl.ncclCommFinalize(c->members[i].comm));
     }
-    const uint64_t until_ns = deadline(c);
-    for (int32_t i = 0; i < c->count && !c->broken; i++) {
-        ncclResult_t state = ncclInProgress;
-        while (c->members[i].comm != NULL && state == ncclInProgress && !c->broken) {
-            code = c->nccl.ncclCommGetAsyncError(c->members[i].comm, &state);
-            if (code != ncclSuccess || !is_underway(state)) c->broken = true;
-            if (state != ncclInProgress) break;
-            if (br_clock_now_ns() >= until_ns)
-                (void)fail_late(c, &unread, "leaving");
-            else
-                (void)nanosleep(&(struct timespec){.tv_nsec = POLL_US * 1000L}, NULL);
-        }
-    }
+    const br_status left = c->broken ? BR_EDEVICE : settle(c, deadline(c), "leaving", &unread);
+    assert(left == BR_OK || c->broken);
+    (void)left;
 }
 
 void br_comm_close(br_comm *comm)
@@ -246,8 +241,7 @@ static br_status reduce_words(br_comm *c, size_t count, br_error *error)
         const member *m = &c->members[i];
         code = c->nccl.ncclAllReduce(m->words, m->words, count, ncclUint64, ncclMax, m->comm, m->stream);
     }
-    const ncclResult_t ended = c->nccl.ncclGroupEnd();
-    if (is_underway(code)) code = ended;
+    code = end_group(c, code);
     if (!is_underway(code)) return fail_nccl(c, error, code, "agreeing");
     return settle(c, deadline(c), "agreeing", error);
 }
@@ -283,8 +277,7 @@ static ncclResult_t broadcast_piece(br_comm *c, const br_pieces *const *lists, i
         const member *m = &c->members[i];
         code = c->nccl.ncclBroadcast(p->memory, p->memory, p->bytes, ncclUint8, ROOT, m->comm, m->stream);
     }
-    const ncclResult_t ended = c->nccl.ncclGroupEnd();
-    return is_underway(code) ? ended : code;
+    return end_group(c, code);
 }
 
 br_status br_comm_broadcast(br_comm *comm, const br_pieces *const *lists, br_error *error)

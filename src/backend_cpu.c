@@ -25,8 +25,7 @@
 /* Rows of a product that GELU follows: the float32 results of a block are still in the cache when GELU reads them. */
 enum { GELU_ROWS_MAX = 128 };
 
-/* The products of a pass that long run at full speed, and the next one is not far. */
-/* More gains a tenth of throughput and doubles the 99th percentile at two thirds of it: bench/README.md. */
+/* A longer pass gains a tenth of throughput and doubles the 99th percentile at two thirds of it: bench/README.md. */
 enum { BATCH_TOKENS = 128 };
 
 typedef struct cpu_backend {

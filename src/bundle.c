@@ -188,6 +188,7 @@ static br_status hash_bundle(opening *o)
 
     for (size_t i = 0; i < sizeof digest; i++) {
         snprintf(o->bundle->hash + 2 * i, 3, "%02x", digest[i]);
+        o->bundle->digest[i / 8] = o->bundle->digest[i / 8] << 8 | digest[i];
     }
     return BR_OK;
 }

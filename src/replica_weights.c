@@ -9,10 +9,12 @@
  */
 #include "replica_weights.h"
 
-#include <stdlib.h>
+#include <assert.h>
 #include <string.h>
 
 enum { HAND_OUT_MS = 60000, HASH_WORDS = 4, LAYOUT_WORDS = 3 };
+
+static_assert(sizeof((br_bundle *)0)->digest == HASH_WORDS * sizeof(uint64_t), "the whole hash is agreed on");
 
 /* The accelerators that take part, the first of which is filled before the others. */
 typedef struct crew {
@@ -48,21 +50,12 @@ static bool are_alike(const br_pieces *a, const br_pieces *b)
 
 /* The fleet. */
 
-static void hash_words(uint64_t *words, const char *hash)
-{
-    for (int32_t i = 0; i < HASH_WORDS; i++) {
-        char part[17] = {0};
-        memcpy(part, hash + 16 * (size_t)i, 16);
-        words[i] = strtoull(part, NULL, 16);
-    }
-}
-
 /* All ranks hold the same bundle, and lay it out alike. */
 static br_status agree(br_comm *fleet, const br_bundle *bundle, const br_pieces *pieces,
                        br_precision precision, br_error *error)
 {
     uint64_t words[HASH_WORDS + LAYOUT_WORDS] = {0};
-    hash_words(words, bundle->hash);
+    memcpy(words, bundle->digest, sizeof bundle->digest);
     words[HASH_WORDS] = (uint64_t)precision;
     words[HASH_WORDS + 1] = (uint64_t)pieces->count;
     for (int32_t i = 0; i < pieces->count; i++)

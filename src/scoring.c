@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "bestroute/clock.h"
 #include "service.h"
@@ -231,21 +230,13 @@ static void tokenize(br_query_state *q)
     }
 }
 
-/* What stands for the bundle in the cache: the beginning of its hash. */
-static uint64_t bundle_number(const br_replica *replica)
-{
-    char part[17] = {0};
-    memcpy(part, br_replica_bundle(replica)->hash, 16);
-    return strtoull(part, NULL, 16);
-}
-
 static bool find_in_cache(br_query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return false;
-    const int32_t heads = br_replica_bundle(q->call->replica)->router.head_count;
-    const bool found = br_score_cache_get(server->cache, bundle_number(q->call->replica), q->job.ids,
-                                          q->job.item.tokens, q->job.quality, heads);
+    const br_bundle *bundle = br_replica_bundle(q->call->replica);
+    const bool found = br_score_cache_get(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens,
+                                          q->job.quality, bundle->router.head_count);
     br_metrics_add(&server->metrics, found ? BR_COUNTER_cache_hits : BR_COUNTER_cache_misses, 1);
     if (!found) return false;
     q->job.queued_ns = q->job.started_ns = q->job.finished_ns = br_clock_now_ns();
@@ -323,9 +314,9 @@ static void remember(const br_query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return;
-    const int32_t heads = br_replica_bundle(q->call->replica)->router.head_count;
-    br_score_cache_put(server->cache, bundle_number(q->call->replica), q->job.ids, q->job.item.tokens,
-                       q->job.quality, heads);
+    const br_bundle *bundle = br_replica_bundle(q->call->replica);
+    br_score_cache_put(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens, q->job.quality,
+                       bundle->router.head_count);
 }
 
 static void on_job_done(br_job *job)

@@ -237,9 +237,10 @@ static int32_t tokenizer_threads_for(const br_server *server)
 {
     if (server->config->tokenizer_threads != 0) return (int32_t)server->config->tokenizer_threads;
     const int32_t wanted = 2 * accelerators(&server->devices);
+    if (wanted == 0) return 1;
     const int32_t cores = br_engine_streams(BR_ENGINE_CPU);
-    if (wanted <= 2) return wanted > 1 ? wanted : 1;
-    return wanted < cores ? wanted : cores > 2 ? cores : 2;
+    const int32_t most = cores > 2 ? cores : 2;
+    return wanted < most ? wanted : most;
 }
 
 static void log_devices(const br_server *server)

@@ -31,13 +31,11 @@ enum { BR_COMM_WORDS_MAX = 16 };
 typedef struct br_comm br_comm;
 
 typedef struct br_comm_options {
-    br_backend *const
-        *backends;       /* [count], of engine cuda, different devices; used during the call, and by the
-                                  * communicator until it is closed */
-    int32_t count;       /* 1..BR_DEVICES_MAX; 1 in a fleet */
-    int32_t ranks;       /* processes; 1: local */
-    int32_t rank;        /* 0..ranks - 1 */
-    const char *id_file; /* where rank 0 puts the unique id; borrowed; a fleet's alone */
+    br_backend *const *backends; /* [count], of engine cuda, all different; borrowed until close */
+    int32_t count;               /* 1..BR_DEVICES_MAX; 1 in a fleet */
+    int32_t ranks;               /* processes; 1: local */
+    int32_t rank;                /* 0..ranks - 1 */
+    const char *id_file;         /* where rank 0 puts the unique id; borrowed; a fleet's alone */
     int64_t timeout_ms;
 } br_comm_options;
 

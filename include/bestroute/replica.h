@@ -35,13 +35,11 @@
 typedef struct br_replica br_replica;
 
 typedef struct br_replica_options {
-    const char *folder; /* copied */
-    const br_devices
-        *devices;     /* borrowed for the replica's life. Their tokens_max, once decided, is at least the
-                                * bundle's max_tokens, else creation fails and says so */
-    uint32_t without; /* a bit for each device that is out: it gets no weights */
-    br_comm *fleet;   /* during creation: what the first accelerator's weights come through; NULL: alone */
-    int32_t seqs_max; /* per batch, 1..BR_BATCH_SEQS_MAX */
+    const char *folder;        /* copied */
+    const br_devices *devices; /* borrowed; tokens_max, once decided, at least the bundle's max_tokens */
+    uint32_t without;          /* a bit for each device that is out: it gets no weights */
+    br_comm *fleet;            /* what the first accelerator's weights come through; NULL: alone */
+    int32_t seqs_max;          /* per batch, 1..BR_BATCH_SEQS_MAX */
 } br_replica_options;
 
 /* Opens and checks the bundle, makes the weights and unmaps the files. Holds one reference for the caller.

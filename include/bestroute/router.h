@@ -28,9 +28,8 @@ typedef struct br_candidate {
     int32_t model; /* index into models */
     int32_t n;     /* 1..BR_SAMPLES_MAX */
     int32_t head;  /* index into the encoder's qualities, or -1 where the quality is 1: see br_heads_rule */
-    float
-        scale; /* calibration: quality = sigmoid(scale * z + bias), z the log odds; > 0, 1 where none is given */
-    float bias; /* 0 where none is given */
+    float scale;   /* calibration: quality = sigmoid(scale * z + bias), z the log odds; > 0, 1 where absent */
+    float bias;    /* 0 where absent */
 } br_candidate;
 
 /* What makes qualities of the pooled hidden state: "heads" of router.json (docs/HEADS.md). */

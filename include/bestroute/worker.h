@@ -40,9 +40,8 @@ struct br_job {
     void (*done)(br_job *job);
 
     /* Out. */
-    br_status
-        status; /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_EDEVICE: its device failed, and so did another;
-                          * BR_ECLOSED: abandoned */
+    br_status status;    /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_ECLOSED: abandoned;
+                          * BR_EDEVICE: its device failed, and so did another, or there is none */
     uint64_t queued_ns;  /* when push took it */
     uint64_t started_ns; /* when its batch left; 0 when expired */
     uint64_t finished_ns;
