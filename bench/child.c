@@ -12,18 +12,17 @@
 #include <unistd.h>
 
 #include "bestroute/client.h"
+#include "options.h"
 
-enum { FLAGS_MAX = 64, READY_S = 120 };
+enum { READY_S = 120 };
 
 static _Noreturn void become(const child *c, const char *daemon, const char *bundle, const char *flags)
 {
-    char *argv[FLAGS_MAX + 8] = {(char *)(uintptr_t)daemon, (char *)"--bundle",
+    char *argv[FLAGS_MAX + 1] = {(char *)(uintptr_t)daemon, (char *)"--bundle",
                                  (char *)(uintptr_t)bundle, (char *)"--listen",
                                  (char *)(uintptr_t)c->url, (char *)"--log-level=error"};
     int count = 6;
-    char *copy = strdup(flags);
-    for (char *part; copy != NULL && count < FLAGS_MAX && (part = strsep(&copy, " ")) != NULL;)
-        if (*part != '\0') argv[count++] = part;
+    flags_split(argv, &count, strdup(flags));
     execv(daemon, argv);
     (void)fprintf(stderr, "%s: %s\n", daemon, strerror(errno));
     _exit(127);

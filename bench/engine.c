@@ -7,8 +7,9 @@
 
 #include "bestroute/clock.h"
 #include "bestroute/replica.h"
+#include "options.h"
 
-enum { FLAGS_MAX = 64, ONE_RUNS = 30 };
+enum { ONE_RUNS = 30 };
 
 typedef struct bench {
     br_config config;
@@ -125,12 +126,10 @@ static br_status run_all(bench *b, engine_result *out, br_error *error)
 
 static br_status configure(bench *b, const char *bundle, const char *flags, br_error *error)
 {
-    char *argv[FLAGS_MAX + 4] = {(char *)"bestroute-bench", (char *)"--bundle", (char *)(uintptr_t)bundle};
+    char *argv[FLAGS_MAX + 1] = {(char *)"bestroute-bench", (char *)"--bundle", (char *)(uintptr_t)bundle};
     int argc = 3;
     char *copy = strdup(flags);
-    char *rest = copy;
-    for (char *part; rest != NULL && argc < FLAGS_MAX && (part = strsep(&rest, " ")) != NULL;)
-        if (*part != '\0') argv[argc++] = part;
+    flags_split(argv, &argc, copy);
     const br_status status = br_config_load(&b->config, argc, argv, NULL, error);
     free(copy);
     return status;

@@ -145,7 +145,7 @@ static br_status encode(br_str *out, const prompts_options *o, char *const *text
         .op = o->score ? BR_OP_SCORE : BR_OP_ROUTE,
         .policy = o->policy,
         .has_deadline = o->deadline_ms > 0,
-        .deadline_ms = (uint64_t)o->deadline_ms,
+        .deadline_ms = o->deadline_ms,
         .queries = queries,
         .query_count = (size_t)o->queries,
     };

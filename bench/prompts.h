@@ -17,7 +17,7 @@ typedef struct prompts_options {
     uint64_t seed;
     br_policy policy;
     bool score;          /* instead of route */
-    int64_t deadline_ms; /* 0: none */
+    uint64_t deadline_ms; /* 0: none */
 } prompts_options;
 
 /* Encoded requests, all of `queries` prompts. Owned; prompts_deinit, which also accepts a zeroed struct. */
