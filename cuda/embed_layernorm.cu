@@ -52,30 +52,34 @@ __device__ const float *position_of(const absolute_positions &positions, int end
     return positions.rows + static_cast<size_t>(index) * width;
 }
 
-/* The row `from`, plus that of `position` where it is not NULL, normalised into `to` by one warp. */
+/* The row `from` plus that of `position`, normalised into `to` by one warp. */
 template <typename T, int kVectors>
 __device__ void normalise_sum(T *to, const T *from, const float *position, const float *affine,
                               const float *gamma, const float *beta, int width, int lane, float epsilon)
 {
     if constexpr (kVectors == 0) {
         normalise_any_row(
-            to, [=](int c) { return widen(from[c]) + (position != nullptr ? position[c] : 0); }, gamma, beta,
-            width, lane, epsilon);
+            to, [=](int c) { return widen(from[c]) + position[c]; }, gamma, beta, width, lane, epsilon);
     } else {
         row_in_registers<T, kVectors> x;
-        if (position != nullptr)
-            x.load_wide(position, width, lane);
-        else
-            x.clear();
+        x.load_wide(position, width, lane);
         x.add(from, width, lane);
         x.normalise(width, lane, epsilon);
         x.store(to, affine, affine + width, width, lane);
     }
 }
 
-template <typename T, int kVectors>
-__global__ void __launch_bounds__(kWarpsPerBlock *kWarp,
-                                  sizeof(T) == 4 ? 1 : 0) /* a float row wants more registers */
+/* Blocks that a multiprocessor must be able to hold: two are launched. 0 leaves it to the compiler, which takes few
+ * registers where there are no positions, so that the next kernel's first blocks find room beside this one's; elsewhere
+ * it would rather spill a few bytes than take them. A sum of the longest rows fits once. */
+template <typename T, int kVectors, bool kPositions>
+constexpr int kBlocksHeld = sizeof(T) == 4 ? 2
+                            : !kPositions  ? 0
+                            : kVectors < 8 ? 2
+                                           : 1;
+
+template <typename T, int kVectors, bool kPositions>
+__global__ void __launch_bounds__(kWarpsPerBlock *kWarp, kBlocksHeld<T, kVectors, kPositions>)
     embed_layernorm_kernel(T *__restrict__ residual, const T *__restrict__ table, const int *__restrict__ ids,
                            absolute_positions positions, const float *__restrict__ gamma,
                            const float *__restrict__ beta, int tokens, int tokens_per_block, int width,
@@ -87,18 +91,20 @@ __global__ void __launch_bounds__(kWarpsPerBlock *kWarp,
     const int end = min(tokens, first + tokens_per_block);
     let_successor_start();
     if (kVectors > 0) share_affine(affine, gamma, beta, width);
-    int ended = positions.rows != nullptr ? count_ended(positions.offsets, positions.seqs, first) : 0;
+    int ended = 0;
+    if constexpr (kPositions) ended = count_ended(positions.offsets, positions.seqs, first);
     wait_for_predecessor();
     __syncthreads();
     for (int token = first + threadIdx.x / kWarp; token < end; token += kWarpsPerBlock) {
-        const float *position = nullptr;
-        if (positions.rows != nullptr) {
-            ended = count_ended_from(ended, positions.offsets, positions.seqs, token, lane);
-            position = position_of(positions, ended, token, width);
-        }
         const T *from = table + static_cast<size_t>(ids[token]) * width;
         T *to = residual + static_cast<size_t>(token) * width;
-        normalise_sum<T, kVectors>(to, from, position, affine, gamma, beta, width, lane, epsilon);
+        if constexpr (kPositions) {
+            ended = count_ended_from(ended, positions.offsets, positions.seqs, token, lane);
+            const float *position = position_of(positions, ended, token, width);
+            normalise_sum<T, kVectors>(to, from, position, affine, gamma, beta, width, lane, epsilon);
+        } else {
+            normalise_row<T, kVectors>(to, from, affine, gamma, beta, width, lane, epsilon);
+        }
     }
 }
 
@@ -117,9 +123,11 @@ br_status br_launch_embed_layernorm(const br_embed_args *a, const void *table, i
         return with_vectors(vectors_per_lane(width, type), [&](auto vectors) {
             constexpr int kVectors = decltype(vectors)::value;
             const size_t shared_bytes = kVectors > 0 ? 2 * sizeof(float) * width : 0;
-            return launch(embed_layernorm_kernel<T, kVectors>, blocks, kWarpsPerBlock * kWarp, shared_bytes,
-                          queue, static_cast<T *>(a->residual), static_cast<const T *>(table), a->ids,
-                          positions, a->gamma, a->beta, a->tokens, tokens_per_block, width, a->epsilon);
+            const auto kernel = positions.rows != nullptr ? embed_layernorm_kernel<T, kVectors, true>
+                                                          : embed_layernorm_kernel<T, kVectors, false>;
+            return launch(kernel, blocks, kWarpsPerBlock * kWarp, shared_bytes, queue,
+                          static_cast<T *>(a->residual), static_cast<const T *>(table), a->ids, positions,
+                          a->gamma, a->beta, a->tokens, tokens_per_block, width, a->epsilon);
         });
     });
 }

@@ -86,7 +86,8 @@ template <typename T, int kVectors> struct row_in_registers {
     static constexpr int kPack = vec<T>::kCount;
     float x[kVectors][kPack];
 
-    __device__ void load(const T *row, int width, int lane)
+    /* use(x, value) for each of the lane's values of `row`, zeros behind the row's end. */
+    template <typename Use> __device__ void for_each(const T *row, int width, int lane, Use use)
     {
 #pragma unroll
         for (int v = 0; v < kVectors; v++) {
@@ -94,8 +95,18 @@ template <typename T, int kVectors> struct row_in_registers {
             vec<T> packed = {};
             if (column < width) packed = load_vec(row + column);
 #pragma unroll
-            for (int i = 0; i < kPack; i++) x[v][i] = widen(packed.at[i]);
+            for (int i = 0; i < kPack; i++) use(x[v][i], widen(packed.at[i]));
         }
+    }
+
+    __device__ void load(const T *row, int width, int lane)
+    {
+        for_each(row, width, lane, [](float &to, float value) { to = value; });
+    }
+
+    __device__ void add(const T *row, int width, int lane)
+    {
+        for_each(row, width, lane, [](float &to, float value) { to += value; });
     }
 
     /* Rows of float32 tables: 16 bytes of one lane beside the next's, in whole sectors. All lanes of the warp call it. */
@@ -103,26 +114,6 @@ template <typename T, int kVectors> struct row_in_registers {
     {
 #pragma unroll
         for (int v = 0; v < kVectors; v++) load_spread(x[v], row, v * kWarp * kPack, width, lane);
-    }
-
-    __device__ void clear()
-    {
-#pragma unroll
-        for (int v = 0; v < kVectors; v++)
-#pragma unroll
-            for (int i = 0; i < kPack; i++) x[v][i] = 0;
-    }
-
-    __device__ void add(const T *row, int width, int lane)
-    {
-#pragma unroll
-        for (int v = 0; v < kVectors; v++) {
-            const int column = (v * kWarp + lane) * kPack;
-            vec<T> packed = {};
-            if (column < width) packed = load_vec(row + column);
-#pragma unroll
-            for (int i = 0; i < kPack; i++) x[v][i] += widen(packed.at[i]);
-        }
     }
 
     /* Leaves (x - mean) / sqrt(var + epsilon) in x. All lanes of the warp call it. */
