@@ -85,6 +85,12 @@ void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text)
     refuse(call, BR_CODE_OVERLOADED, text, true, retry_ms);
 }
 
+void br_call_answer(br_call *call)
+{
+    call->state = CALL_ANSWERING;
+    if (nng_aio_begin(call->aio)) nng_aio_finish(call->aio, 0);
+}
+
 static void dispatch(br_call *call)
 {
     switch (call->request.op) {
@@ -144,6 +150,11 @@ static void on_event(void *argument)
     if (call->state == CALL_SENDING && result != 0) nng_msg_free(nng_aio_get_msg(call->aio));
     if (result == NNG_ECLOSED || result == NNG_ECANCELED) {
         call->state = CALL_STOPPED;
+        return;
+    }
+    if (call->state == CALL_ANSWERING) {
+        call->state = CALL_WORKING;
+        br_answer_finish(call);
         return;
     }
     if (call->state == CALL_SENDING || result != 0) {

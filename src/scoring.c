@@ -188,7 +188,7 @@ static void finish_queries(br_call *call, int32_t count)
     if (count == 0) return;
     const int before = atomic_fetch_sub_explicit(&call->remaining, count, memory_order_acq_rel);
     assert(before >= count);
-    if (before == count) br_answer_finish(call);
+    if (before == count) br_call_answer(call);
 }
 
 static void expire(br_query_state *q)

@@ -16,7 +16,10 @@
  *
  * A call's way, and who owns it:
  *
- *   RECEIVING (nng) -> WORKING: callback -> stage thread -> batcher -> worker -> SENDING (nng) -> RECEIVING
+ *   RECEIVING (nng) -> WORKING: callback -> stage thread -> batcher -> worker -> ANSWERING: callback -> SENDING (nng)
+ *
+ * Policies are applied and replies packed in nng's callback, as requests are unpacked there: workers go on to their
+ * next pass, and a send from nng's own threads wakes no others, where one from a worker wakes two.
  *
  * Locks: `state_lock` guards the fields under it. While it is held no other lock
  * is taken and nothing is sent. worker.c and stage.c have a lock each, never
@@ -77,7 +80,7 @@ struct br_call {
     stage_entry entry; /* first: the stage hands this back */
     br_server *server;
     bool admin;
-    enum { CALL_STOPPED, CALL_RECEIVING, CALL_WORKING, CALL_SENDING } state;
+    enum { CALL_STOPPED, CALL_RECEIVING, CALL_WORKING, CALL_ANSWERING, CALL_SENDING } state;
     nng_ctx ctx;
     bool ctx_open;
     nng_aio *aio;
@@ -175,6 +178,7 @@ void br_revive(br_server *server, int32_t device);
 BR_NODISCARD br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin);
 void br_call_destroy(br_call *call); /* accepts NULL; the socket is closed */
 void br_call_start(br_call *call);
+void br_call_answer(br_call *call); /* every query is finished: nng's threads go on with br_answer_finish */
 void br_call_reply(br_call *call, const br_reply *reply);
 void br_call_refuse(br_call *call, br_code code, const char *text);
 void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text);
@@ -192,7 +196,7 @@ void br_sharing_destroy(br_sharing *sharing); /* accepts NULL */
 BR_NODISCARD bool br_sharing_follow(br_sharing *sharing, br_query_state *q);
 BR_NODISCARD br_query_state *br_sharing_end(br_sharing *sharing, br_query_state *leader);
 
-/* answer.c: every query of the call is finished. */
+/* answer.c: every query of the call is finished. In the call's callback. */
 void br_answer_finish(br_call *call);
 
 /* info.c */
