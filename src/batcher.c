@@ -13,14 +13,18 @@
 #include <stdlib.h>
 
 enum {
-    LOOK_MAX = 64, /* clients compared for one query; more take turns to be compared */
-    TURNS = 8,     /* a client's turn is this part of the largest batch */
+    LOOK_MAX = 64,         /* clients compared for one query; more take turns to be compared */
+    TURNS = 8,             /* a client's turn is this part of the largest batch */
+    CONTENDED_TAKES = 128, /* for which passes stay short after a small client was served beside a flood */
 };
 
 typedef struct client {
     uint64_t id;
     br_batch_item *first; /* root of its heap; NULL: unused */
     int64_t credit;       /* tokens left of its turn; may be overdrawn by one query */
+    int64_t tokens;       /* waiting */
+    int64_t pushed;       /* tokens since it came */
+    bool fresh;           /* in its first turn since it came: some of its credit is left */
     int32_t position;     /* in active */
     int32_t next;         /* in its bucket or in the list of unused ones; -1: none */
 } client;
@@ -32,8 +36,11 @@ struct br_batcher {
     int32_t count;
     br_batch_item *expired;
     int64_t turn_tokens;
-    client *clients; /* [queue_max] */
-    int32_t *active; /* [queue_max]: clients with queries */
+    int64_t favour;       /* tokens that fresh clients may yet be served ahead of the others */
+    int64_t flood_tokens; /* of clients with more than a turn waiting */
+    int32_t contended;    /* takes left to keep short */
+    client *clients;      /* [queue_max] */
+    int32_t *active;      /* [queue_max]: clients with queries */
     int32_t active_count;
     int32_t cursor;   /* of the first client to be compared */
     int32_t *buckets; /* [bucket_count]: clients in use by their id */
@@ -53,6 +60,7 @@ br_status br_batcher_create(br_batcher **out, const br_batcher_options *options)
     if (b == NULL) return BR_ENOMEM;
     b->options = *options;
     b->turn_tokens = (options->tokens_max + TURNS - 1) / TURNS;
+    b->favour = options->tokens_max;
     for (b->bucket_count = 1; b->bucket_count < options->queue_max;) b->bucket_count *= 2;
     b->clients = calloc(most, sizeof *b->clients);
     b->active = calloc(most, sizeof *b->active);
@@ -147,7 +155,8 @@ static client *client_of(br_batcher *b, uint64_t id)
     assert(index >= 0);
     client *c = &b->clients[index];
     b->unused = c->next;
-    *c = (client){.id = id, .credit = b->turn_tokens, .position = b->active_count, .next = *bucket};
+    *c = (client){
+        .id = id, .credit = b->turn_tokens, .fresh = true, .position = b->active_count, .next = *bucket};
     *bucket = index;
     b->active[b->active_count++] = index;
     return c;
@@ -166,22 +175,30 @@ static void retire(br_batcher *b, client *c)
     b->unused = index;
 }
 
-static void insert(br_batcher *b, br_batch_item *item)
+static void count(br_batcher *b, client *c, int32_t queries, int32_t tokens)
+{
+    if (c->tokens > b->turn_tokens) b->flood_tokens -= c->tokens;
+    c->tokens += tokens;
+    if (c->tokens > b->turn_tokens) b->flood_tokens += c->tokens;
+    b->count += queries;
+    b->tokens += tokens;
+}
+
+static client *insert(br_batcher *b, br_batch_item *item)
 {
     client *c = client_of(b, item->client);
     item->child = NULL;
     item->sibling = NULL;
     c->first = join(c->first, item);
-    b->count++;
-    b->tokens += item->tokens;
+    count(b, c, 1, item->tokens);
+    return c;
 }
 
 static br_batch_item *remove_first(br_batcher *b, client *c)
 {
     br_batch_item *item = c->first;
     c->first = join_children(item);
-    b->count--;
-    b->tokens -= item->tokens;
+    count(b, c, -1, -item->tokens);
     if (c->first == NULL) retire(b, c);
     return item;
 }
@@ -192,25 +209,38 @@ br_status br_batcher_push(br_batcher *batcher, br_batch_item *item)
     assert(item->tokens <= batcher->options.tokens_max);
     if (batcher->count == batcher->options.queue_max) return BR_EBUSY;
     item->arrival = batcher->arrivals++;
-    insert(batcher, item);
+    insert(batcher, item)->pushed += item->tokens;
     return BR_OK;
 }
 
-/* Whose turn it is: of the clients compared, one whose turn is not used up, the one with the first query. When all
- * have used theirs up, each begins another. */
+static client *better(client *a, client *b)
+{
+    return a == NULL || precedes(b->first, a->first) ? b : a;
+}
+
+/* Whose turn it is, of the clients compared: a fresh one, while those are in favour or there are no others; then, of
+ * those whose turn is not used up, the one with the first query. When all have used theirs up, each begins another. */
 static client *next_client(br_batcher *b)
 {
     if (b->active_count == 0) return NULL;
     const int32_t compared = b->active_count < LOOK_MAX ? b->active_count : LOOK_MAX;
     for (;;) {
-        client *best = NULL;
+        client *fresh = NULL;
+        client *other = NULL;
+        int32_t others = 0;
         for (int32_t i = 0; i < compared; i++) {
             client *c = &b->clients[b->active[(b->cursor + i) % b->active_count]];
-            if (c->credit > 0 && (best == NULL || precedes(c->first, best->first))) best = c;
+            if (c->fresh)
+                fresh = better(fresh, c);
+            else if (others++, c->credit > 0)
+                other = better(other, c);
         }
-        if (best != NULL) return best;
-        for (int32_t i = 0; i < compared; i++)
-            b->clients[b->active[(b->cursor + i) % b->active_count]].credit += b->turn_tokens;
+        if (fresh != NULL && (b->favour > 0 || others == 0)) return fresh;
+        if (other != NULL) return other;
+        for (int32_t i = 0; i < compared; i++) {
+            client *c = &b->clients[b->active[(b->cursor + i) % b->active_count]];
+            if (!c->fresh) c->credit += b->turn_tokens;
+        }
         b->cursor = (b->cursor + compared) % b->active_count;
     }
 }
@@ -230,20 +260,44 @@ static void pile_expired(br_batcher *b, uint64_t now_ns)
     }
 }
 
-int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, uint64_t now_ns)
+/* Half the taker's share of what waits; while contended, of what waits for clients that do not flood. */
+static int32_t share_of(const br_batcher *b, int32_t tokens_max, int32_t sharers)
+{
+    if (sharers == 0) return tokens_max;
+    const int64_t waiting = b->contended > 0 ? b->tokens - b->flood_tokens : b->tokens;
+    const int64_t share = waiting / (2 * (int64_t)sharers);
+    if (share < 1) return 1;
+    return share < tokens_max ? (int32_t)share : tokens_max;
+}
+
+/* The client's next query is taken. True if it was all that a small client had. */
+static bool charge(br_batcher *b, client *c)
+{
+    const int32_t tokens = c->first->tokens;
+    c->credit -= tokens;
+    b->favour += c->fresh ? -tokens : TURNS * tokens;
+    if (b->favour > b->options.tokens_max) b->favour = b->options.tokens_max;
+    c->fresh = c->fresh && c->credit > 0;
+    return c->tokens == tokens && c->pushed <= b->turn_tokens;
+}
+
+int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, int32_t sharers,
+                        uint64_t now_ns)
 {
     assert(tokens_max >= 1);
+    assert(sharers >= 0);
     pile_expired(batcher, now_ns);
 
     br_batch_item *skipped[BR_BATCH_SKIPS_MAX];
     int32_t skipped_count = 0;
     int32_t taken = 0;
-    int32_t room = tokens_max;
+    int32_t room = share_of(batcher, tokens_max, sharers);
+    bool small_served = false;
     client *c;
     while (taken < batcher->options.seqs_max && room > 0 && skipped_count < BR_BATCH_SKIPS_MAX &&
            (c = next_client(batcher)) != NULL) {
         const bool fits = taken == 0 || (c->first->tokens <= room && c->first->group == items[0]->group);
-        if (fits) c->credit -= c->first->tokens;
+        if (fits && charge(batcher, c)) small_served = true;
         br_batch_item *item = remove_first(batcher, c);
         if (fits) {
             items[taken++] = item;
@@ -253,7 +307,11 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
         }
     }
     /* With their old arrival they find their old place. */
-    for (int32_t i = 0; i < skipped_count; i++) insert(batcher, skipped[i]);
+    for (int32_t i = 0; i < skipped_count; i++) (void)insert(batcher, skipped[i]);
+    if (small_served && batcher->flood_tokens > 0)
+        batcher->contended = CONTENDED_TAKES;
+    else if (batcher->contended > 0)
+        batcher->contended--;
     return taken;
 }
 

@@ -111,6 +111,18 @@ static bool may_take(const scorer *w)
     return (waiting < budget ? waiting : budget) * all->token_ns[0] < waiting * all->token_ns[1] / faster;
 }
 
+/* As br_batcher_take has it: the workers on the host's cores, for one of them. Lock held. */
+static int32_t sharers_of(const scorer *w)
+{
+    const br_workers *all = w->all;
+    const br_devices *devices = all->options.devices;
+    int32_t count = 0;
+    if (device_of(w)->accelerator) return 0;
+    for (int32_t i = 0; i < devices->count; i++)
+        if (!devices->items[i].accelerator && !all->stations[i].out) count += devices->items[i].workers;
+    return count;
+}
+
 /* Reserves the sleeping worker that suits best, to be signalled after unlocking: one that may take what waits, or
  * with `to_feed` any. NULL when there is none. Lock held. */
 static scorer *call_one(br_workers *all, bool to_feed)
@@ -300,7 +312,8 @@ static bool serve_batch(scorer *w)
     const uint64_t now_ns = br_clock_now_ns();
     drop_expired(all, now_ns);
     if (!may_take(w)) return false;
-    const int32_t count = br_batcher_take(all->batcher, w->items, device_of(w)->tokens_wanted, now_ns);
+    const int32_t count =
+        br_batcher_take(all->batcher, w->items, device_of(w)->tokens_wanted, sharers_of(w), now_ns);
     if (count == 0) return false;
     const int64_t tokens = begin_batch(w, count);
     /* What is left is for the others, who may all be asleep. */

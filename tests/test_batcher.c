@@ -46,7 +46,7 @@ static void push(br_batcher *batcher, br_batch_item *it)
 /* Everything that fits the batcher's own limit. */
 static int32_t take(br_batcher *batcher, br_batch_item **items, uint64_t now_ns)
 {
-    return br_batcher_take(batcher, items, budget, now_ns);
+    return br_batcher_take(batcher, items, budget, 0, now_ns);
 }
 
 /* Expires everything that may expire and takes the rest away. */
@@ -529,7 +529,7 @@ static void test_a_flood_delays_others_by_a_turn_alone(void **state)
         push(batcher, &single);
         br_batch_item *batch[SEQS_MAX];
         bool found = false;
-        const int32_t taken = br_batcher_take(batcher, batch, 80, 0);
+        const int32_t taken = br_batcher_take(batcher, batch, 80, 0, 0);
         for (int32_t i = 0; i < taken; i++) found = found || batch[i] == &single;
         assert_true(found);
         empty(batcher);
@@ -552,7 +552,7 @@ static void test_busy_clients_share_tokens_alike(void **state)
         }
     br_batch_item *batch[SEQS_MAX];
     for (int round = 0; round < ROUNDS; round++) {
-        const int32_t taken = br_batcher_take(batcher, batch, 128, 0);
+        const int32_t taken = br_batcher_take(batcher, batch, 128, 0, 0);
         assert_true(taken > 0);
         for (int32_t i = 0; i < taken; i++) {
             served[batch[i]->client] += batch[i]->tokens;
@@ -581,7 +581,7 @@ static void test_within_a_turn_the_earliest_deadline_of_all_clients_goes_first(v
     uint64_t before = 0;
     br_batch_item *batch[1];
     for (int i = 0; i < 6; i++) {
-        assert_int_equal(br_batcher_take(batcher, batch, 800, 0), 1);
+        assert_int_equal(br_batcher_take(batcher, batch, 800, 0, 0), 1);
         assert_true(batch[0]->deadline_ns > before);
         before = batch[0]->deadline_ns;
     }
@@ -601,12 +601,129 @@ static void test_more_clients_than_are_compared_all_have_their_turn(void **state
     br_batch_item *batch[SEQS_MAX];
     int served[CLIENTS] = {0};
     for (int left = 2 * CLIENTS; left > 0;) {
-        const int32_t taken = br_batcher_take(batcher, batch, 80, 0);
+        const int32_t taken = br_batcher_take(batcher, batch, 80, 0, 0);
         assert_true(taken > 0);
         for (int32_t i = 0; i < taken; i++) served[batch[i]->client]++;
         left -= taken;
     }
     for (int c = 0; c < CLIENTS; c++) assert_int_equal(served[c], 2);
+    empty(batcher);
+}
+
+/* Sizes of the batches that `sharers` takers get out of `count` queries of 10 tokens, the first four. */
+static void take_sizes(int32_t sizes[4], int32_t count, int32_t tokens_max, int32_t sharers)
+{
+    static br_batch_item items[QUEUE_MAX];
+    br_batcher *batcher = create(TOKENS_MAX, BR_BATCH_SEQS_MAX, QUEUE_MAX);
+    for (int32_t i = 0; i < count; i++) {
+        items[i] = item(10, UINT64_MAX, group_a);
+        push(batcher, &items[i]);
+    }
+    br_batch_item *batch[BR_BATCH_SEQS_MAX];
+    for (int i = 0; i < 4; i++) sizes[i] = br_batcher_take(batcher, batch, tokens_max, sharers, 0);
+    empty(batcher);
+}
+
+static void test_sharers_take_half_their_share_of_what_waits(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t waiting;
+        int32_t tokens_max;
+        int32_t sharers;
+        int32_t sizes[4];
+    } cases[] = {
+        {24, 1000, 0, {24, 0, 0, 0}}, /* nobody to share with */
+        {24, 1000, 1, {12, 6, 3, 1}}, {24, 1000, 2, {6, 4, 3, 2}},
+        {24, 1000, 6, {2, 1, 1, 1}},  {24, 50, 2, {5, 4, 3, 3}}, /* never more than a pass may hold */
+        {3, 1000, 2, {1, 1, 1, 0}},                              /* one query at least */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int32_t sizes[4];
+        take_sizes(sizes, cases[i].waiting, cases[i].tokens_max, cases[i].sharers);
+        for (int k = 0; k < 4; k++) assert_int_equal(sizes[k], cases[i].sizes[k]);
+    }
+}
+
+/* 80 tokens: a turn is 10. The flood's queries are of 2 tokens, the others' of 10. */
+static void test_beside_a_flood_sharers_keep_passes_short_for_a_while(void **state)
+{
+    (void)state;
+    enum { FLOOD = 90, SHORT = 128 };
+    static br_batch_item flood[FLOOD];
+    br_batcher *batcher = create(80, BR_BATCH_SEQS_MAX, QUEUE_MAX);
+    for (int i = 0; i < FLOOD; i++) {
+        flood[i] = item_of(1, 2, UINT64_MAX);
+        push(batcher, &flood[i]);
+    }
+    br_batch_item *batch[BR_BATCH_SEQS_MAX];
+    assert_int_equal(br_batcher_take(batcher, batch, 80, 1, 0), 40); /* no other client was there */
+    for (int i = 0; i < 40; i++) push(batcher, batch[i]);
+
+    br_batch_item single = item_of(2, 10, UINT64_MAX);
+    push(batcher, &single);
+    const int32_t taken = br_batcher_take(batcher, batch, 80, 1, 0);
+    assert_ptr_equal(batch[0], &single); /* fresh: before the flood's older queries */
+    for (int i = 1; i < taken; i++) push(batcher, batch[i]);
+    for (int i = 0; i < SHORT; i++) {
+        assert_int_equal(br_batcher_take(batcher, batch, 80, 1, 0), 1);
+        push(batcher, batch[0]);
+    }
+    assert_int_equal(br_batcher_take(batcher, batch, 80, 1, 0), 40);
+    for (int i = 0; i < 40; i++) push(batcher, batch[i]);
+    empty(batcher);
+}
+
+static void test_many_small_clients_beside_a_flood_share_long_passes(void **state)
+{
+    (void)state;
+    enum { FLOOD = 40, SMALL = 40 };
+    static br_batch_item flood[FLOOD];
+    static br_batch_item small[SMALL];
+    br_batcher *batcher = create(80, BR_BATCH_SEQS_MAX, QUEUE_MAX);
+    for (int i = 0; i < FLOOD; i++) {
+        flood[i] = item_of(1, 2, UINT64_MAX);
+        push(batcher, &flood[i]);
+    }
+    for (int i = 0; i < SMALL; i++) {
+        small[i] = item_of((uint64_t)(2 + i), 4, UINT64_MAX);
+        push(batcher, &small[i]);
+    }
+    br_batch_item *batch[BR_BATCH_SEQS_MAX];
+    const int32_t first = br_batcher_take(batcher, batch, 80, 1, 0);
+    for (int i = 0; i < first; i++) push(batcher, batch[i]);
+    /* Contended now: half of the 160 tokens that the small ones have waiting. */
+    int32_t tokens = 0;
+    const int32_t taken = br_batcher_take(batcher, batch, 80, 1, 0);
+    for (int i = 0; i < taken; i++) tokens += batch[i]->tokens;
+    assert_in_range(tokens, 76, 80);
+    empty(batcher);
+}
+
+/* Clients that come afresh again and again are favoured: the flood is served too. */
+static void test_fresh_clients_do_not_starve_the_others(void **state)
+{
+    (void)state;
+    enum { FLOOD = 50, ROUNDS = 200 };
+    static br_batch_item flood[FLOOD];
+    static br_batch_item fresh[4];
+    br_batcher *batcher = create(80, 1, QUEUE_MAX);
+    for (int i = 0; i < FLOOD; i++) {
+        flood[i] = item_of(1, 5, UINT64_MAX);
+        push(batcher, &flood[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        fresh[i] = item_of((uint64_t)(2 + i), 5, UINT64_MAX);
+        push(batcher, &fresh[i]);
+    }
+    int served = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        br_batch_item *batch[1];
+        assert_int_equal(br_batcher_take(batcher, batch, 80, 0, 0), 1);
+        served += batch[0]->client == 1 ? 1 : 0;
+        push(batcher, batch[0]); /* a fresh client comes back at once, as fresh as before */
+    }
+    assert_in_range(served, ROUNDS / 12, ROUNDS / 6); /* a ninth, after the first batch's worth */
     empty(batcher);
 }
 
@@ -617,9 +734,9 @@ static void test_a_query_longer_than_the_takers_budget_goes_alone(void **state)
     br_batch_item items[3] = {item_of(1, 60, 5), item_of(1, 10, 6), item_of(1, 10, 7)};
     for (int i = 0; i < 3; i++) push(batcher, &items[i]);
     br_batch_item *batch[SEQS_MAX];
-    assert_int_equal(br_batcher_take(batcher, batch, 40, 0), 1);
+    assert_int_equal(br_batcher_take(batcher, batch, 40, 0, 0), 1);
     assert_ptr_equal(batch[0], &items[0]);
-    assert_int_equal(br_batcher_take(batcher, batch, 40, 0), 2);
+    assert_int_equal(br_batcher_take(batcher, batch, 40, 0, 0), 2);
     empty(batcher);
 }
 
@@ -645,6 +762,10 @@ int main(void)
         cmocka_unit_test(test_within_a_turn_the_earliest_deadline_of_all_clients_goes_first),
         cmocka_unit_test(test_more_clients_than_are_compared_all_have_their_turn),
         cmocka_unit_test(test_a_query_longer_than_the_takers_budget_goes_alone),
+        cmocka_unit_test(test_sharers_take_half_their_share_of_what_waits),
+        cmocka_unit_test(test_beside_a_flood_sharers_keep_passes_short_for_a_while),
+        cmocka_unit_test(test_many_small_clients_beside_a_flood_share_long_passes),
+        cmocka_unit_test(test_fresh_clients_do_not_starve_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

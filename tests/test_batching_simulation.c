@@ -36,11 +36,12 @@ typedef struct machine {
     double pass_us;
     double token_us;
     int32_t budget;
+    int32_t sharers; /* as br_batcher_take has it */
 } machine;
 
 static const machine gpu = {.devices = 1, .pass_us = 150, .token_us = 0.13, .budget = 2816};
 static const machine four = {.devices = 4, .pass_us = 150, .token_us = 0.13, .budget = 2816};
-static const machine cores = {.devices = 2, .pass_us = 500, .token_us = 450, .budget = 128};
+static const machine cores = {.devices = 2, .pass_us = 2200, .token_us = 375, .budget = 128, .sharers = 2};
 
 static query queries[QUERIES_MAX];
 static int query_count;
@@ -95,6 +96,7 @@ static int by_arrival(const void *a, const void *b)
 /* What may be changed about the rule, to see that the bounds notice. */
 typedef struct rule {
     double linger_us; /* wait for company; 0: take at once */
+    bool take_all;    /* that fits, on cores too */
 } rule;
 
 static void simulate(const machine *m, const rule *r)
@@ -120,7 +122,8 @@ static void simulate(const machine *m, const rule *r)
         const uint64_t now_ns = (uint64_t)(now_us * 1000);
         while (br_batcher_expire(batcher, now_ns) != NULL) {
         }
-        const int32_t taken = br_batcher_take(batcher, items, m->budget, now_ns);
+        const int32_t taken =
+            br_batcher_take(batcher, items, m->budget, r->take_all ? 0 : m->sharers, now_ns);
         int64_t tokens = 0;
         for (int32_t i = 0; i < taken; i++) tokens += items[i]->tokens;
         free_us[device] = taken > 0 ? now_us + pass_time(m, tokens) : now_us;
@@ -251,6 +254,48 @@ static void test_a_burst_is_worked_off_at_full_speed(void **state)
     assert_true(last <= 1.05 * least + pass_time(&four, four.budget));
 }
 
+/* Where a pass takes as long as it has tokens, taking less than there is shortens the wait of most, and of the last. */
+static void test_cores_that_share_what_waits_answer_sooner(void **state)
+{
+    (void)state;
+    static const double loads[] = {0.5, 0.7};
+    machine m = cores;
+    m.budget = 512; /* what a core could take */
+    for (size_t i = 0; i < sizeof loads / sizeof *loads; i++) {
+        double mean[2];
+        double last[2];
+        for (int all = 0; all < 2; all++) {
+            arrive_at(&m, loads[i], 20000, 17);
+            simulate(&m, &(rule){.take_all = all});
+            mean[all] = mean_latency();
+            last[all] = latency(0, 0.99);
+        }
+        print_message("load %.1f: mean %.1f ms, else %.1f; p99 %.1f ms, else %.1f\n", loads[i],
+                      mean[0] / 1000, mean[1] / 1000, last[0] / 1000, last[1] / 1000);
+        assert_true(mean[0] < 0.95 * mean[1]);
+        assert_true(last[0] < last[1]);
+    }
+}
+
+/* One client that asks every few passes, beside another that keeps hundreds of prompts waiting. */
+static void test_beside_a_flood_cores_answer_a_single_prompt_within_twice_its_time(void **state)
+{
+    (void)state;
+    enum { SINGLES = 400, TOKENS = 34, FLOOD = 30000 };
+    const double alone = pass_time(&cores, TOKENS);
+    for (int all = 0; all < 2; all++) {
+        uint64_t random = 3;
+        query_count = 0;
+        double at = 20 * alone;
+        for (int k = 0; k < SINGLES; k++) add(at += 2 * alone * (1 + random_unit(&random)), TOKENS, 1, 0);
+        for (int k = 0; k < FLOOD; k++) add(0, TOKENS, 2, 0);
+        simulate(&cores, &(rule){.take_all = all});
+        print_message("%s: alone %.1f ms, beside the flood p50 %.1f, p99 %.1f\n", all ? "take all" : "share",
+                      alone / 1000, latency(1, 0.5) / 1000, latency(1, 0.99) / 1000);
+        assert_true((latency(1, 0.99) <= 2 * alone) == !all);
+    }
+}
+
 /* One client's single prompts beside another's flood at twice what the machine can do. */
 static void test_a_flood_does_not_starve_single_prompts(void **state)
 {
@@ -307,6 +352,8 @@ int main(void)
         cmocka_unit_test(test_latency_stays_near_what_no_rule_betters),
         cmocka_unit_test(test_waiting_for_company_is_noticed),
         cmocka_unit_test(test_a_burst_is_worked_off_at_full_speed),
+        cmocka_unit_test(test_cores_that_share_what_waits_answer_sooner),
+        cmocka_unit_test(test_beside_a_flood_cores_answer_a_single_prompt_within_twice_its_time),
         cmocka_unit_test(test_a_flood_does_not_starve_single_prompts),
         cmocka_unit_test(test_deadlines_that_can_be_kept_are_kept),
     };

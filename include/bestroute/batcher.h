@@ -9,9 +9,17 @@
  * Order, of one client's queries: earliest deadline first, then arrival; a query without a deadline comes
  * after all that have one. Between clients: each has a turn of an eighth of the largest batch, in tokens; of those whose
  * turn is not used up, the one whose next query comes first in that order is served, and when all turns are used up each
- * begins another. So deadlines decide between clients that use the service alike, and one that floods it, with
- * whatever deadlines, delays another's query by one turn of each client and the passes under way.
- * (Deficit round robin, Shreedhar and Varghese 1995. More than 64 clients at a time are compared 64 at a time.)
+ * begins another. A client that had nothing waiting is fresh for its first turn: fresh ones go before the others, which
+ * are left at least a ninth of the tokens. So deadlines decide between clients that use the service alike, and one that
+ * floods it, with whatever deadlines, delays another's query by the passes under way.
+ * (Deficit round robin, Shreedhar and Varghese 1995; fresh ones first, as in FQ-CoDel, RFC 8290. More than 64 clients
+ * at a time are compared 64 at a time.)
+ *
+ * How much: as much as fits, for a taker whose pass takes about as long for one query as for many. On a core a pass takes
+ * as long as it has tokens, and whoever is in it waits for all of it: there a taker takes half its share of what waits,
+ * so that the other cores have something to do and passes are long only when the queue is. For a while after a
+ * client with no more than a turn to do was served beside one that floods (has more than a turn waiting), only what waits
+ * for clients that do not flood is shared, one query at least, so that a pass under way is short.
  *
  * A query that does not fit the batch is skipped, not waited for, so one long prompt delays nobody behind it; it keeps
  * its place and leads a next batch. A batch holds queries of one group only (a loaded bundle): that of the query that
@@ -70,9 +78,11 @@ void br_batcher_destroy(br_batcher *batcher);
 BR_NODISCARD br_status br_batcher_push(br_batcher *batcher, br_batch_item *item);
 
 /* Moves the next batch of at most `tokens_max` tokens, 1 or more, into items[seqs_max], in order, and returns its
- * size; one longer than that goes alone. Items whose deadline is <= now_ns are never in it: they wait for
+ * size; one longer than that goes alone. `sharers`: 0, or how many takers there are, this one among them, whose passes
+ * take as long as they have tokens. Items whose deadline is <= now_ns are never in it: they wait for
  * br_batcher_expire, and still count. 0 when nothing else waits. */
-int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, uint64_t now_ns);
+int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, int32_t sharers,
+                        uint64_t now_ns);
 
 /* Hands back one item whose deadline is <= now_ns, or that take found expired, in any order; NULL
  * when there is none. */
