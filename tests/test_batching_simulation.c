@@ -41,7 +41,7 @@ typedef struct machine {
 
 static const machine gpu = {.devices = 1, .pass_us = 150, .token_us = 0.13, .budget = 2816};
 static const machine four = {.devices = 4, .pass_us = 150, .token_us = 0.13, .budget = 2816};
-static const machine cores = {.devices = 2, .pass_us = 2200, .token_us = 375, .budget = 128, .sharers = 2};
+static const machine cores = {.devices = 2, .pass_us = 2200, .token_us = 375, .budget = 256, .sharers = 2};
 
 static query queries[QUERIES_MAX];
 static int query_count;

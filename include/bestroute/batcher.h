@@ -16,7 +16,7 @@
  * at a time are compared 64 at a time.)
  *
  * How much: as much as fits, for a taker whose pass takes about as long for one query as for many. On a core a pass takes
- * as long as it has tokens, and whoever is in it waits for all of it: there a taker takes half its share of what waits,
+ * as long as it has tokens, and whoever is in it waits for all of it: there a taker takes its share of what waits,
  * so that the other cores have something to do and passes are long only when the queue is. For a while after a
  * client with no more than a turn to do was served beside one that floods (has more than a turn waiting), only what waits
  * for clients that do not flood is shared, one query at least, so that a pass under way is short.
