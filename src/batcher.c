@@ -326,6 +326,17 @@ br_batch_item *br_batcher_expire(br_batcher *batcher, uint64_t now_ns)
     return item;
 }
 
+uint64_t br_batcher_deadline_ns(const br_batcher *batcher)
+{
+    if (batcher->expired != NULL) return 0;
+    uint64_t earliest_ns = UINT64_MAX;
+    for (int32_t i = 0; i < batcher->active_count; i++) {
+        const br_batch_item *first = batcher->clients[batcher->active[i]].first;
+        if (first->deadline_ns < earliest_ns) earliest_ns = first->deadline_ns;
+    }
+    return earliest_ns;
+}
+
 int32_t br_batcher_queries(const br_batcher *batcher)
 {
     return batcher->count;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bestroute/clock.h"
+#include "deadline_watch.h"
 
 /* A device, as its workers share it. Guarded by the lock. */
 typedef struct station {
@@ -36,6 +37,7 @@ struct br_workers {
     br_workers_options options;
     int32_t tokens_max; /* the largest of the devices' */
     scorer *workers;    /* [devices->worker_count] */
+    deadline_watch *watch;
 
     pthread_mutex_t lock; /* guards everything below; nothing else is locked under it */
     pthread_cond_t ran;   /* the errand was run */
@@ -174,6 +176,7 @@ static void fail_batch(scorer *w, int32_t count)
 {
     br_workers *all = w->all;
     int32_t failed = 0;
+    uint64_t deadline_ns = UINT64_MAX; /* the earliest of those that go back */
     bool first;
     (void)pthread_mutex_lock(&all->lock);
     const bool out = take_out(w, &first);
@@ -184,12 +187,14 @@ static void fail_batch(scorer *w, int32_t count)
             const br_status status = br_batcher_push(all->batcher, &job->item);
             assert(status == BR_OK); /* admission bounds what is pushed and not yet finished */
             (void)status;
+            if (job->item.deadline_ns < deadline_ns) deadline_ns = job->item.deadline_ns;
         } else {
             w->items[failed++] = w->items[i];
         }
     }
     if (out) wake_all(all);
     (void)pthread_mutex_unlock(&all->lock);
+    deadline_watch_tell(all->watch, deadline_ns);
     br_metrics_add(all->options.metrics, BR_COUNTER_queries_retried, (uint64_t)(count - failed));
     const uint64_t now_ns = br_clock_now_ns();
     for (int32_t i = 0; i < failed; i++) finish((br_job *)w->items[i], BR_EDEVICE, now_ns);
@@ -266,6 +271,17 @@ static void drop_expired(br_workers *all, uint64_t now_ns)
         finish(job, BR_ETIMEDOUT, now_ns);
         (void)pthread_mutex_lock(&all->lock);
     }
+}
+
+/* The watch's: drops what has expired, whoever is busy. */
+static uint64_t on_deadline(void *context)
+{
+    br_workers *all = context;
+    (void)pthread_mutex_lock(&all->lock);
+    drop_expired(all, br_clock_now_ns());
+    const uint64_t left_ns = br_batcher_deadline_ns(all->batcher);
+    (void)pthread_mutex_unlock(&all->lock);
+    return left_ns;
 }
 
 /* Runs this worker's errand, if there is one. Called and left with the lock held. */
@@ -386,6 +402,8 @@ br_status br_workers_create(br_workers **out, const br_workers_options *options)
     (void)pthread_mutex_init(&all->lock, NULL);
     (void)pthread_cond_init(&all->ran, NULL);
     all->lock_made = true;
+    status = deadline_watch_create(&all->watch, on_deadline, all);
+    if (status != BR_OK) goto fail;
     status = BR_ENOMEM;
     all->workers = calloc((size_t)count, sizeof *all->workers);
     if (all->workers == NULL) goto fail;
@@ -417,6 +435,7 @@ static void stop(br_workers *all)
 void br_workers_destroy(br_workers *workers)
 {
     if (workers == NULL) return;
+    deadline_watch_destroy(workers->watch);
     if (workers->workers != NULL) {
         stop(workers);
         for (int32_t i = 0; i < workers->options.devices->worker_count; i++) {
@@ -454,6 +473,7 @@ bool br_workers_nudge(br_workers *workers)
 br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count)
 {
     const uint64_t now_ns = br_clock_now_ns();
+    uint64_t deadline_ns = UINT64_MAX;
     (void)pthread_mutex_lock(&workers->lock);
     const bool fits = br_batcher_queries(workers->batcher) + count <= workers->options.queue_max;
     for (int32_t i = 0; fits && i < count; i++) {
@@ -461,10 +481,12 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
         const br_status status = br_batcher_push(workers->batcher, &jobs[i]->item);
         assert(status == BR_OK);
         (void)status;
+        if (jobs[i]->item.deadline_ns < deadline_ns) deadline_ns = jobs[i]->item.deadline_ns;
     }
     scorer *w = fits && count > 0 ? call_one(workers, false) : NULL;
     (void)pthread_mutex_unlock(&workers->lock);
     wake(w); /* after unlocking: the woken thread would only wait for the lock */
+    deadline_watch_tell(workers->watch, deadline_ns);
     return fits ? BR_OK : BR_EBUSY;
 }
 

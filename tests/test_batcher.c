@@ -306,6 +306,28 @@ static void test_what_has_expired_never_leaves_in_a_batch(void **state)
 }
 
 /* Expired queries on top do not use up the skips. */
+static void test_the_earliest_deadline_of_all_clients_is_known(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, SEQS_MAX, QUEUE_MAX);
+    assert_true(br_batcher_deadline_ns(batcher) == UINT64_MAX);
+    br_batch_item items[4] = {item(1, UINT64_MAX, group_a), item(1, 30, group_a), item(1, 10, group_a),
+                              item(1, 20, group_a)};
+    static const uint64_t earliest[4] = {UINT64_MAX, 30, 10, 10};
+    for (uint64_t i = 0; i < 4; i++) {
+        items[i].client = i;
+        push(batcher, &items[i]);
+        assert_true(br_batcher_deadline_ns(batcher) == earliest[i]);
+    }
+    br_batch_item *batch[SEQS_MAX];
+    assert_int_equal(br_batcher_take(batcher, batch, TOKENS_MAX, 0, 20), 2); /* two have expired */
+    assert_int_equal(br_batcher_deadline_ns(batcher), 0);
+    assert_non_null(br_batcher_expire(batcher, 20));
+    assert_non_null(br_batcher_expire(batcher, 20));
+    assert_true(br_batcher_deadline_ns(batcher) == UINT64_MAX);
+    empty(batcher);
+}
+
 static void test_any_number_of_expired_queries_hides_nobody(void **state)
 {
     (void)state;
@@ -754,6 +776,7 @@ int main(void)
         cmocka_unit_test(test_groups_never_share_a_batch),
         cmocka_unit_test(test_a_full_queue_is_busy_until_something_leaves),
         cmocka_unit_test(test_what_has_expired_never_leaves_in_a_batch),
+        cmocka_unit_test(test_the_earliest_deadline_of_all_clients_is_known),
         cmocka_unit_test(test_any_number_of_expired_queries_hides_nobody),
         cmocka_unit_test(test_skipping_ends_after_its_bound),
         cmocka_unit_test(test_random_replays_equal_the_model),

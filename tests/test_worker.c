@@ -29,7 +29,8 @@ static int open_replica(void **state)
         if (br_devices_add(&several[i], NULL, i + 1) != BR_OK) return -1;
         br_devices_fit(&several[i], 128, 1);
     }
-    const br_replica_options options = {.folder = service_tiny_bundle(), .devices = &several[2], .seqs_max = 8};
+    const br_replica_options options = {
+        .folder = service_tiny_bundle(), .devices = &several[2], .seqs_max = 8};
     br_error error = {0};
     br_metrics_init(&metrics);
     return br_replica_create(&replica, &options, &error) == BR_OK ? 0 : -1;
@@ -194,6 +195,33 @@ static void test_expired_jobs_come_back_uncomputed(void **state)
     }
     assert_int_equal(br_metrics_get(&metrics, BR_COUNTER_batches), batches);
     br_workers_destroy(workers);
+}
+
+/* The only worker is held: a pass that lasts. */
+static void test_a_deadline_that_passes_in_the_queue_is_told_at_once(void **state)
+{
+    (void)state;
+    static const int64_t away_ms[] = {30, 10, 20}; /* each is the earliest in its turn */
+    static work w[4];
+    const br_workers_options options = options_for(1);
+    br_workers *workers;
+    holder h;
+    assert_int_equal(br_workers_create(&workers, &options), BR_OK);
+    hold(&h, workers);
+    const uint64_t now_ns = br_clock_now_ns();
+    for (int i = 0; i < 3; i++) fill(&w[i], now_ns + (uint64_t)away_ms[i] * BR_NS_PER_MS);
+    fill(&w[3], UINT64_MAX);
+    for (int i = 0; i < 4; i++) push(workers, &w[i], 1);
+    for (int i = 0; i < 3; i++) wait_done(&w[i]);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(w[i].job.status, BR_ETIMEDOUT);
+        assert_true(w[i].job.finished_ns >= w[i].job.item.deadline_ns);
+    }
+    assert_false(atomic_load(&w[3].done));
+    assert_int_equal(br_workers_waiting(workers), 1);
+    release(&h);
+    br_workers_destroy(workers);
+    assert_int_equal(w[3].job.status, BR_OK);
 }
 
 static void test_a_push_that_does_not_fit_keeps_nothing(void **state)
@@ -404,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_destroying_finishes_what_was_pushed),
         cmocka_unit_test(test_queued_jobs_leave_together_up_to_the_batch_limit),
         cmocka_unit_test(test_expired_jobs_come_back_uncomputed),
+        cmocka_unit_test(test_a_deadline_that_passes_in_the_queue_is_told_at_once),
         cmocka_unit_test(test_a_push_that_does_not_fit_keeps_nothing),
         cmocka_unit_test(test_abandoned_jobs_come_back_closed),
         cmocka_unit_test(test_an_errand_runs_on_the_worker_it_names),

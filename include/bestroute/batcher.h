@@ -88,6 +88,10 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
  * when there is none. */
 br_batch_item *br_batcher_expire(br_batcher *batcher, uint64_t now_ns);
 
+/* The earliest deadline of what waits; 0 when something is known to have expired, UINT64_MAX when there is none.
+ * O(clients). */
+uint64_t br_batcher_deadline_ns(const br_batcher *batcher);
+
 /* What waits, expired or not. */
 int32_t br_batcher_queries(const br_batcher *batcher);
 int64_t br_batcher_tokens(const br_batcher *batcher);

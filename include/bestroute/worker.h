@@ -10,9 +10,12 @@
  * once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
  * never taken out: its jobs are finished with BR_EDEVICE, as are those that fail a second time.
  *
+ * A job that is still queued when its deadline passes is finished there and then, by a thread that watches deadlines,
+ * however long the passes under way take.
+ *
  * A job is one tokenised query. Its replica is the batcher's group, so a batch
  * never mixes bundles. Jobs are the caller's memory, borrowed from push until
- * `done` is called; `done` runs on a worker's thread with no lock held, and the
+ * `done` is called; `done` runs on a worker's thread, or the one that watches deadlines, with no lock held, and the
  * job may be gone once it returns.
  *
  * One mutex guards the batcher, the list of errands and the flags. No other lock
