@@ -368,7 +368,9 @@ void br_server_destroy(br_server *server)
     for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
     free(server->calls);
     collect_all(server);
-    br_workers_destroy(server->workers); /* before the stage, from which they feed themselves */
+    /* A thread of the stage may still be leaving br_workers_push; workers feed themselves from the stage to the end. */
+    if (server->stage != NULL) stage_stop(server->stage);
+    br_workers_destroy(server->workers);
     stage_destroy(server->stage);
     br_devices_close(&server->devices);
     br_score_cache_destroy(server->cache);

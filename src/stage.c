@@ -116,14 +116,20 @@ fail:
     return status;
 }
 
-void stage_destroy(stage *s)
+void stage_stop(stage *s)
 {
-    if (s == NULL) return;
     (void)pthread_mutex_lock(&s->lock);
     s->stopping = true;
     (void)pthread_cond_broadcast(&s->came);
     (void)pthread_mutex_unlock(&s->lock);
     for (int32_t i = 0; i < s->started; i++) (void)pthread_join(s->threads[i], NULL);
+    s->started = 0;
+}
+
+void stage_destroy(stage *s)
+{
+    if (s == NULL) return;
+    stage_stop(s);
     (void)pthread_cond_destroy(&s->came);
     (void)pthread_mutex_destroy(&s->lock);
     free(s->threads);

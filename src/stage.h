@@ -39,7 +39,10 @@ typedef struct stage stage;
 /* BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
 BR_NODISCARD br_status stage_create(stage **out, int32_t threads, const stage_work *work);
 
-/* Accepts NULL. Works through what is queued, then stops the threads. */
+/* Works through what is queued, then stops the threads. Others may still help. */
+void stage_stop(stage *stage);
+
+/* Accepts NULL. Stops as above. */
 void stage_destroy(stage *stage);
 
 /* Adds the entry; wakes nobody. Somebody may finish it before this returns. */
