@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend_host.h"
 #include "bestroute/backend.h"
 #include "bestroute/limits.h"
 #include "bestroute/memory.h"
@@ -23,12 +24,6 @@ struct br_matrix {
     int32_t outputs;
     int32_t inputs;
     br_epilogue epilogue;
-};
-
-struct br_embedding {
-    void *table; /* [V, C] in the type of the file */
-    br_dtype type;
-    int32_t width;
 };
 
 struct br_positions {
@@ -111,36 +106,6 @@ fail:
                    (int)source->inputs);
 }
 
-static void embedding_destroy(br_backend *backend, br_embedding *embedding)
-{
-    (void)backend;
-    if (embedding == NULL) return;
-    free(embedding->table);
-    free(embedding);
-}
-
-static br_status embedding_create(br_backend *backend, br_embedding **out, const br_tensor *table,
-                                  br_error *error)
-{
-    *out = NULL;
-    assert(table->readable);
-    assert(table->rank == 2);
-    br_embedding *embedding = calloc(1, sizeof *embedding);
-    if (embedding == NULL) goto fail;
-    embedding->type = table->type;
-    embedding->width = (int32_t)table->shape[1];
-    embedding->table = br_alloc_array(table->bytes, 1);
-    if (embedding->table == NULL) goto fail;
-    memcpy(embedding->table, table->data, table->bytes);
-
-    *out = embedding;
-    return BR_OK;
-
-fail:
-    embedding_destroy(backend, embedding);
-    return br_fail(error, BR_ENOMEM, "no memory for an embedding of %zu bytes", table->bytes);
-}
-
 static void positions_destroy(br_backend *backend, br_positions *positions)
 {
     (void)backend;
@@ -173,26 +138,6 @@ static br_status positions_create(br_backend *backend, br_positions **out, const
 fail:
     positions_destroy(backend, positions);
     return br_fail(error, BR_ENOMEM, "no memory for %zu projected positions", rows);
-}
-
-static br_status vector_create(br_backend *backend, float **out, const float *source, size_t count,
-                               br_error *error)
-{
-    (void)backend;
-    *out = rounded_copy(source, count, BR_F32);
-    return *out != NULL ? BR_OK : br_fail(error, BR_ENOMEM, "no memory for a vector of %zu", count);
-}
-
-static void *device_alloc(br_backend *backend, size_t bytes)
-{
-    (void)backend;
-    return br_alloc_array(bytes, 1);
-}
-
-static void device_free(br_backend *backend, void *memory)
-{
-    (void)backend;
-    free(memory);
 }
 
 /* Streams: everything happens at once, on the caller's thread. */
@@ -234,25 +179,6 @@ static br_status stream_create(br_backend *backend, br_stream **out, const br_mo
 fail:
     stream_destroy(stream);
     return br_fail(error, BR_ENOMEM, "no memory for a stream's scratch");
-}
-
-static br_status copy(br_stream *stream, void *to, const void *from, size_t bytes)
-{
-    (void)stream;
-    memcpy(to, from, bytes);
-    return BR_OK;
-}
-
-static br_status run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context)
-{
-    (void)key;
-    return enqueue(stream, context);
-}
-
-static br_status wait_for(br_stream *stream)
-{
-    (void)stream;
-    return BR_OK;
 }
 
 /* Ops. */
@@ -445,17 +371,7 @@ static br_status layernorm(br_stream *stream, const br_layernorm_args *a)
 
 static br_status gather_rows(br_stream *stream, const br_gather_args *a)
 {
-    const size_t residual_bytes = (size_t)a->width * br_dtype_bytes(stream->backend->residual);
-    const size_t input_bytes = (size_t)a->width * br_dtype_bytes(stream->backend->activation);
-    for (int32_t b = 0; b < a->seqs; b++) {
-        const size_t from = (size_t)a->offsets[b] + (size_t)a->pool_index;
-        const size_t to = (size_t)b;
-        memcpy((char *)a->pooled_residual + to * residual_bytes,
-               (const char *)a->residual + from * residual_bytes, residual_bytes);
-        if (a->pooled_input == a->pooled_residual) continue;
-        memcpy((char *)a->pooled_input + to * input_bytes, (const char *)a->input + from * input_bytes,
-               input_bytes);
-    }
+    host_gather_rows(stream->backend, a);
     return BR_OK;
 }
 
@@ -521,19 +437,19 @@ br_status br_backend_open_reference(br_backend **out, br_precision precision, br
         .close = close_reference,
         .matrix_create = matrix_create,
         .matrix_destroy = matrix_destroy,
-        .embedding_create = embedding_create,
-        .embedding_destroy = embedding_destroy,
+        .embedding_create = host_embedding_create,
+        .embedding_destroy = host_embedding_destroy,
         .positions_create = positions_create,
         .positions_destroy = positions_destroy,
-        .vector_create = vector_create,
-        .alloc = device_alloc,
-        .free = device_free,
+        .vector_create = host_vector_create,
+        .alloc = host_alloc,
+        .free = host_free,
         .stream_create = stream_create,
         .stream_destroy = stream_destroy,
-        .upload = copy,
-        .download = copy,
-        .run = run,
-        .wait = wait_for,
+        .upload = host_copy,
+        .download = host_copy,
+        .run = host_run,
+        .wait = host_wait,
         .embed_layernorm = embed_layernorm,
         .linear = linear,
         .attention = attention,
