@@ -12,6 +12,7 @@
 
 #include "bestroute/client.h"
 #include "child.h"
+#include "echo.h"
 #include "engine.h"
 #include "options.h"
 #include "report.h"
@@ -176,7 +177,7 @@ int main(int argc, char **argv)
     br_status status = command_read(&c, argc, argv, &error);
     if (status != BR_OK) return complain(&error);
     if (c.echo != NULL)
-        status = load_echo(c.echo, &error);
+        status = echo_run(c.echo, &error);
     else if (c.compare)
         status = compare(c.files, &error);
     else if (c.engine != NULL)

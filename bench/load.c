@@ -12,20 +12,18 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <nng/nng.h> /* first: the others need it */
 
-#include <nng/protocol/reqrep0/rep.h>
 #include <nng/protocol/reqrep0/req.h>
 
 #include "bestroute/clock.h"
 #include "bestroute/reply.h"
 #include "schedule.h"
+#include "usage.h"
 
-enum { ECHO_CONTEXTS = 1088, LIVE_MS = 500, ARENA_KEEP = 1 << 20 };
+enum { LIVE_MS = 500, ARENA_KEEP = 1 << 20 };
 
 typedef struct load load;
 
@@ -262,36 +260,6 @@ static void settle(load *l)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
-/* Processor time. */
-
-static double own_cpu_s(void)
-{
-    struct rusage usage;
-    (void)getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
-
-/* Negative: unknown. */
-static double process_cpu_s(int pid)
-{
-    char path[64];
-    char text[1024];
-    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = pid > 0 ? fopen(path, "r") : NULL;
-    if (file == NULL) return -1;
-    const size_t size = fread(text, 1, sizeof text - 1, file);
-    (void)fclose(file);
-    text[size] = '\0';
-    const char *at = strrchr(text, ')'); /* the name before it may hold anything */
-    unsigned long user;
-    unsigned long system;
-    if (at == NULL ||
-        sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
-        return -1;
-    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
-}
-
 /* Opening. */
 
 static br_status connect_all(load *l, br_error *error)
@@ -346,8 +314,8 @@ static void run(load *l)
     const uint64_t start_ns = br_clock_now_ns();
     l->from_ns = start_ns + (uint64_t)(o->warmup_s * 1e9);
     l->until_ns = l->from_ns + (uint64_t)(o->seconds * 1e9);
-    const double server_s = process_cpu_s(o->server_pid);
-    const double client_s = own_cpu_s();
+    const double server_s = usage_of_process_s(o->server_pid);
+    const double client_s = usage_of_this_s();
     if (o->rate > 0)
         run_open(l, start_ns);
     else
@@ -358,9 +326,9 @@ static void run(load *l)
     const uint64_t end_ns = o->rate > 0 ? br_clock_now_ns() : sent_ns;
     l->result->seconds = end_ns > l->from_ns ? (double)(end_ns - l->from_ns) / 1e9 : 0;
     const double whole_s = (double)(br_clock_now_ns() - start_ns) / 1e9;
-    const double server_end_s = process_cpu_s(o->server_pid);
+    const double server_end_s = usage_of_process_s(o->server_pid);
     l->result->server_cpu = server_s >= 0 && server_end_s >= 0 ? (server_end_s - server_s) / whole_s : -1;
-    l->result->client_cpu = (own_cpu_s() - client_s) / whole_s;
+    l->result->client_cpu = (usage_of_this_s() - client_s) / whole_s;
     if (o->live != NULL) (void)fprintf(stderr, "\r\033[K");
 }
 
@@ -397,40 +365,4 @@ br_status load_run(load_result *out, const load_options *options, const prompts 
     free(l->slots);
     free(l);
     return status;
-}
-
-/* The echo: contexts that send back what they received. */
-
-typedef struct echo {
-    nng_ctx ctx;
-    nng_aio *aio;
-    bool receiving;
-} echo;
-
-static void echo_step(void *argument)
-{
-    echo *e = argument;
-    if (nng_aio_result(e->aio) != 0) return;
-    e->receiving = !e->receiving;
-    if (e->receiving)
-        nng_ctx_recv(e->ctx, e->aio);
-    else
-        nng_ctx_send(e->ctx, e->aio); /* what was received stays in the aio */
-}
-
-br_status load_echo(const char *url, br_error *error)
-{
-    nng_socket socket;
-    echo *all = calloc(ECHO_CONTEXTS, sizeof *all);
-    if (all == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
-    int failed = nng_rep0_open(&socket);
-    for (int i = 0; failed == 0 && i < ECHO_CONTEXTS; i++) {
-        failed = nng_ctx_open(&all[i].ctx, socket);
-        if (failed == 0) failed = nng_aio_alloc(&all[i].aio, echo_step, &all[i]);
-        all[i].receiving = true;
-        if (failed == 0) nng_ctx_recv(all[i].ctx, all[i].aio);
-    }
-    if (failed == 0) failed = nng_listen(socket, url, NULL, 0);
-    if (failed != 0) return br_fail(error, BR_EIO, "%s: %s", url, nng_strerror(failed));
-    for (;;) (void)pause();
 }

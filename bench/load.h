@@ -64,7 +64,4 @@ BR_NODISCARD br_status load_run(load_result *out, const load_options *options, c
                                 br_error *error);
 void load_deinit(load_result *result);
 
-/* Answers every message with itself until killed: the bare transport. Returns only on failure. */
-BR_NODISCARD br_status load_echo(const char *url, br_error *error);
-
 #endif
