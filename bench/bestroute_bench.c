@@ -58,6 +58,17 @@ static br_status save(const command *c, const json_t *report, br_error *error)
     return c->plot != NULL ? report_plot(report, c->plot, error) : BR_OK;
 }
 
+static br_status save_record(const recorder *r, const char *path, br_error *error)
+{
+    size_t missing;
+    const br_status status = recorder_write(r, path, &missing, error);
+    if (status == BR_OK && missing > 0)
+        (void)fprintf(stderr,
+                      "bestroute-bench: --record: %zu queries are missing: never answered, or too many\n",
+                      missing);
+    return status;
+}
+
 static br_status run_one(json_t *runs, load_options *load, const prompts *source, br_error *error)
 {
     load_result result;
@@ -94,11 +105,15 @@ static br_status run_load(const command *c, br_error *error)
                                c->prompts.file != NULL ? c->prompts.file : c->prompts.lengths, "warmup_s",
                                load.warmup_s, "poisson", load.poisson, "runs");
     (void)json_object_set_new(report, "service", load.raw ? json_object() : describe_service(load.urls[0]));
-    status = run_all(json_object_get(report, "runs"), c, &load, &source, error);
+    if (c->record != NULL)
+        status = recorder_create(&load.recorder, source.count, load.queries, c->prompts.deadline_ms, error);
+    if (status == BR_OK) status = run_all(json_object_get(report, "runs"), c, &load, &source, error);
     if (status == BR_OK) {
         report_table(stdout, report);
         status = save(c, report, error);
     }
+    if (status == BR_OK && c->record != NULL) status = save_record(load.recorder, c->record, error);
+    recorder_destroy(load.recorder);
     json_decref(report);
     prompts_deinit(&source);
     return status;

@@ -32,8 +32,10 @@ typedef struct slot {
     struct slot *next_idle;
     nng_ctx ctx;
     nng_aio *aio;
+    int connection;
     bool receiving;
     uint64_t due_ns;
+    int request; /* its number in prompts */
     br_arena arena;
 } slot;
 
@@ -77,8 +79,9 @@ static bool send_next(slot *s, uint64_t due_ns)
         count(&l->result->sent, 1);
         histogram_add(&l->result->late, now_ns > due_ns ? now_ns - due_ns : 0);
     }
-    const br_str request =
-        l->prompts->requests[atomic_fetch_add(&l->next_request, 1) % (uint64_t)l->prompts->count];
+    s->request = (int)(atomic_fetch_add(&l->next_request, 1) % (uint64_t)l->prompts->count);
+    const br_str request = l->prompts->requests[s->request];
+    if (l->options->recorder != NULL) recorder_sent(l->options->recorder, now_ns, s->connection, s->request);
     nng_msg *message;
     if (nng_msg_alloc(&message, request.size) != 0) abort();
     memcpy(nng_msg_body(message), request.data, request.size);
@@ -101,13 +104,16 @@ static void rest(slot *s)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
-static void count_results(load_result *r, const br_reply *reply)
+static void count_results(const slot *s, const br_reply *reply)
 {
+    load_result *r = s->load->result;
+    recorder *learner = s->load->options->recorder;
     for (size_t i = 0; i < reply->result_count; i++) {
         const br_reply_result *one = &reply->results[i];
         if (one->code == BR_CODE_NONE) {
             count(&r->queries, 1);
             count(&r->tokens, one->tokens);
+            if (learner != NULL) recorder_answered(learner, s->request, (int)i, one->tokens);
         } else {
             count(&r->query_errors[one->code], 1);
         }
@@ -145,7 +151,7 @@ static void look_into(slot *s, nng_msg *message, uint64_t took_ns)
     if (s->load->options->raw)
         count(&r->queries, (uint64_t)s->load->options->queries);
     else
-        count_results(r, &reply);
+        count_results(s, &reply);
     br_arena_reset(&s->arena, ARENA_KEEP);
 }
 
@@ -282,10 +288,9 @@ static br_status make_slots(load *l, br_error *error)
     if (l->slots == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
     for (int i = 0; i < l->options->in_flight; i++) {
         slot *s = &l->slots[i];
-        *s = (slot){.load = l, .next_idle = l->idle};
+        *s = (slot){.load = l, .next_idle = l->idle, .connection = i % l->socket_count};
         br_arena_init(&s->arena);
-        if (nng_ctx_open(&s->ctx, l->sockets[i % l->socket_count]) != 0 ||
-            nng_aio_alloc(&s->aio, on_event, s) != 0)
+        if (nng_ctx_open(&s->ctx, l->sockets[s->connection]) != 0 || nng_aio_alloc(&s->aio, on_event, s) != 0)
             return br_fail(error, BR_ENOMEM, "no context for request %d", i);
         nng_aio_set_timeout(s->aio, l->options->timeout_ms);
         l->slot_count = i + 1;

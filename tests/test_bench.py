@@ -165,13 +165,27 @@ def test_requests_that_are_never_answered_time_out(folder):
         assert run["sent"] == run["answered"] + errors(run), run
 
 
+def test_arrivals_are_recorded(folder):
+    path = os.path.join(folder, "trace")
+    run = report(folder, "--noop", TINY, "--rate", 200, "--requests", 30, "--warmup", 0, "--queries", 2, "--connections", 3,
+                 "--deadline-ms", 5000, "--record", path)["runs"][0]
+    assert run["ok"] == 30, run
+    with open(path, encoding="utf-8") as file:
+        assert file.readline() == "# us client tokens deadline_ms\n"
+        rows = [[int(x) for x in line.split(" ")] for line in file]
+    assert len(rows) == 60 and {row[1] for row in rows} <= {0, 1, 2} and {row[3] for row in rows} == {5000}
+    times = [row[0] for row in rows]
+    assert times == sorted(times) and len(set(times)) == 30 and 100e3 < times[-1] - times[0]
+    assert abs(sum(row[2] for row in rows) / len(rows) - run["tokens_per_s"] / run["queries_per_s"]) < 1e-6
+
+
 def test_wrong_options_are_named(folder):
     del folder
     for flags, says in (([], "expected one of --url"), (["--url", "ipc:///x", "--echo", "ipc:///y"], "expected one of"),
                         (["--rate", "x", "--url", "u"], "--rate: found \"x\""), (["--in-flight", "0", "--url", "u"], "--in-flight"),
                         (["--in-flight", "1.5", "--url", "u"], "whole number"), (["--sweep", "up:1", "--url", "u"], "--sweep"),
                         (["--sweep", "rate:1,,2", "--url", "u"], "--sweep"), (["--bogus"], "--bogus"),
-                        (["--policy", "best", "--url", "u"], "--policy"), (["--compare", "a"], "two files"),
+                        (["--policy", "best", "--url", "u"], "--policy"), (["--record", "f", "--raw", "--url", "u"], "--record"), (["--compare", "a"], "two files"),
                         (["--compare", "/nowhere", "/nowhere"], "/nowhere"), (["--lengths", "9-3", "--url", "u"], "9-3"),
                         (["--prompts", "/nowhere", "--url", "u"], "/nowhere"), (["--url", "ipc:///nowhere"], "ipc:///nowhere"),
                         (["--noop", "/nowhere"], "ended before it was ready"), (["--engine", "/nowhere"], "/nowhere")):
