@@ -47,6 +47,7 @@ struct load {
     int socket_count;
     slot *slots;
     int slot_count;
+    uint64_t start_ns;
     uint64_t from_ns; /* measured: due in [from, until) */
     uint64_t until_ns;
     _Atomic uint64_t next_request;
@@ -190,17 +191,20 @@ static void sleep_until(uint64_t ns)
 
 static void say(const load *l, uint64_t *said_ns, uint64_t *said_queries)
 {
-    if (l->options->live == NULL) return;
+    const load_options *o = l->options;
+    const load_result *r = l->result;
     const uint64_t now_ns = br_clock_now_ns();
-    if (now_ns - *said_ns < LIVE_MS * (uint64_t)BR_NS_PER_MS) return;
-    const uint64_t queries = atomic_load(&l->result->queries);
+    if (!o->live || now_ns - *said_ns < LIVE_MS * (uint64_t)BR_NS_PER_MS) return;
     const double seconds = (double)(now_ns - *said_ns) / 1e9;
-    (void)fprintf(stderr, "\r%s %5.1f s  %9.0f queries/s  p50 %.2f ms  p99 %.2f ms  %llu refused \033[K",
-                  l->options->live, now_ns > l->from_ns ? (double)(now_ns - l->from_ns) / 1e9 : 0,
-                  (double)(queries - *said_queries) / seconds,
-                  (double)histogram_percentile(&l->result->latency, 0.5) / 1e6,
-                  (double)histogram_percentile(&l->result->latency, 0.99) / 1e6,
-                  (unsigned long long)(atomic_load(&l->result->answered) - atomic_load(&l->result->ok)));
+    const uint64_t queries = atomic_load(&r->queries);
+    const bool warm = now_ns >= l->from_ns;
+    (void)fprintf(
+        stderr, "\r%g%s  %s %5.1f s  %9.0f queries/s  p50 %.2f ms  p99 %.2f ms  %llu refused \033[K",
+        o->rate > 0 ? o->rate : o->in_flight, o->rate > 0 ? "/s" : " in flight",
+        warm ? "measured" : "warming up", (double)(now_ns - (warm ? l->from_ns : l->start_ns)) / 1e9,
+        (double)(queries - *said_queries) / seconds, (double)histogram_percentile(&r->latency, 0.5) / 1e6,
+        (double)histogram_percentile(&r->latency, 0.99) / 1e6,
+        (unsigned long long)(atomic_load(&r->answered) - atomic_load(&r->ok)));
     *said_ns = now_ns;
     *said_queries = queries;
 }
@@ -317,6 +321,7 @@ static void run(load *l)
 {
     const load_options *o = l->options;
     const uint64_t start_ns = br_clock_now_ns();
+    l->start_ns = start_ns;
     l->from_ns = start_ns + (uint64_t)(o->warmup_s * 1e9);
     l->until_ns = l->from_ns + (uint64_t)(o->seconds * 1e9);
     const double server_s = usage_of_process_s(o->server_pid);
@@ -334,7 +339,7 @@ static void run(load *l)
     const double server_end_s = usage_of_process_s(o->server_pid);
     l->result->server_cpu = server_s >= 0 && server_end_s >= 0 ? (server_end_s - server_s) / whole_s : -1;
     l->result->client_cpu = (usage_of_this_s() - client_s) / whole_s;
-    if (o->live != NULL) (void)fprintf(stderr, "\r\033[K");
+    if (o->live) (void)fprintf(stderr, "\r\033[K");
 }
 
 br_status load_run(load_result *out, const load_options *options, const prompts *source, br_error *error)

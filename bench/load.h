@@ -38,7 +38,7 @@ typedef struct load_options {
     bool raw;           /* do not look into replies: for an echo */
     int server_pid;     /* 0: unknown */
     recorder *recorder; /* NULL: none */
-    const char *live;   /* what the line on stderr begins with; NULL: no line */
+    bool live;          /* a line on stderr while it runs */
 } load_options;
 
 typedef struct load_result {

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -113,15 +114,44 @@ def test_sweeps_plots_tables_and_comparisons(folder):
         compared = bench("--compare", stem + ".json", stem + ".json").stdout
         ratios = [line.split()[-1] for line in compared.splitlines() if line.startswith("  requests_per_s")]
         assert ratios == ["1.000", "1.000"], compared
+        assert re.findall(r"^ *([0-9.]+)(?:/s| in flight) ", out.stdout, re.MULTILINE) == sweep.split(":")[1].split(","), out.stdout
 
 
 def test_the_engine_alone(folder):
     out = bench("--engine", TINY, "--service-flags", "--engine reference --workers 2", "--seconds", 0.3, "--json",
                 os.path.join(folder, "engine.json")).stdout
-    assert "2 workers" in out
-    with open(os.path.join(folder, "engine.json"), encoding="utf-8") as file:
+    assert "2 workers" in out and "engine reference" in out
+    path = os.path.join(folder, "engine.json")
+    with open(path, encoding="utf-8") as file:
         found = json.load(file)
-    assert found["queries_per_s"] > 0 and found["one_ms"] > 0 and found["service"]["engine"] == "reference"
+    run, = found["runs"]
+    assert run["queries_per_s"] > 0 and run["one_ms"] > 0 and found["service"]["engine"] == "reference"
+    assert re.search(r"one_ms .* 1\.000\n", bench("--compare", path, path).stdout)
+
+
+def test_the_table_says_what_was_measured_on_what(folder):
+    out = bench("--noop", TINY, "--requests", 10, "--warmup", 0, "--queries", 2, "--policy", "budget", "--max-cost", "0.01",
+                "--connections", 2, "--rate", 1000).stdout
+    for part in ("machine  ", " cores, ", " GiB, Linux ", "engine noop", "precision ", "bundle   tiny-random ", "route by budget",
+                 "2 prompts a request of 20 words", "open loop, constant rate, 2 connections", "requests/s", "p99.9 ms",
+                 "in the service, p50/p99 ms: tokenize ", "queue ", "compute ", "total ", "requests by queries in their pass: "):
+        assert part in out, (part, out)
+    out = bench("--noop", TINY, "--requests", 10, "--warmup", 0, "--service-flags", "--max-queries 2", "--queries", 3).stdout
+    assert "errors: too_large: 10" in out and "refused within: " in out, out
+
+
+def test_a_line_on_a_terminal_follows_the_run(folder):
+    leader, follower = pty.openpty()
+    running = subprocess.Popen([BENCH, "--noop", TINY, "--rate", "500", "--seconds", "1.5", "--warmup", "0.6", "--json",
+                                os.path.join(folder, "r.json")], stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal without writers ends
+        while more := os.read(leader, 4096):
+            said += more
+    os.close(leader)
+    assert running.wait(60) == 0
+    assert b"500/s  warming up" in said and b"500/s  measured" in said and b" queries/s  p50 " in said, said
 
 
 def test_an_echo_and_raw_replies(folder):
