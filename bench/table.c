@@ -36,6 +36,7 @@ void table_head(FILE *stream, const json_t *report)
                   "queries/s", "tokens/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "server",
                   "client");
     (void)fprintf(stream, "%115s %8s\n", "cores", "cores");
+    (void)fflush(stream);
 }
 
 /* "-" for what is not known. */

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,6 +208,27 @@ def test_arrivals_are_recorded(folder):
     times = [row[0] for row in rows]
     assert times == sorted(times) and len(set(times)) == 30 and 100e3 < times[-1] - times[0]
     assert abs(sum(row[2] for row in rows) / len(rows) - run["tokens_per_s"] / run["queries_per_s"]) < 1e-6
+
+
+def test_a_bench_that_is_killed_leaves_no_service(folder):
+    del folder
+    running = subprocess.Popen([BENCH, "--noop", TINY, "--seconds", "60", "--warmup", "0"], stdout=subprocess.PIPE, text=True)
+    while not running.stdout.readline().startswith("bundle"):  # the service has answered
+        assert running.poll() is None
+    with open(f"/proc/{running.pid}/task/{running.pid}/children", encoding="utf-8") as file:
+        service, = file.read().split()
+    with open(f"/proc/{service}/cmdline", encoding="utf-8") as file:
+        scratch = os.path.dirname(re.search("ipc://([^\0]+)", file.read())[1])
+    running.kill()
+    running.wait()
+    running.stdout.close()
+    for _ in range(600):
+        if not os.path.exists(f"/proc/{service}") or open(f"/proc/{service}/stat", encoding="utf-8").read().split()[2] == "Z":
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(f"{service} is still there")
+    shutil.rmtree(scratch)
 
 
 def test_wrong_options_are_named(folder):
