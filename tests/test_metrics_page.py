@@ -116,6 +116,8 @@ def test_slow_readers_keep_nobody_out(folder):
 
 def main():
     test_the_reader_is_strict()
+    if PROMTOOL is None:
+        print("SKIPPED: promtool's own check of the page, it is not installed")
     with tempfile.TemporaryDirectory() as folder:
         test_slow_readers_keep_nobody_out(folder)
         url = f"http://127.0.0.1:{free_port()}"
