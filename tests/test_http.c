@@ -14,7 +14,7 @@
 
 #include "oom.h"
 
-enum { LARGE = 4 << 20, LONG_MS = 60000 };
+enum { LARGE = 4 << 20, LONG_MS = 600000 };
 
 typedef struct fixture {
     http *server;
