@@ -85,6 +85,21 @@ def check_histograms(values, samples, requests, passes):
     assert values["bestroute_request_compute_seconds_sum"] > 0
 
 
+def test_every_device_has_passes_of_its_own(folder):
+    url, data = f"http://127.0.0.1:{free_port()}", f"ipc://{folder}/two"
+    service = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", data, "--devices", "cpu,cpu", "--metrics", url],
+                               stderr=subprocess.DEVNULL)
+    try:
+        subprocess.run([CLIENT, "ping", "--url", data, "--wait-ms", "60000"], check=True, capture_output=True)
+        subprocess.run([CLIENT, "route", "--url", data, *map(str, range(40))], check=True, capture_output=True)
+        values, samples = parse(get(url + "/metrics")[2])
+        passes = [samples[("bestroute_pass_seconds_count", frozenset({("device", str(d)), ("engine", "cpu")}))] for d in (0, 1)]
+        assert sum(passes) == values["bestroute_batches_total"] > 0 and values["bestroute_devices"] == 2, passes
+    finally:
+        service.kill()
+        service.wait()
+
+
 def test_slow_readers_keep_nobody_out(folder):
     """With few descriptors to spare, ten times as many connections that never finish a request: prompts are routed, and probes
     answered, as before."""
@@ -119,6 +134,7 @@ def main():
     if PROMTOOL is None:
         print("SKIPPED: promtool's own check of the page, it is not installed")
     with tempfile.TemporaryDirectory() as folder:
+        test_every_device_has_passes_of_its_own(folder)
         test_slow_readers_keep_nobody_out(folder)
         url = f"http://127.0.0.1:{free_port()}"
         data = f"ipc://{folder}/data"
