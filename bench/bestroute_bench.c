@@ -11,10 +11,14 @@
 #include <unistd.h>
 
 #include "bestroute/client.h"
+#include "bestroute/server.h"
 #include "child.h"
+#include "curve.h"
+#include "echo.h"
 #include "engine.h"
 #include "options.h"
 #include "report.h"
+#include "table.h"
 
 static int complain(const br_error *error)
 {
@@ -43,10 +47,17 @@ static json_t *describe_service(const char *url)
     return service != NULL ? service : json_object();
 }
 
+static br_status save_json(const command *c, const json_t *report, br_error *error)
+{
+    if (c->json == NULL || json_dump_file(report, c->json, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0)
+        return BR_OK;
+    return br_fail(error, BR_EIO, "--json: cannot write \"%.300s\": %s", c->json, strerror(errno));
+}
+
 static br_status save(const command *c, const json_t *report, br_error *error)
 {
-    if (c->json != NULL && json_dump_file(report, c->json, JSON_INDENT(1)) != 0)
-        return br_fail(error, BR_EIO, "--json: cannot write \"%.300s\": %s", c->json, strerror(errno));
+    br_status status = save_json(c, report, error);
+    if (status != BR_OK) return status;
     FILE *csv = c->csv != NULL ? fopen(c->csv, "w") : NULL;
     if (c->csv != NULL && csv == NULL)
         return br_fail(error, BR_EIO, "--csv: cannot write \"%.300s\": %s", c->csv, strerror(errno));
@@ -54,14 +65,29 @@ static br_status save(const command *c, const json_t *report, br_error *error)
         report_csv(csv, report);
         (void)fclose(csv);
     }
-    return c->plot != NULL ? report_plot(report, c->plot, error) : BR_OK;
+    return c->plot != NULL ? curve_plot(report, c->plot, error) : BR_OK;
+}
+
+static br_status save_record(const recorder *r, const char *path, br_error *error)
+{
+    size_t missing;
+    const br_status status = recorder_write(r, path, &missing, error);
+    if (status == BR_OK && missing > 0)
+        (void)fprintf(stderr,
+                      "bestroute-bench: --record: %zu queries are missing: never answered, or too many\n",
+                      missing);
+    return status;
 }
 
 static br_status run_one(json_t *runs, load_options *load, const prompts *source, br_error *error)
 {
     load_result result;
     const br_status status = load_run(&result, load, source, error);
-    if (status == BR_OK) (void)json_array_append_new(runs, report_run(load, &result));
+    if (status == BR_OK) {
+        json_t *run = report_run(load, &result);
+        table_row(stdout, run);
+        (void)json_array_append_new(runs, run);
+    }
     load_deinit(&result);
     return status;
 }
@@ -84,20 +110,21 @@ static br_status run_all(json_t *runs, const command *c, load_options *load, con
 static br_status run_load(const command *c, br_error *error)
 {
     load_options load = c->load;
-    load.live = isatty(STDERR_FILENO) ? "" : NULL;
+    load.live = isatty(STDERR_FILENO) != 0;
     prompts source;
     br_status status = prompts_init(&source, &c->prompts, error);
     if (status != BR_OK) return status;
-    json_t *report = json_pack("{s:o, s:{s:s, s:i, s:s, s:f, s:b}, s:[]}", "machine", report_machine(),
-                               "load", "url", load.urls[0], "queries", load.queries, "prompts",
-                               c->prompts.file != NULL ? c->prompts.file : c->prompts.lengths, "warmup_s",
-                               load.warmup_s, "poisson", load.poisson, "runs");
-    (void)json_object_set_new(report, "service", load.raw ? json_object() : describe_service(load.urls[0]));
-    status = run_all(json_object_get(report, "runs"), c, &load, &source, error);
-    if (status == BR_OK) {
-        report_table(stdout, report);
-        status = save(c, report, error);
-    }
+    if (c->sweep_rates) load.rate = c->sweep[0]; /* an open loop, as its description says */
+    json_t *report = json_pack("{s:o, s:o, s:o, s:[]}", "machine", report_machine(), "service",
+                               load.raw ? json_object() : describe_service(load.urls[0]), "load",
+                               report_load(&load, &c->prompts), "runs");
+    table_head(stdout, report);
+    if (c->record != NULL)
+        status = recorder_create(&load.recorder, source.count, load.queries, c->prompts.deadline_ms, error);
+    if (status == BR_OK) status = run_all(json_object_get(report, "runs"), c, &load, &source, error);
+    if (status == BR_OK) status = save(c, report, error);
+    if (status == BR_OK && c->record != NULL) status = save_record(load.recorder, c->record, error);
+    recorder_destroy(load.recorder);
     json_decref(report);
     prompts_deinit(&source);
     return status;
@@ -136,20 +163,17 @@ static br_status run_engine(const command *c, br_error *error)
     engine_result r;
     const br_status status = engine_run(&r, c->engine, c->service_flags, c->load.seconds, &c->prompts, error);
     if (status != BR_OK) return status;
-    (void)printf(
-        "engine %s, precision %s, %s, %d workers; bundle %s %.12s\n%.1f queries/s, %.0f tokens/s in full passes; "
-        "%.3f ms for a prompt alone\n",
-        r.engine, r.precision, r.device, r.workers, r.bundle, r.hash, r.queries_per_s, r.tokens_per_s,
-        r.one_ms);
-    if (c->json == NULL) return BR_OK;
-    json_t *report =
-        json_pack("{s:o, s:{s:s, s:s, s:s, s:s, s:s}, s:i, s:f, s:f, s:f}", "machine", report_machine(),
-                  "service", "engine", r.engine, "precision", r.precision, "devices", r.device, "bundle",
-                  r.bundle, "hash", r.hash, "workers", r.workers, "queries_per_s", r.queries_per_s,
-                  "tokens_per_s", r.tokens_per_s, "one_ms", r.one_ms);
-    const int failed = json_dump_file(report, c->json, JSON_INDENT(1));
+    json_t *report = json_pack("{s:o, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:[{s:i, s:f, s:f, s:f}]}", "machine",
+                               report_machine(), "service", "version", br_server_version(), "engine",
+                               r.engine, "precision", r.precision, "devices", r.device, "bundle", r.bundle,
+                               "hash", r.hash, "runs", "workers", r.workers, "queries_per_s", r.queries_per_s,
+                               "tokens_per_s", r.tokens_per_s, "one_ms", r.one_ms);
+    table_service(stdout, report);
+    (void)printf("\n%.1f queries/s, %.0f tokens/s in full passes of %d workers; %.3f ms for a prompt alone\n",
+                 r.queries_per_s, r.tokens_per_s, r.workers, r.one_ms);
+    const br_status saved = save_json(c, report, error);
     json_decref(report);
-    return failed == 0 ? BR_OK : br_fail(error, BR_EIO, "--json: cannot write \"%.300s\"", c->json);
+    return saved;
 }
 
 static br_status compare(const char *const *files, br_error *error)
@@ -164,7 +188,7 @@ static br_status compare(const char *const *files, br_error *error)
         else if (!json_is_array(json_object_get(reports[i], "runs")))
             status = br_fail(error, BR_EFORMAT, "%.200s: no report of runs", files[i]);
     }
-    if (status == BR_OK) report_compare(stdout, reports[0], reports[1]);
+    if (status == BR_OK) table_compare(stdout, reports[0], reports[1]);
     for (int i = 0; i < 2; i++) json_decref(reports[i]);
     return status;
 }
@@ -176,7 +200,7 @@ int main(int argc, char **argv)
     br_status status = command_read(&c, argc, argv, &error);
     if (status != BR_OK) return complain(&error);
     if (c.echo != NULL)
-        status = load_echo(c.echo, &error);
+        status = echo_run(c.echo, &error);
     else if (c.compare)
         status = compare(c.files, &error);
     else if (c.engine != NULL)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,9 @@ static _Noreturn void become(const child *c, const char *daemon, const char *bun
                                  (char *)(uintptr_t)bundle, (char *)"--listen",
                                  (char *)(uintptr_t)c->url, (char *)"--log-level=error"};
     int count = 6;
+    /* However the load ends, by a signal too, its service does not stay behind. */
+    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != c->parent) _exit(1);
     flags_split(argv, &count, strdup(flags));
     execv(daemon, argv);
     (void)fprintf(stderr, "%s: %s\n", daemon, strerror(errno));
@@ -50,7 +54,7 @@ static br_status wait_ready(child *c, br_error *error)
 
 br_status child_start(child *out, const char *daemon, const char *bundle, const char *flags, br_error *error)
 {
-    *out = (child){.folder = "/tmp/bestroute-bench-XXXXXX"};
+    *out = (child){.parent = getpid(), .folder = "/tmp/bestroute-bench-XXXXXX"};
     if (mkdtemp(out->folder) == NULL)
         return br_fail(error, BR_EIO, "cannot make a scratch folder: %s", strerror(errno));
     (void)snprintf(out->url, sizeof out->url, "ipc://%s/service", out->folder);

@@ -5,7 +5,8 @@
 #include "bestroute/error.h"
 
 typedef struct child {
-    int pid; /* 0: none */
+    int pid;    /* 0: none */
+    int parent; /* this process: when it ends, so does the child */
     char folder[64];
     char url[96];
 } child;

@@ -12,20 +12,18 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <nng/nng.h> /* first: the others need it */
 
-#include <nng/protocol/reqrep0/rep.h>
 #include <nng/protocol/reqrep0/req.h>
 
 #include "bestroute/clock.h"
 #include "bestroute/reply.h"
 #include "schedule.h"
+#include "usage.h"
 
-enum { ECHO_CONTEXTS = 1088, LIVE_MS = 500, ARENA_KEEP = 1 << 20 };
+enum { LIVE_MS = 500, ARENA_KEEP = 1 << 20 };
 
 typedef struct load load;
 
@@ -34,8 +32,10 @@ typedef struct slot {
     struct slot *next_idle;
     nng_ctx ctx;
     nng_aio *aio;
+    int connection;
     bool receiving;
     uint64_t due_ns;
+    int request; /* its number in prompts */
     br_arena arena;
 } slot;
 
@@ -47,6 +47,7 @@ struct load {
     int socket_count;
     slot *slots;
     int slot_count;
+    uint64_t start_ns;
     uint64_t from_ns; /* measured: due in [from, until) */
     uint64_t until_ns;
     _Atomic uint64_t next_request;
@@ -79,8 +80,9 @@ static bool send_next(slot *s, uint64_t due_ns)
         count(&l->result->sent, 1);
         histogram_add(&l->result->late, now_ns > due_ns ? now_ns - due_ns : 0);
     }
-    const br_str request =
-        l->prompts->requests[atomic_fetch_add(&l->next_request, 1) % (uint64_t)l->prompts->count];
+    s->request = (int)(atomic_fetch_add(&l->next_request, 1) % (uint64_t)l->prompts->count);
+    const br_str request = l->prompts->requests[s->request];
+    if (l->options->recorder != NULL) recorder_sent(l->options->recorder, now_ns, s->connection, s->request);
     nng_msg *message;
     if (nng_msg_alloc(&message, request.size) != 0) abort();
     memcpy(nng_msg_body(message), request.data, request.size);
@@ -103,13 +105,16 @@ static void rest(slot *s)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
-static void count_results(load_result *r, const br_reply *reply)
+static void count_results(const slot *s, const br_reply *reply)
 {
+    load_result *r = s->load->result;
+    recorder *learner = s->load->options->recorder;
     for (size_t i = 0; i < reply->result_count; i++) {
         const br_reply_result *one = &reply->results[i];
         if (one->code == BR_CODE_NONE) {
             count(&r->queries, 1);
             count(&r->tokens, one->tokens);
+            if (learner != NULL) recorder_answered(learner, s->request, (int)i, one->tokens);
         } else {
             count(&r->query_errors[one->code], 1);
         }
@@ -147,7 +152,7 @@ static void look_into(slot *s, nng_msg *message, uint64_t took_ns)
     if (s->load->options->raw)
         count(&r->queries, (uint64_t)s->load->options->queries);
     else
-        count_results(r, &reply);
+        count_results(s, &reply);
     br_arena_reset(&s->arena, ARENA_KEEP);
 }
 
@@ -186,17 +191,20 @@ static void sleep_until(uint64_t ns)
 
 static void say(const load *l, uint64_t *said_ns, uint64_t *said_queries)
 {
-    if (l->options->live == NULL) return;
+    const load_options *o = l->options;
+    const load_result *r = l->result;
     const uint64_t now_ns = br_clock_now_ns();
-    if (now_ns - *said_ns < LIVE_MS * (uint64_t)BR_NS_PER_MS) return;
-    const uint64_t queries = atomic_load(&l->result->queries);
+    if (!o->live || now_ns - *said_ns < LIVE_MS * (uint64_t)BR_NS_PER_MS) return;
     const double seconds = (double)(now_ns - *said_ns) / 1e9;
-    (void)fprintf(stderr, "\r%s %5.1f s  %9.0f queries/s  p50 %.2f ms  p99 %.2f ms  %llu refused \033[K",
-                  l->options->live, now_ns > l->from_ns ? (double)(now_ns - l->from_ns) / 1e9 : 0,
-                  (double)(queries - *said_queries) / seconds,
-                  (double)histogram_percentile(&l->result->latency, 0.5) / 1e6,
-                  (double)histogram_percentile(&l->result->latency, 0.99) / 1e6,
-                  (unsigned long long)(atomic_load(&l->result->answered) - atomic_load(&l->result->ok)));
+    const uint64_t queries = atomic_load(&r->queries);
+    const bool warm = now_ns >= l->from_ns;
+    (void)fprintf(
+        stderr, "\r%g%s  %s %5.1f s  %9.0f queries/s  p50 %.2f ms  p99 %.2f ms  %llu refused \033[K",
+        o->rate > 0 ? o->rate : o->in_flight, o->rate > 0 ? "/s" : " in flight",
+        warm ? "measured" : "warming up", (double)(now_ns - (warm ? l->from_ns : l->start_ns)) / 1e9,
+        (double)(queries - *said_queries) / seconds, (double)histogram_percentile(&r->latency, 0.5) / 1e6,
+        (double)histogram_percentile(&r->latency, 0.99) / 1e6,
+        (unsigned long long)(atomic_load(&r->answered) - atomic_load(&r->ok)));
     *said_ns = now_ns;
     *said_queries = queries;
 }
@@ -262,36 +270,6 @@ static void settle(load *l)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
-/* Processor time. */
-
-static double own_cpu_s(void)
-{
-    struct rusage usage;
-    (void)getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
-
-/* Negative: unknown. */
-static double process_cpu_s(int pid)
-{
-    char path[64];
-    char text[1024];
-    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = pid > 0 ? fopen(path, "r") : NULL;
-    if (file == NULL) return -1;
-    const size_t size = fread(text, 1, sizeof text - 1, file);
-    (void)fclose(file);
-    text[size] = '\0';
-    const char *at = strrchr(text, ')'); /* the name before it may hold anything */
-    unsigned long user;
-    unsigned long system;
-    if (at == NULL ||
-        sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
-        return -1;
-    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
-}
-
 /* Opening. */
 
 static br_status connect_all(load *l, br_error *error)
@@ -314,10 +292,9 @@ static br_status make_slots(load *l, br_error *error)
     if (l->slots == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
     for (int i = 0; i < l->options->in_flight; i++) {
         slot *s = &l->slots[i];
-        *s = (slot){.load = l, .next_idle = l->idle};
+        *s = (slot){.load = l, .next_idle = l->idle, .connection = i % l->socket_count};
         br_arena_init(&s->arena);
-        if (nng_ctx_open(&s->ctx, l->sockets[i % l->socket_count]) != 0 ||
-            nng_aio_alloc(&s->aio, on_event, s) != 0)
+        if (nng_ctx_open(&s->ctx, l->sockets[s->connection]) != 0 || nng_aio_alloc(&s->aio, on_event, s) != 0)
             return br_fail(error, BR_ENOMEM, "no context for request %d", i);
         nng_aio_set_timeout(s->aio, l->options->timeout_ms);
         l->slot_count = i + 1;
@@ -344,10 +321,11 @@ static void run(load *l)
 {
     const load_options *o = l->options;
     const uint64_t start_ns = br_clock_now_ns();
+    l->start_ns = start_ns;
     l->from_ns = start_ns + (uint64_t)(o->warmup_s * 1e9);
     l->until_ns = l->from_ns + (uint64_t)(o->seconds * 1e9);
-    const double server_s = process_cpu_s(o->server_pid);
-    const double client_s = own_cpu_s();
+    const double server_s = usage_of_process_s(o->server_pid);
+    const double client_s = usage_of_this_s();
     if (o->rate > 0)
         run_open(l, start_ns);
     else
@@ -358,10 +336,10 @@ static void run(load *l)
     const uint64_t end_ns = o->rate > 0 ? br_clock_now_ns() : sent_ns;
     l->result->seconds = end_ns > l->from_ns ? (double)(end_ns - l->from_ns) / 1e9 : 0;
     const double whole_s = (double)(br_clock_now_ns() - start_ns) / 1e9;
-    const double server_end_s = process_cpu_s(o->server_pid);
+    const double server_end_s = usage_of_process_s(o->server_pid);
     l->result->server_cpu = server_s >= 0 && server_end_s >= 0 ? (server_end_s - server_s) / whole_s : -1;
-    l->result->client_cpu = (own_cpu_s() - client_s) / whole_s;
-    if (o->live != NULL) (void)fprintf(stderr, "\r\033[K");
+    l->result->client_cpu = (usage_of_this_s() - client_s) / whole_s;
+    if (o->live) (void)fprintf(stderr, "\r\033[K");
 }
 
 br_status load_run(load_result *out, const load_options *options, const prompts *source, br_error *error)
@@ -397,40 +375,4 @@ br_status load_run(load_result *out, const load_options *options, const prompts 
     free(l->slots);
     free(l);
     return status;
-}
-
-/* The echo: contexts that send back what they received. */
-
-typedef struct echo {
-    nng_ctx ctx;
-    nng_aio *aio;
-    bool receiving;
-} echo;
-
-static void echo_step(void *argument)
-{
-    echo *e = argument;
-    if (nng_aio_result(e->aio) != 0) return;
-    e->receiving = !e->receiving;
-    if (e->receiving)
-        nng_ctx_recv(e->ctx, e->aio);
-    else
-        nng_ctx_send(e->ctx, e->aio); /* what was received stays in the aio */
-}
-
-br_status load_echo(const char *url, br_error *error)
-{
-    nng_socket socket;
-    echo *all = calloc(ECHO_CONTEXTS, sizeof *all);
-    if (all == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
-    int failed = nng_rep0_open(&socket);
-    for (int i = 0; failed == 0 && i < ECHO_CONTEXTS; i++) {
-        failed = nng_ctx_open(&all[i].ctx, socket);
-        if (failed == 0) failed = nng_aio_alloc(&all[i].aio, echo_step, &all[i]);
-        all[i].receiving = true;
-        if (failed == 0) nng_ctx_recv(all[i].ctx, all[i].aio);
-    }
-    if (failed == 0) failed = nng_listen(socket, url, NULL, 0);
-    if (failed != 0) return br_fail(error, BR_EIO, "%s: %s", url, nng_strerror(failed));
-    for (;;) (void)pause();
 }

@@ -13,6 +13,7 @@
 #include "bestroute/wire.h"
 #include "histogram.h"
 #include "prompts.h"
+#include "trace.h"
 
 enum {
     LOAD_URLS_MAX = 64,
@@ -31,12 +32,13 @@ typedef struct load_options {
     bool poisson;
     uint64_t seed;
     double warmup_s;
-    double seconds;    /* measured */
-    uint64_t requests; /* measured at most; 0: any number */
-    int timeout_ms;    /* of one request */
-    bool raw;          /* do not look into replies: for an echo */
-    int server_pid;    /* 0: unknown */
-    const char *live;  /* what the line on stderr begins with; NULL: no line */
+    double seconds;     /* measured */
+    uint64_t requests;  /* measured at most; 0: any number */
+    int timeout_ms;     /* of one request */
+    bool raw;           /* do not look into replies: for an echo */
+    int server_pid;     /* 0: unknown */
+    recorder *recorder; /* NULL: none */
+    bool live;          /* a line on stderr while it runs */
 } load_options;
 
 typedef struct load_result {
@@ -63,8 +65,5 @@ typedef struct load_result {
 BR_NODISCARD br_status load_run(load_result *out, const load_options *options, const prompts *source,
                                 br_error *error);
 void load_deinit(load_result *result);
-
-/* Answers every message with itself until killed: the bare transport. Returns only on failure. */
-BR_NODISCARD br_status load_echo(const char *url, br_error *error);
 
 #endif

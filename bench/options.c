@@ -43,6 +43,7 @@ static const char usage[] =
     "  --raw                do not look into replies\n\n"
     "Where to\n"
     "  --json FILE, --csv FILE, --plot STEM (STEM.svg and STEM.png: latency against throughput)\n"
+    "  --record FILE        the arrivals that were sent: time, connection, tokens, deadline of each query\n"
     "  --server-pid PID     report the processor time of that process; a spawned service's always is\n"
     "  --service-flags \"F\"  for --spawn, --noop and --engine, as bestrouted takes them\n";
 
@@ -92,6 +93,7 @@ static const row rows[] = {
     {.name = "json", .kind = TEXT, .offset = AT(json)},
     {.name = "csv", .kind = TEXT, .offset = AT(csv)},
     {.name = "plot", .kind = TEXT, .offset = AT(plot)},
+    {.name = "record", .kind = TEXT, .offset = AT(record)},
     {"server-pid", INT, AT(load.server_pid), 1, INT_MAX, 0},
     {.name = "service-flags", .kind = TEXT, .offset = AT(service_flags)},
     {.name = "help", .kind = HELP},
@@ -210,6 +212,9 @@ static br_status complete(command *c, int argc, char **argv, br_error *error)
                                   : "found \"%.100s\", which belongs to no option",
                        argv[optind < argc ? optind : 0]);
     for (int i = 0; c->compare && i < 2; i++) c->files[i] = argv[optind + i];
+    if (c->record != NULL && (c->sweep_count > 0 || c->load.raw || c->engine != NULL))
+        return br_fail(error, BR_EINVAL,
+                       "--record: expected one run of a service, without --sweep, --raw or --engine");
     return BR_OK;
 }
 

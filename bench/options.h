@@ -16,7 +16,7 @@ typedef struct command {
     bool compare;
     const char *files[2]; /* to compare */
     const char *service_flags;
-    const char *json, *csv, *plot;
+    const char *json, *csv, *plot, *record;
     double sweep[SWEEP_MAX];
     int sweep_count;
     bool sweep_rates; /* else numbers in flight */

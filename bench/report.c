@@ -2,16 +2,14 @@
 #include "report.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
-
-#include "plot.h"
-
-/* Making. */
 
 json_t *report_machine(void)
 {
+    struct utsname system;
+    const double gib = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE) / 0x1p30;
     char line[512];
     char model[256] = "unknown";
     FILE *file = fopen("/proc/cpuinfo", "r");
@@ -23,7 +21,30 @@ json_t *report_machine(void)
         break;
     }
     if (file != NULL) (void)fclose(file);
-    return json_pack("{s:s, s:I}", "cpu", model, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
+    (void)uname(&system); /* cannot fail with room for it */
+    return json_pack("{s:s, s:I, s:f, s:s}", "cpu", model, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN),
+                     "memory_gib", floor(gib * 10 + 0.5) / 10, "kernel", system.release);
+}
+
+json_t *report_load(const load_options *load, const prompts_options *source)
+{
+    const bool open = load->rate > 0;
+    const char *policy = (source->policy.has & BR_HAS_KIND) != 0 ? br_policy_kind_name(source->policy.kind)
+                                                                 : "the bundle's policy";
+    char asks[64];
+    char texts[512];
+    (void)snprintf(asks, sizeof asks, source->score ? "score" : "route by %s", policy);
+    if (source->file != NULL)
+        (void)snprintf(texts, sizeof texts, "from %.500s", source->file);
+    else
+        (void)snprintf(texts, sizeof texts, "of %.40s words", source->lengths);
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:b, s:i, s:f, s:I}", "url", load->urls[0], "loop",
+                     !open           ? "closed loop"
+                     : load->poisson ? "open loop, Poisson"
+                                     : "open loop, constant rate",
+                     "asks", asks, "queries", load->queries, "prompts", texts, "as_tokens",
+                     source->bundle != NULL, "connections", load->connections * load->url_count, "warmup_s",
+                     load->warmup_s, "deadline_ms", (json_int_t)source->deadline_ms);
 }
 
 static json_t *ms_of(const histogram *h, double unit)
@@ -93,10 +114,40 @@ json_t *report_run(const load_options *o, const load_result *r)
     return run;
 }
 
-/* Reading. */
+const char *const report_figures[] = {
+    "in_flight",
+    "rate",
+    "sent",
+    "ok",
+    "requests_per_s",
+    "queries_per_s",
+    "tokens_per_s",
+    "latency_ms.mean",
+    "latency_ms.p50",
+    "latency_ms.p90",
+    "latency_ms.p99",
+    "latency_ms.p99_9",
+    "latency_ms.max",
+    "tokenize_ms.p50",
+    "queue_ms.p50",
+    "queue_ms.p99",
+    "compute_ms.p50",
+    "compute_ms.p99",
+    "total_ms.p50",
+    "total_ms.p99",
+    "late_ms.p99",
+    "refusal_ms.p99",
+    "server_cores",
+    "client_cores",
+    "errors.overloaded",
+    "errors.deadline",
+    "errors.timed_out",
+    "errors.broken",
+    "one_ms",
+    NULL,
+};
 
-/* "latency_ms.p50" of a run; NAN when it is not there. */
-static double figure(const json_t *run, const char *path)
+double report_figure(const json_t *run, const char *path)
 {
     char part[64];
     const char *dot = strchr(path, '.');
@@ -105,186 +156,41 @@ static double figure(const json_t *run, const char *path)
         return json_is_number(value) ? json_number_value(value) : NAN;
     }
     (void)snprintf(part, sizeof part, "%.*s", (int)(dot - path), path);
-    return figure(json_object_get(run, part), dot + 1);
+    return report_figure(json_object_get(run, part), dot + 1);
 }
 
-static const char *text(const json_t *object, const char *key)
+const char *report_text(const json_t *object, const char *key)
 {
     const char *value = json_string_value(json_object_get(object, key));
     return value != NULL ? value : "-";
 }
 
-static const char *const columns[] = {
-    "in_flight",
-    "rate",
-    "sent",
-    "ok",
-    "requests_per_s",
-    "queries_per_s",
-    "tokens_per_s",
-    "latency_ms.p50",
-    "latency_ms.p90",
-    "latency_ms.p99",
-    "latency_ms.p99_9",
-    "latency_ms.max",
-    "queue_ms.p50",
-    "compute_ms.p50",
-    "tokenize_ms.p50",
-    "late_ms.p99",
-    "refusal_ms.p99",
-    "server_cores",
-    "client_cores",
-};
-enum { COLUMNS = sizeof columns / sizeof *columns };
-
-static void print_objects(FILE *stream, const json_t *run, const char *key)
+void report_label(char *out, size_t size, const json_t *run)
 {
-    const char *name;
-    json_t *value;
-    json_t *object = json_object_get(run, key);
-    if (json_object_size(object) == 0) return;
-    (void)fprintf(stream, "    %s:", key);
-    json_object_foreach(object, name, value)(void)
-        fprintf(stream, " %s %lld", name, (long long)json_integer_value(value));
-    (void)fputc('\n', stream);
-}
-
-static void print_row(FILE *stream, const json_t *run)
-{
-    const double rate = figure(run, "rate");
+    const double rate = report_figure(run, "rate");
+    const double in_flight = report_figure(run, "in_flight");
     if (rate > 0)
-        (void)fprintf(stream, "%10.4g/s", rate);
+        (void)snprintf(out, size, "%g/s", rate);
+    else if (isfinite(in_flight))
+        (void)snprintf(out, size, "%g in flight", in_flight);
     else
-        (void)fprintf(stream, "%12.0f", figure(run, "in_flight"));
-    (void)fprintf(stream, " %11.1f %11.1f %11.0f %9.3f %9.3f %9.3f %9.3f %9.3f %9.3f %9.3f %7.2f\n",
-                  figure(run, "requests_per_s"), figure(run, "queries_per_s"), figure(run, "tokens_per_s"),
-                  figure(run, "latency_ms.p50"), figure(run, "latency_ms.p90"), figure(run, "latency_ms.p99"),
-                  figure(run, "latency_ms.p99_9"), figure(run, "latency_ms.max"), figure(run, "queue_ms.p50"),
-                  figure(run, "compute_ms.p50"), figure(run, "server_cores"));
-    print_objects(stream, run, "batches");
-    print_objects(stream, run, "errors");
-    if (figure(run, "refusal_ms.p99") >= 0)
-        (void)fprintf(stream, "    refused within: p50 %.3f ms, p99 %.3f ms, max %.3f ms\n",
-                      figure(run, "refusal_ms.p50"), figure(run, "refusal_ms.p99"),
-                      figure(run, "refusal_ms.max"));
-}
-
-void report_table(FILE *stream, const json_t *report)
-{
-    const json_t *machine = json_object_get(report, "machine");
-    const json_t *service = json_object_get(report, "service");
-    const json_t *load = json_object_get(report, "load");
-    (void)fprintf(stream, "machine  %s, %.0f cores\n", text(machine, "cpu"), figure(machine, "cores"));
-    (void)fprintf(stream, "service  %s, engine %s, precision %s, %s\n", text(service, "version"),
-                  text(service, "engine"), text(service, "precision"), text(service, "devices"));
-    (void)fprintf(stream, "bundle   %s %.12s\n", text(service, "bundle"), text(service, "hash"));
-    (void)fprintf(stream, "load     %s, %.0f queries a request, %s\n\n", text(load, "url"),
-                  figure(load, "queries"), text(load, "prompts"));
-    (void)fprintf(stream, "%12s %11s %11s %11s %9s %9s %9s %9s %9s %9s %9s %7s\n", "in flight", "requests/s",
-                  "queries/s", "tokens/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "queue p50",
-                  "comp. p50", "cores");
-    size_t i;
-    json_t *run;
-    json_array_foreach(json_object_get(report, "runs"), i, run) print_row(stream, run);
+        (void)snprintf(out, size, "full passes");
 }
 
 void report_csv(FILE *stream, const json_t *report)
 {
-    for (size_t c = 0; c < COLUMNS; c++) (void)fprintf(stream, "%s%s", c == 0 ? "" : ",", columns[c]);
+    for (size_t c = 0; report_figures[c] != NULL; c++)
+        (void)fprintf(stream, "%s%s", c == 0 ? "" : ",", report_figures[c]);
     (void)fputc('\n', stream);
     size_t i;
     json_t *run;
     json_array_foreach(json_object_get(report, "runs"), i, run)
     {
-        for (size_t c = 0; c < COLUMNS; c++) {
-            const double value = figure(run, columns[c]);
+        for (size_t c = 0; report_figures[c] != NULL; c++) {
+            const double value = report_figure(run, report_figures[c]);
             if (c > 0) (void)fputc(',', stream);
             if (isfinite(value)) (void)fprintf(stream, "%.9g", value);
         }
         (void)fputc('\n', stream);
-    }
-}
-
-br_status report_plot(const json_t *report, const char *stem, br_error *error)
-{
-    static const struct {
-        const char *path;
-        const char *label;
-        unsigned color;
-    } lines[] = {{"latency_ms.p50", "p50", 0x2a6fb0},
-                 {"latency_ms.p90", "p90", 0xe08a1e},
-                 {"latency_ms.p99", "p99", 0xb03030}};
-    enum { LINES = sizeof lines / sizeof *lines };
-    json_t *runs = json_object_get(report, "runs");
-    const size_t count = json_array_size(runs);
-    double *values = calloc((LINES + 1) * (count > 0 ? count : 1), sizeof *values);
-    if (values == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
-    plot_series series[LINES];
-    for (size_t i = 0; i < count; i++) {
-        values[i] = figure(json_array_get(runs, i), "queries_per_s");
-        for (size_t l = 0; l < LINES; l++)
-            values[(l + 1) * count + i] = figure(json_array_get(runs, i), lines[l].path);
-    }
-    for (size_t l = 0; l < LINES; l++)
-        series[l] = (plot_series){.label = lines[l].label,
-                                  .kind = PLOT_LINE,
-                                  .color = lines[l].color,
-                                  .x = values,
-                                  .y = values + (l + 1) * count,
-                                  .count = count};
-    const json_t *service = json_object_get(report, "service");
-    char title[256];
-    (void)snprintf(title, sizeof title, "Latency against throughput: %.60s, %.20s %.10s",
-                   text(service, "bundle"), text(service, "engine"), text(service, "precision"));
-    const plot_chart chart = {.title = title,
-                              .x_label = "queries/s answered",
-                              .y_label = "latency, ms",
-                              .series = series,
-                              .series_count = LINES};
-    const br_status status = plot_write(&chart, stem, error);
-    free(values);
-    return status;
-}
-
-/* Comparing. */
-
-static const json_t *partner(const json_t *runs, const json_t *run)
-{
-    size_t i;
-    json_t *other;
-    json_array_foreach((json_t *)(uintptr_t)runs, i, other)
-    {
-        const bool open = figure(run, "rate") > 0;
-        const char *key = open ? "rate" : "in_flight";
-        if (figure(other, key) == figure(run, key) && (figure(other, "rate") > 0) == open) return other;
-    }
-    return NULL;
-}
-
-void report_compare(FILE *stream, const json_t *a, const json_t *b)
-{
-    (void)fprintf(stream, "A: %s %s, B: %s %s\n", text(json_object_get(a, "service"), "engine"),
-                  text(json_object_get(a, "service"), "version"),
-                  text(json_object_get(b, "service"), "engine"),
-                  text(json_object_get(b, "service"), "version"));
-    size_t i;
-    json_t *run;
-    json_array_foreach(json_object_get(a, "runs"), i, run)
-    {
-        const json_t *other = partner(json_object_get(b, "runs"), run);
-        const double rate = figure(run, "rate");
-        (void)fprintf(stream, rate > 0 ? "\nrate %g/s\n" : "\n%g in flight\n",
-                      rate > 0 ? rate : figure(run, "in_flight"));
-        if (other == NULL) {
-            (void)fputs("  B has no such run\n", stream);
-            continue;
-        }
-        for (size_t c = 2; c < COLUMNS; c++) {
-            const double left = figure(run, columns[c]);
-            const double right = figure(other, columns[c]);
-            if (isfinite(left) && isfinite(right))
-                (void)fprintf(stream, "  %-18s %14.4f %14.4f   %7.3f\n", columns[c], left, right,
-                              left != 0 ? right / left : NAN);
-        }
     }
 }

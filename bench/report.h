@@ -1,8 +1,10 @@
 /*
- * report.h - what a run found, as JSON, from which the table, the CSV, the plot and the comparison are made: a saved run
+ * report.h - what a run found, as JSON, from which the table, the CSV, the curve and the comparison are made: a saved run
  * prints as it did when it was measured.
  *
  *   {"machine": {...}, "service": {...}, "load": {...}, "runs": [{"in_flight" or "rate", figures ...}, ...]}
+ *
+ * The encoder alone (--engine) has no load, and one run with neither of the two.
  */
 #ifndef BESTROUTE_BENCH_REPORT_H
 #define BESTROUTE_BENCH_REPORT_H
@@ -12,19 +14,27 @@
 
 #include "load.h"
 
-/* {"cpu": ..., "cores": ...} */
+/* {"cpu": ..., "cores": ..., "memory_gib": ..., "kernel": ...} */
 json_t *report_machine(void);
+
+/* {"url": ..., "loop": "closed", ..., "asks": "route, budget", "queries": ..., "prompts": ..., ...} */
+json_t *report_load(const load_options *load, const prompts_options *source);
 
 /* One row of "runs". */
 json_t *report_run(const load_options *options, const load_result *result);
 
-void report_table(FILE *stream, const json_t *report);
+/* The figures of a run that the CSV and a comparison show, as paths: "latency_ms.p50". NULL ends the list. */
+extern const char *const report_figures[];
+
+/* The figure at that path; NAN when it is not there. */
+double report_figure(const json_t *run, const char *path);
+
+/* A text of an object; "-" when it is not there. */
+const char *report_text(const json_t *object, const char *key);
+
+/* How hard a run was: "100/s", "8 in flight" or "full passes". Runs of two reports are matched by it. */
+void report_label(char *out, size_t size, const json_t *run);
+
 void report_csv(FILE *stream, const json_t *report);
-
-/* Latency against throughput: STEM.svg and STEM.png. BR_EIO, BR_ENOMEM. */
-BR_NODISCARD br_status report_plot(const json_t *report, const char *stem, br_error *error);
-
-/* Two reports side by side, with ratios; rows are matched by in_flight or rate. */
-void report_compare(FILE *stream, const json_t *a, const json_t *b);
 
 #endif

@@ -202,24 +202,36 @@ static bool fill_results(answer *a)
     return true;
 }
 
-/* tokenize: summed over the queries; queue and compute: of the slowest query. */
-static br_timing timing_of(const br_call *call)
+/* Nanoseconds. tokenize: summed over the queries; queue and compute: of the slowest query. */
+static void measure(const br_call *call, uint64_t ns[BR_REQUEST_HISTOGRAM_COUNT])
 {
-    br_timing timing = {0};
     for (size_t i = 0; i < call->request.query_count; i++) {
         const br_query_state *q = &call->queries[i];
-        timing.tokenize_us += q->tokenize_ns;
+        ns[BR_HISTOGRAM_request_tokenize] += q->tokenize_ns;
         if (q->job.started_ns == 0) continue;
         const uint64_t queue_ns = q->job.started_ns - q->job.queued_ns;
         const uint64_t compute_ns = q->job.finished_ns - q->job.started_ns;
-        if (queue_ns > timing.queue_us) timing.queue_us = queue_ns;
-        if (compute_ns > timing.compute_us) timing.compute_us = compute_ns;
-        if ((uint64_t)q->job.batch > timing.batch) timing.batch = (uint64_t)q->job.batch;
+        if (queue_ns > ns[BR_HISTOGRAM_request_queue]) ns[BR_HISTOGRAM_request_queue] = queue_ns;
+        if (compute_ns > ns[BR_HISTOGRAM_request_compute]) ns[BR_HISTOGRAM_request_compute] = compute_ns;
     }
-    timing.tokenize_us /= BR_NS_PER_US;
-    timing.queue_us /= BR_NS_PER_US;
-    timing.compute_us /= BR_NS_PER_US;
-    timing.total_us = (br_clock_now_ns() - call->arrival_ns) / BR_NS_PER_US;
+    ns[BR_HISTOGRAM_request] = br_clock_now_ns() - call->arrival_ns;
+}
+
+/* Also counts the request in the metrics. */
+static br_timing timing_of(const br_call *call)
+{
+    uint64_t ns[BR_REQUEST_HISTOGRAM_COUNT] = {0};
+    measure(call, ns);
+    br_metrics_request(&call->server->metrics, ns);
+    br_timing timing = {
+        .tokenize_us = ns[BR_HISTOGRAM_request_tokenize] / BR_NS_PER_US,
+        .queue_us = ns[BR_HISTOGRAM_request_queue] / BR_NS_PER_US,
+        .compute_us = ns[BR_HISTOGRAM_request_compute] / BR_NS_PER_US,
+        .total_us = ns[BR_HISTOGRAM_request] / BR_NS_PER_US,
+    };
+    for (size_t i = 0; i < call->request.query_count; i++)
+        if ((uint64_t)call->queries[i].job.batch > timing.batch)
+            timing.batch = (uint64_t)call->queries[i].job.batch;
     return timing;
 }
 

@@ -7,96 +7,38 @@
  */
 #include <assert.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "bestroute/limits.h"
 #include "encoder_weights.h"
 #include "positions.h"
 #include "tensor_names.h"
-
-/* What loading needs at hand. */
-typedef struct loader {
-    br_encoder_weights *w;
-    br_backend *backend;
-    const br_bundle *bundle;
-    br_error *error;
-    br_position_rows rows; /* empty where the model has no position terms */
-    bool empty;            /* nothing is read: zeros stand for all values, and the backend writes none */
-} loader;
-
-static size_t elements(const br_tensor *tensor)
-{
-    size_t count = 1;
-    for (int32_t i = 0; i < tensor->rank; i++) count *= (size_t)tensor->shape[i];
-    return count;
-}
-
-/* Refuses a tensor's `count` values starting at element `first` by its name. */
-static br_status check_finite(const loader *l, const br_tensor *tensor, const float *values, size_t first,
-                              size_t count)
-{
-    bool finite = true;
-    for (size_t i = 0; i < count; i++) finite &= fabsf(values[i]) <= 3.402823466e+38F; /* false for NaN */
-    if (finite) return BR_OK;
-
-    size_t bad = 0;
-    while (isfinite(values[bad])) bad++;
-    return br_fail(
-        l->error, BR_EINVAL, "model.safetensors: tensor '%.*s': element %zu is %s; weights must be finite",
-        (int)tensor->name.size, tensor->name.data, first + bad, isnan(values[bad]) ? "NaN" : "infinite");
-}
-
-/* Widens a whole tensor into out[count]. */
-static br_status widen(const loader *l, float *out, const br_tensor *tensor, size_t count)
-{
-    assert(tensor != NULL);
-    assert(tensor->readable);
-    assert(elements(tensor) == count);
-    if (l->empty) {
-        memset(out, 0, count * sizeof *out);
-        return BR_OK;
-    }
-    br_dtype_to_f32(out, tensor->data, tensor->type, count);
-    return check_finite(l, tensor, out, 0, count);
-}
-
-static br_status no_memory(const loader *l, size_t floats)
-{
-    return br_fail(l->error, BR_ENOMEM, "no memory to read %zu weights", floats);
-}
+#include "weight_loader.h"
 
 /* Vectors and plain matrices. */
 
-static br_status make_vector(const loader *l, float **out, const float *source, size_t count)
-{
-    l->w->bytes += count * sizeof *source;
-    return l->backend->table->vector_create(l->backend, out, source, count, l->error);
-}
-
-static br_status make_layernorm(const loader *l, br_layernorm *out, const br_tensor *gamma,
+static br_status make_layernorm(const weight_loader *l, br_layernorm *out, const br_tensor *gamma,
                                 const br_tensor *beta)
 {
     const size_t width = (size_t)l->w->model.width;
     float *values = br_alloc_array(width, sizeof *values);
-    if (values == NULL) return no_memory(l, width);
+    if (values == NULL) return loader_no_memory(l, width);
 
-    br_status status = widen(l, values, gamma, width);
-    if (status == BR_OK) status = make_vector(l, &out->gamma, values, width);
-    if (status == BR_OK) status = widen(l, values, beta, width);
-    if (status == BR_OK) status = make_vector(l, &out->beta, values, width);
+    br_status status = loader_widen(l, values, gamma, width);
+    if (status == BR_OK) status = loader_make_vector(l, &out->gamma, values, width);
+    if (status == BR_OK) status = loader_widen(l, values, beta, width);
+    if (status == BR_OK) status = loader_make_vector(l, &out->beta, values, width);
     free(values);
     return status;
 }
 
-static br_status make_layer_norm_of(const loader *l, br_layernorm *out, int32_t layer, br_module module)
+static br_status make_layer_norm_of(const weight_loader *l, br_layernorm *out, int32_t layer,
+                                    br_module module)
 {
     return make_layernorm(l, out, br_module_tensor(l->bundle, module, layer, "weight"),
                           br_module_tensor(l->bundle, module, layer, "bias"));
 }
 
-static br_status make_matrix(const loader *l, br_matrix **out, const br_matrix_source *source)
+static br_status make_matrix(const weight_loader *l, br_matrix **out, const br_matrix_source *source)
 {
     const size_t weights = (size_t)source->outputs * (size_t)source->inputs;
     const bool quantized = l->backend->precision == BR_PRECISION_FP8;
@@ -106,17 +48,17 @@ static br_status make_matrix(const loader *l, br_matrix **out, const br_matrix_s
 }
 
 /* `module`.weight and .bias of a layer, as they are. */
-static br_status make_linear(const loader *l, br_matrix **out, int32_t layer, br_module module,
+static br_status make_linear(const weight_loader *l, br_matrix **out, int32_t layer, br_module module,
                              int32_t outputs, int32_t inputs, br_epilogue epilogue)
 {
     const size_t weights = (size_t)outputs * (size_t)inputs;
     float *values = br_alloc_array(weights + (size_t)outputs, sizeof *values);
-    if (values == NULL) return no_memory(l, weights);
+    if (values == NULL) return loader_no_memory(l, weights);
 
     float *bias = values + weights;
-    br_status status = widen(l, values, br_module_tensor(l->bundle, module, layer, "weight"), weights);
+    br_status status = loader_widen(l, values, br_module_tensor(l->bundle, module, layer, "weight"), weights);
     if (status == BR_OK)
-        status = widen(l, bias, br_module_tensor(l->bundle, module, layer, "bias"), (size_t)outputs);
+        status = loader_widen(l, bias, br_module_tensor(l->bundle, module, layer, "bias"), (size_t)outputs);
     if (status == BR_OK)
         status = make_matrix(l, out, &(br_matrix_source){values, bias, outputs, inputs, epilogue});
     free(values);
@@ -131,14 +73,14 @@ typedef struct projection {
     float *bias;   /* [C] */
 } projection;
 
-static br_status read_projection(const loader *l, const projection *out, int32_t layer, br_module module,
-                                 float scale)
+static br_status read_projection(const weight_loader *l, const projection *out, int32_t layer,
+                                 br_module module, float scale)
 {
     const size_t width = (size_t)l->w->model.width;
     br_status status =
-        widen(l, out->weight, br_module_tensor(l->bundle, module, layer, "weight"), width * width);
+        loader_widen(l, out->weight, br_module_tensor(l->bundle, module, layer, "weight"), width * width);
     if (status == BR_OK)
-        status = widen(l, out->bias, br_module_tensor(l->bundle, module, layer, "bias"), width);
+        status = loader_widen(l, out->bias, br_module_tensor(l->bundle, module, layer, "bias"), width);
     if (status != BR_OK) return status;
 
     for (size_t i = 0; i < width * width; i++) out->weight[i] *= scale;
@@ -154,7 +96,7 @@ static float score_scale(const br_model *model)
 }
 
 /* Projects the reachable rows with the shared projection, or with the layer's own `module` where nothing is shared. */
-static br_status project_positions(const loader *l, float **out, int32_t layer, br_module module,
+static br_status project_positions(const weight_loader *l, float **out, int32_t layer, br_module module,
                                    const projection *shared, float scale)
 {
     const br_model *model = &l->w->model;
@@ -164,21 +106,21 @@ static br_status project_positions(const loader *l, float **out, int32_t layer, 
     projection p = *shared;
     if (!model->share_att_key) {
         own = br_alloc_array((width + 1) * width, sizeof *own);
-        if (own == NULL) return no_memory(l, (width + 1) * width);
+        if (own == NULL) return loader_no_memory(l, (width + 1) * width);
         p = (projection){.weight = own, .bias = own + width * width};
         status = read_projection(l, &p, layer, module, scale);
     }
     if (status == BR_OK) {
         status = l->empty ? br_position_rows_zeros(out, &l->rows)
                           : br_position_rows_project(out, &l->rows, p.weight, p.bias);
-        if (status != BR_OK) status = no_memory(l, width * width);
+        if (status != BR_OK) status = loader_no_memory(l, width * width);
     }
     free(own);
     return status;
 }
 
-static br_status make_positions(const loader *l, br_positions **out, int32_t layer, const projection *query,
-                                const projection *key)
+static br_status make_positions(const weight_loader *l, br_positions **out, int32_t layer,
+                                const projection *query, const projection *key)
 {
     const br_model *model = &l->w->model;
     float *keys = NULL;
@@ -214,7 +156,7 @@ static bool has_positions(const br_model *model)
 }
 
 /* q | k | v stacked as one [3C, C], which the last layer takes apart again. */
-static br_status make_attention(const loader *l, br_encoder_layer *out, int32_t layer)
+static br_status make_attention(const weight_loader *l, br_encoder_layer *out, int32_t layer)
 {
     const br_model *model = &l->w->model;
     const int32_t c = model->width;
@@ -223,7 +165,7 @@ static br_status make_attention(const loader *l, br_encoder_layer *out, int32_t 
     float *bias = br_alloc_array(3 * width, sizeof *bias);
     br_status status;
     if (weight == NULL || bias == NULL) {
-        status = no_memory(l, 3 * width * width);
+        status = loader_no_memory(l, 3 * width * width);
         goto done;
     }
     const projection query = {weight, bias};
@@ -252,7 +194,7 @@ done:
     return status;
 }
 
-static br_status make_layer(const loader *l, br_encoder_layer *out, int32_t layer)
+static br_status make_layer(const weight_loader *l, br_encoder_layer *out, int32_t layer)
 {
     const int32_t width = l->w->model.width;
     const int32_t ffn_width = l->w->model.ffn_width;
@@ -273,21 +215,21 @@ static br_status make_layer(const loader *l, br_encoder_layer *out, int32_t laye
 
 /* What surrounds the layers. */
 
-static br_status make_embedding(const loader *l)
+static br_status make_embedding(const weight_loader *l)
 {
     enum { CHUNK = 1 << 16 };
     br_encoder_weights *w = l->w;
     const br_tensor *table = br_module_tensor(l->bundle, BR_MODULE_WORDS, 0, "weight");
     float *values = br_alloc_array(CHUNK, sizeof *values);
-    if (values == NULL) return no_memory(l, CHUNK);
+    if (values == NULL) return loader_no_memory(l, CHUNK);
 
-    const size_t count = elements(table);
+    const size_t count = loader_elements(table);
     br_status status = BR_OK;
     for (size_t first = 0; first < count && status == BR_OK && !l->empty; first += CHUNK) {
         const size_t chunk = count - first < CHUNK ? count - first : CHUNK;
         const char *from = (const char *)table->data + first * br_dtype_bytes(table->type);
         br_dtype_to_f32(values, from, table->type, chunk);
-        status = check_finite(l, table, values, first, chunk);
+        status = loader_check_finite(l, table, values, first, chunk);
     }
     free(values);
     if (status != BR_OK) return status;
@@ -300,7 +242,7 @@ static br_status make_embedding(const loader *l)
 }
 
 /* position_embeddings + token_type_embeddings[0], as far as prompts reach: the type is 0 throughout. */
-static br_status make_absolute_positions(const loader *l)
+static br_status make_absolute_positions(const weight_loader *l)
 {
     br_encoder_weights *w = l->w;
     const size_t width = (size_t)w->model.width;
@@ -310,16 +252,18 @@ static br_status make_absolute_positions(const loader *l)
     float *type = br_alloc_array((types > 0 ? types : 1) * width, sizeof *type);
     br_status status;
     if (table == NULL || type == NULL) {
-        status = no_memory(l, rows * width);
+        status = loader_no_memory(l, rows * width);
         goto done;
     }
-    status = widen(l, table, br_module_tensor(l->bundle, BR_MODULE_POSITIONS, 0, "weight"), rows * width);
+    status =
+        loader_widen(l, table, br_module_tensor(l->bundle, BR_MODULE_POSITIONS, 0, "weight"), rows * width);
     if (status == BR_OK && types > 0)
-        status = widen(l, type, br_module_tensor(l->bundle, BR_MODULE_TYPES, 0, "weight"), types * width);
+        status =
+            loader_widen(l, type, br_module_tensor(l->bundle, BR_MODULE_TYPES, 0, "weight"), types * width);
     if (status != BR_OK) goto done;
     for (size_t i = 0; types > 0 && i < rows * width; i++) table[i] += type[i % width];
     assert((size_t)w->seq_tokens_max <= rows);
-    status = make_vector(l, &w->absolute_positions, table, (size_t)w->seq_tokens_max * width);
+    status = loader_make_vector(l, &w->absolute_positions, table, (size_t)w->seq_tokens_max * width);
 
 done:
     free(table);
@@ -328,18 +272,18 @@ done:
 }
 
 /* Widens gamma [C] and beta [C] of the LayerNorm over relative embeddings. */
-static br_status read_positions_norm(const loader *l, float *gamma_beta)
+static br_status read_positions_norm(const weight_loader *l, float *gamma_beta)
 {
     const size_t width = (size_t)l->w->model.width;
     const br_tensor *gamma = br_module_tensor(l->bundle, BR_MODULE_RELATIVE_NORM, 0, "weight");
     const br_tensor *beta = br_module_tensor(l->bundle, BR_MODULE_RELATIVE_NORM, 0, "bias");
-    br_status status = widen(l, gamma_beta, gamma, width);
-    if (status == BR_OK) status = widen(l, gamma_beta + width, beta, width);
+    br_status status = loader_widen(l, gamma_beta, gamma, width);
+    if (status == BR_OK) status = loader_widen(l, gamma_beta + width, beta, width);
     return status;
 }
 
 /* The relative embeddings, normalised where the model says so: the rows every layer projects. */
-static br_status read_positions(loader *l)
+static br_status read_positions(weight_loader *l)
 {
     const br_model *model = &l->w->model;
     const size_t width = (size_t)model->width;
@@ -348,184 +292,21 @@ static br_status read_positions(loader *l)
     float *norm = br_alloc_array(2 * width, sizeof *norm); /* gamma, beta */
     br_status status;
     if (table == NULL || norm == NULL) {
-        status = no_memory(l, count);
+        status = loader_no_memory(l, count);
         goto done;
     }
-    status = widen(l, table, br_module_tensor(l->bundle, BR_MODULE_RELATIVE, 0, "weight"), count);
+    status = loader_widen(l, table, br_module_tensor(l->bundle, BR_MODULE_RELATIVE, 0, "weight"), count);
     if (status == BR_OK && model->norm_rel_ebd) status = read_positions_norm(l, norm);
     if (status != BR_OK) goto done;
 
     const float *gamma = model->norm_rel_ebd ? norm : NULL;
     const float *beta = model->norm_rel_ebd ? norm + width : NULL;
     status = br_position_rows_init(&l->rows, model, l->w->seq_tokens_max, table, gamma, beta);
-    if (status != BR_OK) status = no_memory(l, count);
+    if (status != BR_OK) status = loader_no_memory(l, count);
 
 done:
     free(table);
     free(norm);
-    return status;
-}
-
-/* Heads. Their rows are gathered in weight [K, C] and bias [K] before they are handed over. */
-
-typedef struct head_rows {
-    float *weight; /* [K, C] */
-    float *bias;   /* [K] */
-} head_rows;
-
-/* scale * (w x + b) + bias is a head again: calibration costs nothing at run time. */
-static void calibrate_heads(const head_rows *rows, size_t width, const br_router *router)
-{
-    for (int32_t c = 0; c < router->candidate_count; c++) {
-        const br_candidate *candidate = &router->candidates[c];
-        if (candidate->head < 0) continue;
-        const size_t k = (size_t)candidate->head;
-        for (size_t i = 0; i < width; i++) rows->weight[k * width + i] *= candidate->scale;
-        rows->bias[k] = candidate->scale * rows->bias[k] + candidate->bias;
-    }
-}
-
-/* softmax over two logits, entry 0, is sigmoid of their difference. */
-static br_status read_pair(const loader *l, const head_rows *out, size_t k, const char *module)
-{
-    const size_t width = (size_t)l->w->model.width;
-    float *pair = br_alloc_array(2 * width, sizeof *pair);
-    if (pair == NULL) return no_memory(l, 2 * width);
-    br_status status = widen(l, pair, br_bundle_tensor(l->bundle, "%s.weight", module), 2 * width);
-    if (status != BR_OK) goto done;
-    for (size_t i = 0; i < width; i++) out->weight[k * width + i] = pair[i] - pair[width + i];
-    status = widen(l, pair, br_bundle_tensor(l->bundle, "%s.bias", module), 2);
-    if (status == BR_OK) out->bias[k] = pair[0] - pair[1];
-
-done:
-    free(pair);
-    return status;
-}
-
-static br_status read_pairs(const loader *l, const head_rows *out)
-{
-    br_status status = BR_OK;
-    for (int32_t k = 0; k < l->w->heads_count && status == BR_OK; k++) {
-        char module[32];
-        snprintf(module, sizeof module, "single_heads.%d.1", (int)k);
-        status = read_pair(l, out, (size_t)k, module);
-    }
-    return status;
-}
-
-/* The first K rows of a classifier, as they are; a table of vectors has biases of 0. */
-static br_status read_classifier(const loader *l, const head_rows *out, const char *module, bool has_bias)
-{
-    const size_t count = (size_t)l->w->heads_count;
-    const size_t width = (size_t)l->w->model.width;
-    const size_t rows = (size_t)br_classifier_rows(&l->bundle->router);
-    assert(rows >= count);
-    float *values = br_alloc_array(rows * width, sizeof *values);
-    if (values == NULL) return no_memory(l, rows * width);
-    br_status status = widen(l, values, br_bundle_tensor(l->bundle, "%s.weight", module), rows * width);
-    if (status == BR_OK) memcpy(out->weight, values, count * width * sizeof *values);
-    memset(values, 0, rows * sizeof *values);
-    if (status == BR_OK && has_bias)
-        status = widen(l, values, br_bundle_tensor(l->bundle, "%s.bias", module), rows);
-    if (status == BR_OK) memcpy(out->bias, values, count * sizeof *values);
-    free(values);
-    return status;
-}
-
-/* Rows of a cosine: divided by their norms, and by the temperature. */
-static br_status scale_vectors(const loader *l, const head_rows *rows)
-{
-    const size_t width = (size_t)l->w->model.width;
-    for (int32_t k = 0; k < l->w->heads_count; k++) {
-        float *row = rows->weight + (size_t)k * width;
-        double squares = 0;
-        for (size_t i = 0; i < width; i++) squares += (double)row[i] * (double)row[i];
-        if (!(squares > 0))
-            return br_fail(
-                l->error, BR_EINVAL,
-                "model.safetensors: tensor 'embeddings.weight': row %d is zero: it has no direction", (int)k);
-        const double scale = 1 / (sqrt(squares) * l->bundle->router.temperature);
-        for (size_t i = 0; i < width; i++) row[i] = (float)((double)row[i] * scale);
-    }
-    return BR_OK;
-}
-
-static br_status read_head_rows(const loader *l, const head_rows *out)
-{
-    bool has_bias;
-    const br_heads_kind kind = l->bundle->router.heads;
-    const char *module = br_classifier_name(kind, &has_bias);
-    switch (kind) {
-    case BR_HEADS_BEST_ROUTE:
-        l->w->head_activation = BR_HEADS_SIGMOID;
-        return read_pairs(l, out);
-    case BR_HEADS_HYBRID_LLM:
-        l->w->head_activation = BR_HEADS_SIGMOID;
-        return read_pair(l, out, 0, module);
-    case BR_HEADS_N_LABEL:
-        l->w->head_activation = BR_HEADS_SIGMOID;
-        break;
-    case BR_HEADS_ROUTE_LLM_BERT:
-        l->w->head_activation = BR_HEADS_OTHERS;
-        break;
-    case BR_HEADS_N_CLASS:
-    case BR_HEADS_ZOOTER:
-    case BR_HEADS_ROUTER_DC:
-    case BR_HEADS_KINDS:
-        l->w->head_activation = BR_HEADS_SOFTMAX;
-        break;
-    }
-    const br_status status = read_classifier(l, out, module, has_bias);
-    if (status != BR_OK || kind != BR_HEADS_ROUTER_DC) return status;
-    l->w->head_unit = true;
-    return l->empty ? BR_OK : scale_vectors(l, out);
-}
-
-static br_status make_pooler(const loader *l)
-{
-    static const br_heads_activation activations[] = {
-        [BR_POOLER_NONE] = BR_HEADS_SIGMOID, /* never asked for */
-        [BR_POOLER_TANH] = BR_HEADS_TANH,
-        [BR_POOLER_GELU] = BR_HEADS_GELU,
-        [BR_POOLER_RELU] = BR_HEADS_RELU,
-    };
-    br_encoder_weights *w = l->w;
-    const size_t width = (size_t)w->model.width;
-    float *values = br_alloc_array(width * width, sizeof *values);
-    if (values == NULL) return no_memory(l, width * width);
-    w->pooler_activation = activations[l->bundle->router.pooler];
-    br_status status =
-        widen(l, values, br_module_tensor(l->bundle, BR_MODULE_POOLER, 0, "weight"), width * width);
-    if (status == BR_OK) status = make_vector(l, &w->pooler_weight, values, width * width);
-    if (status == BR_OK)
-        status = widen(l, values, br_module_tensor(l->bundle, BR_MODULE_POOLER, 0, "bias"), width);
-    if (status == BR_OK) status = make_vector(l, &w->pooler_bias, values, width);
-    free(values);
-    return status;
-}
-
-static br_status make_heads(const loader *l)
-{
-    br_encoder_weights *w = l->w;
-    const size_t width = (size_t)w->model.width;
-    const size_t count = (size_t)w->heads_count;
-    const head_rows rows = {br_alloc_array(count * width, sizeof(float)),
-                            br_alloc_array(count, sizeof(float))};
-    br_status status = BR_OK;
-    if (rows.weight == NULL || rows.bias == NULL) {
-        status = no_memory(l, count * width);
-        goto done;
-    }
-    status = read_head_rows(l, &rows);
-    if (status == BR_OK && br_heads_rule_of(l->bundle->router.heads)->own_sigmoids)
-        calibrate_heads(&rows, width, &l->bundle->router);
-    if (status == BR_OK) status = make_vector(l, &w->head_weight, rows.weight, count * width);
-    if (status == BR_OK) status = make_vector(l, &w->head_bias, rows.bias, count);
-    if (status == BR_OK && l->bundle->router.pooler != BR_POOLER_NONE) status = make_pooler(l);
-
-done:
-    free(rows.weight);
-    free(rows.bias);
     return status;
 }
 
@@ -544,18 +325,18 @@ static br_status make_weights(br_encoder_weights **out, br_backend *backend, con
     assert(w->model.layers >= 1);
     assert(w->heads_count >= 1);
 
-    loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error, .empty = empty};
+    weight_loader l = {.w = w, .backend = backend, .bundle = bundle, .error = error, .empty = empty};
     br_status status;
     w->layers = calloc((size_t)model->layers, sizeof *w->layers);
     if (w->layers == NULL) {
-        status = no_memory(&l, 0);
+        status = loader_no_memory(&l, 0);
         goto done;
     }
     status = make_embedding(&l);
     if (status == BR_OK && has_positions(model)) status = read_positions(&l);
     if (status == BR_OK && model->absolute_positions > 0) status = make_absolute_positions(&l);
     for (int32_t i = 0; i < model->layers && status == BR_OK; i++) status = make_layer(&l, &w->layers[i], i);
-    if (status == BR_OK) status = make_heads(&l);
+    if (status == BR_OK) status = br_head_weights_make(&l);
     if (status != BR_OK) goto done;
 
     *out = w;

@@ -1,170 +1,377 @@
 /*
- * http.c - what monitors read, over nng's HTTP server: /metrics for Prometheus, /healthz, /readyz.
+ * http.c - see http.h.
  *
- * Served on nng's threads from counters that are atomic, and the state lock for a moment: a slow reader holds up
- * no scoring. Nothing here changes anything.
+ *   reading -> writing -> leaving -> free          any state -> free: its time is up, or the client is gone
+ *
+ * Leaving waits for the client to hang up first: closing at once could take back an answer it has not read.
  */
+#include "http.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include <nng/nng.h> /* first: the next needs it */
+#include <nng/nng.h>
 
-#include <nng/supplemental/http/http.h>
+#include "bestroute/clock.h"
 
-#include "service.h"
+enum { BACKLOG = 64, REST_MS = 100 /* after accepting failed */ };
 
-enum { TEXT_BYTES = 1 << 14 };
-
-struct br_http {
-    nng_url *url;
-    nng_http_server *server;
-    bool started;
+struct http_page {
+    int status;
+    const char *type;
+    char *text; /* kept for the next page */
+    size_t size;
+    size_t room;
+    bool failed; /* out of memory */
 };
 
-/* Prometheus' text format, version 0.0.4. */
-typedef struct page {
-    char text[TEXT_BYTES];
-    size_t size;
-} page;
+typedef struct connection {
+    enum { FREE, READING, WRITING, LEAVING } state;
+    int fd;
+    uint64_t until_ns;
+    char request[HTTP_REQUEST_BYTES_MAX];
+    size_t request_size;
+    char *answer; /* owned while WRITING */
+    size_t answer_size;
+    size_t sent;
+} connection;
 
-static void write_line(page *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void write_line(page *p, const char *format, ...)
+struct http {
+    http_answer_fn answer;
+    void *context;
+    uint64_t patience_ns;
+    int listener;
+    int stop; /* an eventfd */
+    pthread_t thread;
+    http_page page;
+    uint64_t rest_until_ns; /* accepts nothing before */
+    connection connections[HTTP_CONNECTIONS_MAX];
+};
+
+/* Pages. */
+
+void http_begin(http_page *page, int status, const char *type)
+{
+    page->status = status;
+    page->type = type;
+}
+
+static bool grow(http_page *page, size_t room)
+{
+    if (room <= page->room) return true;
+    char *grown = realloc(page->text, room * 2);
+    if (grown == NULL) return false;
+    page->text = grown;
+    page->room = room * 2;
+    return true;
+}
+
+void http_print(http_page *page, const char *format, ...)
 {
     va_list arguments;
+    va_list again;
     va_start(arguments, format);
-    const int length = vsnprintf(p->text + p->size, sizeof p->text - p->size, format, arguments);
+    va_copy(again, arguments);
+    const int length = vsnprintf(NULL, 0, format, arguments);
+    page->failed = page->failed || length < 0 || !grow(page, page->size + (size_t)length + 1);
+    if (!page->failed)
+        page->size += (size_t)vsnprintf(page->text + page->size, (size_t)length + 1, format, again);
+    va_end(again);
     va_end(arguments);
-    /* The page is sized for all counters; a line that did not fit would be left out whole. */
-    if (length > 0 && (size_t)length < sizeof p->text - p->size) p->size += (size_t)length;
 }
 
-static void write_gauge(page *p, const char *name, const char *help, int64_t value)
+static const char *reason_of(int status)
 {
-    write_line(p, "# HELP bestroute_%s %s\n# TYPE bestroute_%s gauge\nbestroute_%s %lld\n", name, help, name,
-               name, (long long)value);
-}
-
-static void write_counters(page *p, const br_metrics *metrics)
-{
-    for (br_counter i = 0; i < BR_COUNTER_COUNT; i++) {
-        const char *name = br_counter_name(i);
-        const size_t length = strlen(name);
-        const uint64_t value = br_metrics_get(metrics, i);
-        if (length > 3 && strcmp(name + length - 3, "_ns") == 0)
-            write_line(p, "# TYPE bestroute_%.*s_seconds_total counter\nbestroute_%.*s_seconds_total %.9f\n",
-                       (int)length - 3, name, (int)length - 3, name, (double)value / 1e9);
-        else
-            write_line(p, "# TYPE bestroute_%s_total counter\nbestroute_%s_total %llu\n", name, name,
-                       (unsigned long long)value);
+    switch (status) {
+    case 200:
+        return "OK";
+    case 400:
+        return "Bad Request";
+    case 404:
+        return "Not Found";
+    case 405:
+        return "Method Not Allowed";
+    case 431:
+        return "Request Header Fields Too Large";
+    default:
+        return "Service Unavailable";
     }
 }
 
-static bool is_ready(br_server *server, int64_t *in_flight)
+/* Requests. */
+
+int http_parse(http_request *out, br_str bytes)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
-    const bool ready = server->phase == PHASE_READY;
-    *in_flight = server->in_flight;
-    (void)pthread_mutex_unlock(&server->state_lock);
-    return ready;
+    static const struct {
+        const char *text;
+        bool head;
+    } methods[] = {{"GET ", false}, {"HEAD ", true}};
+    if (memmem(bytes.data, bytes.size, "\r\n\r\n", 4) == NULL)
+        return bytes.size < HTTP_REQUEST_BYTES_MAX ? 0 : 431;
+    const char *end = memchr(bytes.data, '\r', bytes.size);
+    const char *method_end = memchr(bytes.data, ' ', (size_t)(end - bytes.data));
+    if (method_end == NULL) return 400;
+    const char *path = method_end + 1;
+    const char *path_end = memchr(path, ' ', (size_t)(end - path));
+    if (path_end == NULL || *path != '/') return 400;
+    if ((size_t)(end - path_end) != 9 || memcmp(path_end, " HTTP/1.", 8) != 0) return 400;
+    const char *query = memchr(path, '?', (size_t)(path_end - path));
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        const size_t size = strlen(methods[i].text);
+        if ((size_t)(path - bytes.data) != size || memcmp(bytes.data, methods[i].text, size) != 0) continue;
+        *out = (http_request){
+            .path = {path, (size_t)((query != NULL ? query : path_end) - path)},
+            .head = methods[i].head,
+        };
+        return 200;
+    }
+    return 405;
 }
 
-/* The workers exist from before the first time the service is ready. */
-static int32_t devices_in(br_server *server, bool ready)
+/* Connections. */
+
+static void hang_up(connection *c)
 {
-    if (!ready) return 0;
-    return server->devices.count - __builtin_popcount(br_workers_out(server->workers));
+    (void)close(c->fd);
+    free(c->answer);
+    c->answer = NULL;
+    c->state = FREE;
 }
 
-static void write_page(page *p, br_server *server)
+/* The whole answer, headers and body, becomes the connection's. */
+static bool compose(connection *c, const http_page *page, bool head)
 {
-    int64_t in_flight;
-    const bool ready = is_ready(server, &in_flight);
-    write_line(p, "# TYPE bestroute_build_info gauge\nbestroute_build_info{version=\"%s\"} 1\n",
-               br_server_version());
-    write_gauge(p, "ready", "1 while a bundle is loaded and the service is not draining", ready ? 1 : 0);
-    write_gauge(p, "requests_in_flight", "admitted and not yet answered", in_flight);
-    write_gauge(p, "queries_waiting", "admitted and not yet scored", atomic_load(&server->admitted));
-    write_gauge(p, "queries_limit", "most queries admitted at a time", server->config->queue_max);
-    write_gauge(p, "devices", "devices that compute", devices_in(server, ready));
-    write_counters(p, &server->metrics);
+    char headers[256];
+    const int size = snprintf(headers, sizeof headers,
+                              "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+                              "Connection: close\r\n\r\n",
+                              page->status, reason_of(page->status), page->type, page->size);
+    assert(size > 0);
+    assert((size_t)size < sizeof headers);
+    const size_t body = head ? 0 : page->size;
+    c->answer = malloc((size_t)size + body);
+    if (c->answer == NULL) return false;
+    memcpy(c->answer, headers, (size_t)size);
+    if (body > 0) memcpy(c->answer + size, page->text, body);
+    c->answer_size = (size_t)size + body;
+    c->sent = 0;
+    return true;
 }
 
-/* Handlers. The server of bestroute is their data. */
-
-static void answer(nng_aio *aio, uint16_t status, const char *type, const char *text, size_t size)
+static void step_writing(connection *c)
 {
-    nng_http_res *res;
-    int failed = nng_http_res_alloc(&res);
-    if (failed == 0) failed = nng_http_res_set_status(res, status);
-    if (failed == 0) failed = nng_http_res_set_header(res, "Content-Type", type);
-    if (failed == 0) failed = nng_http_res_copy_data(res, text, size);
-    if (failed == 0) nng_aio_set_output(aio, 0, res);
-    nng_aio_finish(aio, failed);
+    const ssize_t size = send(c->fd, c->answer + c->sent, c->answer_size - c->sent, MSG_NOSIGNAL);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (size < 0) {
+        hang_up(c);
+        return;
+    }
+    c->sent += (size_t)size;
+    if (c->sent < c->answer_size) return;
+    c->state = LEAVING;
+    (void)shutdown(c->fd, SHUT_WR);
 }
 
-static br_server *server_of(nng_aio *aio)
+static void respond(http *server, connection *c, int status, const http_request *request)
 {
-    return nng_http_handler_get_data(nng_aio_get_input(aio, 1));
+    http_page *page = &server->page;
+    page->size = 0;
+    page->failed = false;
+    http_begin(page, status == 200 ? 404 : status, "text/plain");
+    if (status == 200) server->answer(server->context, request->path, page);
+    if (page->size == 0) http_print(page, "%s\n", reason_of(page->status));
+    if (page->failed || !compose(c, page, status == 200 && request->head)) {
+        hang_up(c);
+        return;
+    }
+    c->state = WRITING;
+    step_writing(c);
 }
 
-static void on_metrics(nng_aio *aio)
+static void step_reading(http *server, connection *c)
 {
-    page p = {.size = 0};
-    write_page(&p, server_of(aio));
-    answer(aio, NNG_HTTP_STATUS_OK, "text/plain; version=0.0.4; charset=utf-8", p.text, p.size);
+    const ssize_t size = recv(c->fd, c->request + c->request_size, sizeof c->request - c->request_size, 0);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (size <= 0) {
+        hang_up(c);
+        return;
+    }
+    c->request_size += (size_t)size;
+    http_request request = {0};
+    const int status = http_parse(&request, (br_str){c->request, c->request_size});
+    if (status != 0) respond(server, c, status, &request);
 }
 
-static void on_health(nng_aio *aio)
+static void step_leaving(connection *c)
 {
-    answer(aio, NNG_HTTP_STATUS_OK, "text/plain", "alive\n", 6);
+    char rest[1024];
+    const ssize_t size = recv(c->fd, rest, sizeof rest, 0);
+    if (size > 0 || (size < 0 && (errno == EAGAIN || errno == EINTR))) return;
+    hang_up(c);
 }
 
-static void on_ready(nng_aio *aio)
+static void step(http *server, connection *c)
 {
-    int64_t in_flight;
-    if (is_ready(server_of(aio), &in_flight))
-        answer(aio, NNG_HTTP_STATUS_OK, "text/plain", "ready\n", 6);
-    else
-        answer(aio, NNG_HTTP_STATUS_SERVICE_UNAVAILABLE, "text/plain", "not ready\n", 10);
+    switch (c->state) {
+    case READING:
+        step_reading(server, c);
+        return;
+    case WRITING:
+        step_writing(c);
+        return;
+    case LEAVING:
+        step_leaving(c);
+        return;
+    case FREE:
+        return;
+    }
 }
 
-static int add_handler(br_http *http, br_server *server, const char *path, void (*handle)(nng_aio *))
+/* A free one, or else the oldest, which makes room. */
+static connection *make_room(http *server)
 {
-    nng_http_handler *handler;
-    int failed = nng_http_handler_alloc(&handler, path, handle);
-    if (failed != 0) return failed;
-    failed = nng_http_handler_set_data(handler, server, NULL);
-    if (failed == 0) failed = nng_http_handler_set_method(handler, "GET");
-    if (failed == 0) failed = nng_http_server_add_handler(http->server, handler);
-    if (failed != 0) nng_http_handler_free(handler);
-    return failed;
+    connection *oldest = &server->connections[0];
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+        connection *c = &server->connections[i];
+        if (c->state == FREE) return c;
+        if (c->until_ns < oldest->until_ns) oldest = c;
+    }
+    hang_up(oldest);
+    return oldest;
 }
 
-br_status br_http_open(br_http **out, br_server *server, const char *url, br_error *error)
+static void take_connection(http *server, uint64_t now_ns)
 {
-    br_http *http = calloc(1, sizeof *http);
-    *out = http;
-    if (http == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
-    int failed = nng_url_parse(&http->url, url);
-    if (failed == 0) failed = nng_http_server_hold(&http->server, http->url);
-    if (failed == 0) failed = add_handler(http, server, "/metrics", on_metrics);
-    if (failed == 0) failed = add_handler(http, server, "/healthz", on_health);
-    if (failed == 0) failed = add_handler(http, server, "/readyz", on_ready);
-    if (failed == 0) failed = nng_http_server_start(http->server);
-    http->started = failed == 0;
-    if (failed != 0)
-        return br_fail(error, failed == NNG_ENOMEM ? BR_ENOMEM : BR_EIO, "metrics: cannot serve \"%s\": %s",
-                       url, nng_strerror(failed));
-    BR_LOG(server->log, BR_LOG_INFO, "metrics_listening", BR_STR("url", url));
-    return BR_OK;
+    const int fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        /* No descriptors, perhaps: trying again at once would find the same. */
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            server->rest_until_ns = now_ns + REST_MS * (uint64_t)BR_NS_PER_MS;
+        return;
+    }
+    connection *c = make_room(server);
+    c->state = READING;
+    c->fd = fd;
+    c->until_ns = now_ns + server->patience_ns;
+    c->request_size = 0;
+    step_reading(server, c); /* most often it is there already */
 }
 
-void br_http_close(br_http *http)
+/* The thread. */
+
+/* Ends what has taken too long. Milliseconds until there is something to end or to accept again; -1: never. */
+static int end_late(http *server, uint64_t now_ns)
 {
-    if (http == NULL) return;
-    if (http->started) nng_http_server_stop(http->server);
-    if (http->server != NULL) nng_http_server_release(http->server);
-    if (http->url != NULL) nng_url_free(http->url);
-    free(http);
+    uint64_t next_ns = server->rest_until_ns > now_ns ? server->rest_until_ns : UINT64_MAX;
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+        connection *c = &server->connections[i];
+        if (c->state != FREE && c->until_ns <= now_ns) hang_up(c);
+        if (c->state != FREE && c->until_ns < next_ns) next_ns = c->until_ns;
+    }
+    return next_ns == UINT64_MAX ? -1 : (int)((next_ns - now_ns) / BR_NS_PER_MS) + 1;
+}
+
+static void *serve(void *argument)
+{
+    http *server = argument;
+    for (;;) {
+        const int wait_ms = end_late(server, br_clock_now_ns());
+        const bool resting = server->rest_until_ns > br_clock_now_ns();
+        struct pollfd fds[2 + HTTP_CONNECTIONS_MAX] = {
+            {.fd = server->stop, .events = POLLIN},
+            {.fd = resting ? -1 : server->listener, .events = POLLIN},
+        };
+        for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+            const connection *c = &server->connections[i];
+            fds[2 + i] = (struct pollfd){.fd = c->state == FREE ? -1 : c->fd,
+                                         .events = c->state == WRITING ? POLLOUT : POLLIN};
+        }
+        (void)poll(fds, 2 + HTTP_CONNECTIONS_MAX, wait_ms);
+        if (fds[0].revents != 0) return NULL;
+        for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++)
+            if (fds[2 + i].revents != 0) step(server, &server->connections[i]);
+        if (fds[1].revents != 0) take_connection(server, br_clock_now_ns());
+    }
+}
+
+/* Opening. */
+
+static int listen_on(const struct addrinfo *address)
+{
+    const int fd = socket(address->ai_family, address->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    const int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0) return fd;
+    const int failed = errno;
+    (void)close(fd);
+    errno = failed;
+    return -1;
+}
+
+static br_status open_listener(http *server, const char *url, br_error *error)
+{
+    nng_url *parts;
+    const int wrong = nng_url_parse(&parts, url);
+    if (wrong != 0) return br_fail(error, BR_EIO, "cannot serve \"%.300s\": %s", url, nng_strerror(wrong));
+    const struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *addresses = NULL;
+    const bool any = *parts->u_hostname == '\0' || strcmp(parts->u_hostname, "*") == 0;
+    const int unknown = getaddrinfo(any ? NULL : parts->u_hostname, parts->u_port, &hints, &addresses);
+    nng_url_free(parts);
+    if (unknown != 0)
+        return br_fail(error, BR_EIO, "cannot serve \"%.300s\": %s", url, gai_strerror(unknown));
+    server->listener = listen_on(addresses);
+    freeaddrinfo(addresses);
+    if (server->listener >= 0) return BR_OK;
+    return br_fail(error, BR_EIO, "cannot serve \"%.300s\": %s", url, strerror(errno));
+}
+
+br_status http_open(http **out, const char *url, uint32_t patience_ms, http_answer_fn answer, void *context,
+                    br_error *error)
+{
+    *out = NULL;
+    http *server = calloc(1, sizeof *server);
+    if (server == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    server->answer = answer;
+    server->context = context;
+    server->patience_ns = patience_ms * (uint64_t)BR_NS_PER_MS;
+    server->stop = -1;
+    server->listener = -1;
+    br_status status = open_listener(server, url, error);
+    if (status == BR_OK) {
+        server->stop = eventfd(0, EFD_CLOEXEC);
+        if (server->stop < 0 || pthread_create(&server->thread, NULL, serve, server) != 0)
+            status = br_fail(error, BR_EINTERNAL, "cannot serve \"%.300s\": no thread", url);
+    }
+    if (status == BR_OK) {
+        *out = server;
+        return BR_OK;
+    }
+    if (server->listener >= 0) (void)close(server->listener);
+    if (server->stop >= 0) (void)close(server->stop);
+    free(server);
+    return status;
+}
+
+void http_close(http *server)
+{
+    if (server == NULL) return;
+    (void)eventfd_write(server->stop, 1);
+    (void)pthread_join(server->thread, NULL);
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++)
+        if (server->connections[i].state != FREE) hang_up(&server->connections[i]);
+    (void)close(server->listener);
+    (void)close(server->stop);
+    free(server->page.text);
+    free(server);
 }

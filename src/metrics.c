@@ -1,19 +1,30 @@
-/* metrics.c - counters and the moving average behind retry_ms. */
+/* metrics.c - counters, histograms and the moving average behind retry_ms. */
 #include "bestroute/metrics.h"
 
 #include <assert.h>
 
 #include "bestroute/clock.h"
 
-static const char *const names[BR_COUNTER_COUNT] = {
-#define NAME(name) [BR_COUNTER_##name] = #name,
-    BR_COUNTER_LIST(NAME)
-#undef NAME
+static const struct {
+    const char *name;
+    const char *help;
+} counters[BR_COUNTER_COUNT] = {
+#define COUNTER(name, help) [BR_COUNTER_##name] = {#name, help},
+    BR_COUNTER_LIST(COUNTER)
+#undef COUNTER
 };
 
 void br_metrics_init(br_metrics *metrics)
 {
     for (int i = 0; i < BR_COUNTER_COUNT; i++) atomic_init(&metrics->counters[i], 0);
+#define INIT(name, scale, help) br_histogram_init(&metrics->requests[BR_HISTOGRAM_##name], BR_SCALE_##scale);
+    BR_REQUEST_HISTOGRAM_LIST(INIT)
+#undef INIT
+    for (int32_t d = 0; d < BR_DEVICES_MAX; d++) {
+#define INIT(name, scale, help) br_histogram_init(&metrics->passes[d][BR_HISTOGRAM_##name], BR_SCALE_##scale);
+        BR_PASS_HISTOGRAM_LIST(INIT)
+#undef INIT
+    }
     atomic_init(&metrics->query_ns, 0);
 }
 
@@ -30,7 +41,13 @@ uint64_t br_metrics_get(const br_metrics *metrics, br_counter counter)
 const char *br_counter_name(br_counter counter)
 {
     assert(counter < BR_COUNTER_COUNT);
-    return names[counter];
+    return counters[counter].name;
+}
+
+const char *br_counter_help(br_counter counter)
+{
+    assert(counter < BR_COUNTER_COUNT);
+    return counters[counter].help;
 }
 
 void br_metrics_refused(br_metrics *metrics, br_code code)
@@ -63,6 +80,22 @@ void br_metrics_pass(br_metrics *metrics, uint64_t queries, uint64_t tokens, uin
     uint64_t next = old == 0 ? sample : old - old / 8 + sample / 8;
     if (next == 0) next = 1;
     atomic_store_explicit(&metrics->query_ns, next, memory_order_relaxed);
+}
+
+void br_metrics_device_pass(br_metrics *metrics, int32_t device, uint64_t queries, uint64_t tokens,
+                            uint64_t ns)
+{
+    assert(device >= 0);
+    assert(device < BR_DEVICES_MAX);
+    br_histogram *of = metrics->passes[device];
+    br_histogram_add(&of[BR_HISTOGRAM_pass], ns);
+    br_histogram_add(&of[BR_HISTOGRAM_pass_queries], queries);
+    br_histogram_add(&of[BR_HISTOGRAM_pass_tokens], tokens);
+}
+
+void br_metrics_request(br_metrics *metrics, const uint64_t ns[BR_REQUEST_HISTOGRAM_COUNT])
+{
+    for (int i = 0; i < BR_REQUEST_HISTOGRAM_COUNT; i++) br_histogram_add(&metrics->requests[i], ns[i]);
 }
 
 uint64_t br_metrics_retry_ms(const br_metrics *metrics, uint64_t queries, int32_t workers)

@@ -3,7 +3,7 @@
  *
  * Knows lines, dots, bands and axes; nothing of what they mean. Values that are not finite are left out.
  *
- * Uses: error, cairo.  Used by: cli_eval.
+ * Uses: error, cairo.  Used by: cli_eval, bench/sweep.
  */
 #ifndef BESTROUTE_SRC_PLOT_H
 #define BESTROUTE_SRC_PLOT_H
@@ -15,6 +15,7 @@
 
 typedef enum plot_kind {
     PLOT_LINE,
+    PLOT_MARKED, /* a line with a dot at each value */
     PLOT_DASHED,
     PLOT_DOTS,
     PLOT_BAND, /* between y and y2; drawn first */
@@ -23,10 +24,11 @@ typedef enum plot_kind {
 typedef struct plot_series {
     const char *label; /* of the legend; NULL: none */
     plot_kind kind;
-    unsigned color;   /* 0xRRGGBB */
-    const double *x;  /* [count]; borrowed */
-    const double *y;  /* [count] */
-    const double *y2; /* [count] for a band */
+    unsigned color;           /* 0xRRGGBB */
+    const double *x;          /* [count]; borrowed */
+    const double *y;          /* [count] */
+    const double *y2;         /* [count] for a band */
+    const char *const *texts; /* [count], beside the values; NULL: none */
     size_t count;
 } plot_series;
 
@@ -36,7 +38,10 @@ typedef struct plot_chart {
     const char *y_label;
     const plot_series *series;
     size_t series_count;
-    bool unit_square; /* both axes 0..1; else they fit the data */
+    const char *subtitle; /* below the title; NULL: none */
+    bool unit_square;     /* both axes 0..1; else they fit the data */
+    bool log_y;           /* y by its logarithm; values that are not above 0 are left out */
+    bool legend_first;    /* top left, not bottom right */
 } plot_chart;
 
 /* Writes STEM.svg and STEM.png. BR_EIO: a file cannot be written, named in the error; BR_ENOMEM. */

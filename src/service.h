@@ -2,7 +2,7 @@
  * service.h - what the files of the running service share: the server and its calls.
  *
  *   sockets.c   listeners, TLS, permissions
- *   http.c      metrics and probes
+ *   monitor.c   metrics and probes
  *   guard.c     ipc listeners that go on accepting
  *   call.c      one context: receive, decode, hand on, send
  *   scoring.c   route and score: admit, prepare, tokenise, collect
@@ -39,6 +39,7 @@
 #include "bestroute/server.h"
 #include "bestroute/worker.h"
 #include "guard.h"
+#include "http.h"
 #include "score_cache.h"
 #include "stage.h"
 
@@ -58,7 +59,6 @@ typedef struct br_defaults {
 
 typedef struct br_call br_call;
 typedef struct br_sharing br_sharing;
-typedef struct br_http br_http;
 
 typedef struct br_query_state {
     br_job job; /* first: workers hand this back */
@@ -117,7 +117,7 @@ struct br_server {
     stage *stage;
     br_workers *workers; /* made with the first bundle, before the phase is READY */
 
-    br_http *http; /* NULL: none */
+    http *monitor; /* NULL: none */
     nng_socket data;
     nng_socket admin;
     bool data_open;
@@ -147,7 +147,7 @@ struct br_server {
     int64_t in_flight; /* calls admitted and not yet handed to nng */
     bool stop_wanted;  /* drain, then leave br_server_run */
     bool device_lost;
-    bool hurry;        /* leave without waiting any longer */
+    bool hurry; /* leave without waiting any longer */
     bool drain_wanted;
     bool reload_wanted;
     uint64_t drain_until_ns; /* while draining */
@@ -161,9 +161,9 @@ struct br_server {
 BR_NODISCARD br_status br_sockets_open(br_server *server, br_error *error);
 void br_sockets_close(br_server *server);
 
-/* http.c. *out is to be closed whatever came back; close accepts NULL. */
-BR_NODISCARD br_status br_http_open(br_http **out, br_server *server, const char *url, br_error *error);
-void br_http_close(br_http *http);
+/* monitor.c. Statuses of http_open; close accepts that nothing is open. */
+BR_NODISCARD br_status br_monitor_open(br_server *server, const char *url, br_error *error);
+void br_monitor_close(br_server *server);
 
 /* server.c: a worker's device failed. The context is the server. */
 void br_server_lose_device(void *context, int32_t device, bool last);

@@ -190,14 +190,13 @@ br_status br_sockets_open(br_server *server, br_error *error)
         status = listen_on(server, config->listen.items[i], error);
     if (status == BR_OK && *config->admin != '\0') status = open_admin(server, error);
     if (status == BR_OK && *config->metrics != '\0')
-        status = br_http_open(&server->http, server, config->metrics, error);
+        status = br_monitor_open(server, config->metrics, error);
     return status;
 }
 
 void br_sockets_close(br_server *server)
 {
-    br_http_close(server->http);
-    server->http = NULL;
+    br_monitor_close(server);
     guard_stop(server->guard);
     if (server->data_open) (void)nng_close(server->data);
     if (server->admin_open) (void)nng_close(server->admin);

@@ -2,7 +2,8 @@
  * test_batching_simulation.c - the real batcher in virtual time: arrivals, devices with the time a pass takes on them, and
  * what the rule "take at once when idle, gather while busy" makes of them, beside what no rule could better.
  *
- *   arrivals -> br_batcher_push -> br_batcher_take by whichever device is idle -> a pass of a + b * tokens
+ *   arrivals, recorded (data/traces) or drawn by seed
+ *            -> br_batcher_push -> br_batcher_take by whichever device is idle -> a pass of a + b * tokens
  *
  * Two bounds hold for every rule. A query takes at least a pass of its own on an idle device. And all devices together
  * are no faster than one device of their summed speed that pays for a pass only a full batch's share, and may interrupt
@@ -21,6 +22,7 @@
 
 #include "bestroute/batcher.h"
 #include "schedule.h"
+#include "trace.h"
 
 enum { QUERIES_MAX = 40000, DEVICES_MAX = 8, SEQS = 256 };
 
@@ -86,6 +88,27 @@ static void arrive_at(const machine *m, double load, int count, uint64_t seed)
     for (int i = 0; i < count; i++) add((double)schedule_next(&times) / 1000, draw_tokens(&random), 0, 0);
 }
 
+/* A recorded trace as it was, but for its pace: stretched or pressed to `load` of the machine's capacity on average. */
+static void arrive_as_recorded(const char *name, const machine *m, double load)
+{
+    char path[1024];
+    const char *source = getenv("BESTROUTE_SOURCE");
+    (void)snprintf(path, sizeof path, "%s/tests/data/traces/%s.txt", source != NULL ? source : ".", name);
+    trace recorded;
+    br_error error = {0};
+    if (trace_read(&recorded, path, &error) != BR_OK) fail_msg("%s", error.text);
+    assert_in_range(recorded.count, 1000, QUERIES_MAX);
+    double tokens = 0;
+    for (size_t i = 0; i < recorded.count; i++) tokens += recorded.arrivals[i].tokens;
+    const double pace = tokens / (load * capacity(m)) / (double)recorded.arrivals[recorded.count - 1].us;
+    query_count = 0;
+    for (size_t i = 0; i < recorded.count; i++) {
+        const trace_arrival *a = &recorded.arrivals[i];
+        add((double)a->us * pace, a->tokens, a->client, (double)a->deadline_ms * 1000 * pace);
+    }
+    trace_deinit(&recorded);
+}
+
 static int by_arrival(const void *a, const void *b)
 {
     const double x = ((const query *)a)->arrives_us;
@@ -108,12 +131,13 @@ static void simulate(const machine *m, const rule *r)
     assert_int_equal(br_batcher_create(&batcher, &options), BR_OK);
     double free_us[DEVICES_MAX] = {0};
     br_batch_item *items[SEQS];
+    double now_us = 0;
     int next = 0;
     while (next < query_count || br_batcher_queries(batcher) > 0) {
         int device = 0;
         for (int d = 1; d < m->devices; d++)
             if (free_us[d] < free_us[device]) device = d;
-        double now_us = free_us[device];
+        if (free_us[device] > now_us) now_us = free_us[device]; /* else idle since: time has gone on */
         if (br_batcher_queries(batcher) == 0 && queries[next].arrives_us > now_us)
             now_us = queries[next].arrives_us;
         now_us += r->linger_us;
@@ -157,7 +181,10 @@ static double latency(uint64_t client, double part)
 static double mean_latency(void)
 {
     double sum = 0;
-    for (int i = 0; i < query_count; i++) sum += queries[i].done_us - queries[i].arrives_us;
+    for (int i = 0; i < query_count; i++) {
+        assert_true(queries[i].done_us > queries[i].arrives_us);
+        sum += queries[i].done_us - queries[i].arrives_us;
+    }
     return sum / query_count;
 }
 
@@ -197,6 +224,16 @@ static double least_mean(const machine *m)
     return (alone > sum ? alone : sum) / query_count;
 }
 
+/* Says how the mean latency stands to the least, and holds it to `factor` of that. */
+static void judge(const char *name, const machine *m, double factor)
+{
+    const double mean = mean_latency();
+    const double least = least_mean(m);
+    print_message("%-32s mean %8.1f us, at least %8.1f: %.2f times\n", name, mean, least, mean / least);
+    assert_true(mean >= least);
+    if (mean > factor * least) fail_msg("%s: more than %.1f times", name, factor);
+}
+
 static void test_latency_stays_near_what_no_rule_betters(void **state)
 {
     (void)state;
@@ -214,13 +251,33 @@ static void test_latency_stays_near_what_no_rule_betters(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         arrive_at(cases[i].machine, cases[i].load, 5000, 11 + i);
         simulate(cases[i].machine, &ours);
-        const double mean = mean_latency();
-        const double least = least_mean(cases[i].machine);
-        print_message("%-20s mean %8.1f us, at least %8.1f: %.2f times\n", cases[i].name, mean, least,
-                      mean / least);
-        assert_true(mean >= least);
-        if (mean > cases[i].factor * least)
-            fail_msg("%s: more than %.1f times", cases[i].name, cases[i].factor);
+        judge(cases[i].name, cases[i].machine, cases[i].factor);
+    }
+}
+
+static void test_recorded_arrivals_stay_near_it_too(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *trace;
+        const machine *machine;
+        double load;
+        double factor;
+    } cases[] = {
+        {"single prompts, two cores, idle", "poisson", &cores, 0.05, 1.1},
+        {"single prompts, two cores, half", "poisson", &cores, 0.5, 1.6},
+        {"single prompts, one device, half", "poisson", &gpu, 0.5, 2.6},
+        {"single prompts, one device, full", "poisson", &gpu, 0.85, 4.2},
+        {"single prompts, four, full", "poisson", &four, 0.85, 3.6},
+        {"bursts of 32, two cores, half", "bursts", &cores, 0.5, 1.7},
+        {"bursts of 32, one device, half", "bursts", &gpu, 0.5, 3.2},
+        {"bursts of 32, four devices, half", "bursts", &four, 0.5, 2.6},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        arrive_as_recorded(cases[i].trace, cases[i].machine, cases[i].load);
+        simulate(cases[i].machine, &ours);
+        judge(cases[i].name, cases[i].machine, cases[i].factor);
     }
 }
 
@@ -328,6 +385,23 @@ static void test_a_flood_does_not_starve_single_prompts(void **state)
     }
 }
 
+/* Client 0 had 128 prompts in flight all the time, client 1000 one. */
+static void test_a_recorded_flood_does_not_starve_the_single_client(void **state)
+{
+    (void)state;
+    const machine *machines[] = {&gpu, &four, &cores};
+    for (size_t i = 0; i < 3; i++) {
+        const machine *m = machines[i];
+        arrive_as_recorded("flood", m, 2);
+        simulate(m, &ours);
+        const double bound = 2 * pass_time(m, m->budget > 512 ? m->budget : 512);
+        print_message("%d devices of %5d tokens: beside the recorded flood at most %8.1f us, bound %8.1f\n",
+                      m->devices, (int)m->budget, latency(1000, 1), bound);
+        assert_true(latency(1000, 1) <= bound);
+        assert_true(latency(0, 0.5) > bound);
+    }
+}
+
 /* Deadlines that an ideal order can keep are kept while the machine is not overloaded. */
 static void test_deadlines_that_can_be_kept_are_kept(void **state)
 {
@@ -350,11 +424,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_latency_stays_near_what_no_rule_betters),
+        cmocka_unit_test(test_recorded_arrivals_stay_near_it_too),
         cmocka_unit_test(test_waiting_for_company_is_noticed),
         cmocka_unit_test(test_a_burst_is_worked_off_at_full_speed),
         cmocka_unit_test(test_cores_that_share_what_waits_answer_sooner),
         cmocka_unit_test(test_beside_a_flood_cores_answer_a_single_prompt_within_twice_its_time),
         cmocka_unit_test(test_a_flood_does_not_starve_single_prompts),
+        cmocka_unit_test(test_a_recorded_flood_does_not_starve_the_single_client),
         cmocka_unit_test(test_deadlines_that_can_be_kept_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,9 @@ import contextlib
 import csv
 import json
 import os
+import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,15 +115,44 @@ def test_sweeps_plots_tables_and_comparisons(folder):
         compared = bench("--compare", stem + ".json", stem + ".json").stdout
         ratios = [line.split()[-1] for line in compared.splitlines() if line.startswith("  requests_per_s")]
         assert ratios == ["1.000", "1.000"], compared
+        assert re.findall(r"^ *([0-9.]+)(?:/s| in flight) ", out.stdout, re.MULTILINE) == sweep.split(":")[1].split(","), out.stdout
 
 
 def test_the_engine_alone(folder):
     out = bench("--engine", TINY, "--service-flags", "--engine reference --workers 2", "--seconds", 0.3, "--json",
                 os.path.join(folder, "engine.json")).stdout
-    assert "2 workers" in out
-    with open(os.path.join(folder, "engine.json"), encoding="utf-8") as file:
+    assert "2 workers" in out and "engine reference" in out
+    path = os.path.join(folder, "engine.json")
+    with open(path, encoding="utf-8") as file:
         found = json.load(file)
-    assert found["queries_per_s"] > 0 and found["one_ms"] > 0 and found["service"]["engine"] == "reference"
+    run, = found["runs"]
+    assert run["queries_per_s"] > 0 and run["one_ms"] > 0 and found["service"]["engine"] == "reference"
+    assert re.search(r"one_ms .* 1\.000\n", bench("--compare", path, path).stdout)
+
+
+def test_the_table_says_what_was_measured_on_what(folder):
+    out = bench("--noop", TINY, "--requests", 10, "--warmup", 0, "--queries", 2, "--policy", "budget", "--max-cost", "0.01",
+                "--connections", 2, "--rate", 1000).stdout
+    for part in ("machine  ", " cores, ", " GiB, Linux ", "engine noop", "precision ", "bundle   tiny-random ", "route by budget",
+                 "2 prompts a request of 20 words", "open loop, constant rate, 2 connections", "requests/s", "p99.9 ms",
+                 "in the service, p50/p99 ms: tokenize ", "queue ", "compute ", "total ", "requests by queries in their pass: "):
+        assert part in out, (part, out)
+    out = bench("--noop", TINY, "--requests", 10, "--warmup", 0, "--service-flags", "--max-queries 2", "--queries", 3).stdout
+    assert "errors: too_large: 10" in out and "refused within: " in out, out
+
+
+def test_a_line_on_a_terminal_follows_the_run(folder):
+    leader, follower = pty.openpty()
+    running = subprocess.Popen([BENCH, "--noop", TINY, "--rate", "500", "--seconds", "1.5", "--warmup", "0.6", "--json",
+                                os.path.join(folder, "r.json")], stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal without writers ends
+        while more := os.read(leader, 4096):
+            said += more
+    os.close(leader)
+    assert running.wait(60) == 0
+    assert b"500/s  warming up" in said and b"500/s  measured" in said and b" queries/s  p50 " in said, said
 
 
 def test_an_echo_and_raw_replies(folder):
@@ -165,13 +196,48 @@ def test_requests_that_are_never_answered_time_out(folder):
         assert run["sent"] == run["answered"] + errors(run), run
 
 
+def test_arrivals_are_recorded(folder):
+    path = os.path.join(folder, "trace")
+    run = report(folder, "--noop", TINY, "--rate", 200, "--requests", 30, "--warmup", 0, "--queries", 2, "--connections", 3,
+                 "--deadline-ms", 5000, "--record", path)["runs"][0]
+    assert run["ok"] == 30, run
+    with open(path, encoding="utf-8") as file:
+        assert file.readline() == "# us client tokens deadline_ms\n"
+        rows = [[int(x) for x in line.split(" ")] for line in file]
+    assert len(rows) == 60 and {row[1] for row in rows} <= {0, 1, 2} and {row[3] for row in rows} == {5000}
+    times = [row[0] for row in rows]
+    assert times == sorted(times) and len(set(times)) == 30 and 100e3 < times[-1] - times[0]
+    assert abs(sum(row[2] for row in rows) / len(rows) - run["tokens_per_s"] / run["queries_per_s"]) < 1e-6
+
+
+def test_a_bench_that_is_killed_leaves_no_service(folder):
+    del folder
+    running = subprocess.Popen([BENCH, "--noop", TINY, "--seconds", "60", "--warmup", "0"], stdout=subprocess.PIPE, text=True)
+    while not running.stdout.readline().startswith("bundle"):  # the service has answered
+        assert running.poll() is None
+    with open(f"/proc/{running.pid}/task/{running.pid}/children", encoding="utf-8") as file:
+        service, = file.read().split()
+    with open(f"/proc/{service}/cmdline", encoding="utf-8") as file:
+        scratch = os.path.dirname(re.search("ipc://([^\0]+)", file.read())[1])
+    running.kill()
+    running.wait()
+    running.stdout.close()
+    for _ in range(600):
+        if not os.path.exists(f"/proc/{service}") or open(f"/proc/{service}/stat", encoding="utf-8").read().split()[2] == "Z":
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(f"{service} is still there")
+    shutil.rmtree(scratch)
+
+
 def test_wrong_options_are_named(folder):
     del folder
     for flags, says in (([], "expected one of --url"), (["--url", "ipc:///x", "--echo", "ipc:///y"], "expected one of"),
                         (["--rate", "x", "--url", "u"], "--rate: found \"x\""), (["--in-flight", "0", "--url", "u"], "--in-flight"),
                         (["--in-flight", "1.5", "--url", "u"], "whole number"), (["--sweep", "up:1", "--url", "u"], "--sweep"),
                         (["--sweep", "rate:1,,2", "--url", "u"], "--sweep"), (["--bogus"], "--bogus"),
-                        (["--policy", "best", "--url", "u"], "--policy"), (["--compare", "a"], "two files"),
+                        (["--policy", "best", "--url", "u"], "--policy"), (["--record", "f", "--raw", "--url", "u"], "--record"), (["--compare", "a"], "two files"),
                         (["--compare", "/nowhere", "/nowhere"], "/nowhere"), (["--lengths", "9-3", "--url", "u"], "9-3"),
                         (["--prompts", "/nowhere", "--url", "u"], "/nowhere"), (["--url", "ipc:///nowhere"], "ipc:///nowhere"),
                         (["--noop", "/nowhere"], "ended before it was ready"), (["--engine", "/nowhere"], "/nowhere")):

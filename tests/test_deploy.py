@@ -3,10 +3,13 @@
 package kubernetes-validate can be imported the manifests are also held to Kubernetes' own schemas; without it that part is
 passed over aloud. Programs and paths come from ctest's environment."""
 import configparser
+import fnmatch
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import yaml
 
@@ -29,6 +32,70 @@ def check_options(conf, known):
     unknown = set(options) - known
     assert not unknown, unknown
     return options
+
+
+def merge(target, patch):
+    """A strategic merge patch as `kubectl patch` applies it: maps merge, lists of what has a name by that name, others are
+    replaced."""
+    merged = dict(target)
+    for key, value in patch.items():
+        old = target.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = merge(old, value)
+        elif key in ("containers", "volumes") and old is not None:
+            patches = {one["name"]: one for one in value}
+            merged[key] = [merge(one, patches.pop(one["name"], {})) for one in old] + list(patches.values())
+        else:
+            merged[key] = value
+    return merged
+
+
+def metrics_of(header):
+    """The names that /metrics shows counters and histograms under."""
+    names = set()
+    for counter in re.findall(r'X\((\w+), "', header):
+        names.add(re.sub("_ns$", "_seconds", counter) + "_total")
+    for name, scale in re.findall(r"X\((\w+), ([A-Z]+), ", header):
+        for suffix in ("bucket", "sum", "count"):
+            names.add(f"{name}{'_seconds' if scale == 'TIME' else ''}_{suffix}")
+    return {"bestroute_" + name for name in names}
+
+
+def check_query(query):
+    """The autoscaler's query, on series made up: promtool's own tests."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        print("SKIPPED: the autoscaler's query, promtool is not installed")
+        return
+    query = query.replace("<<.LabelMatchers>>", 'pod=~".*"').replace("<<.GroupBy>>", "pod")
+    bucket, count = "bestroute_request_queue_seconds_bucket", "bestroute_request_queue_seconds_count"
+    series = [(f'{bucket}{{pod="a",le="0.01"}}', 80), (f'{bucket}{{pod="a",le="0.02"}}', 100), (f'{bucket}{{pod="a",le="+Inf"}}', 100),
+              (f'{count}{{pod="a"}}', 100), (f'{bucket}{{pod="idle",le="0.01"}}', 0), (f'{bucket}{{pod="idle",le="+Inf"}}', 0),
+              (f'{count}{{pod="idle"}}', 0)]
+    test = {"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": [{
+        "interval": "15s", "input_series": [{"series": name, "values": f"0+{step}x40"} for name, step in series],
+        "promql_expr_test": [{"expr": "queue", "eval_time": "5m", "exp_samples": [
+            {"labels": 'queue{pod="a"}', "value": 15}, {"labels": 'queue{pod="idle"}', "value": 0}]}]}]}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (("rules.yaml", {"groups": [{"name": "g", "rules": [{"record": "queue", "expr": query}]}]}),
+                              ("test.yaml", test)):
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                yaml.safe_dump(content, file)
+        subprocess.run([promtool, "test", "rules", os.path.join(folder, "test.yaml")], check=True)
+
+
+def check_unit():
+    """What systemd itself says of the unit, but that the program is not installed; and how exposed it leaves the machine."""
+    if shutil.which("systemd-analyze") is None:
+        print("SKIPPED: the unit, systemd-analyze is not installed")
+        return
+    unit = os.path.join(SOURCE, "deploy/systemd/bestroute.service")
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    said = [line for line in done.stderr.splitlines() if "bestrouted is not executable" not in line and "bestroute" in line]
+    assert not said, said
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", unit], capture_output=True, text=True, check=False)
+    level = re.search(r"Overall exposure level for bestroute.service: ([\d.]+)", done.stdout)
+    assert level and float(level[1]) <= 2, done.stdout + done.stderr
 
 
 def main():
@@ -62,14 +129,18 @@ def main():
     assert scaler["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
     rule, = yaml.safe_load(read("deploy/kubernetes/adapter.yaml"))["rules"]
     assert scaler["metrics"][0]["pods"]["metric"]["name"] == rule["name"]["as"]
-    counters = set(re.findall(r"X\((\w+)\)", read("include/bestroute/metrics.h")))
-    for name in re.findall(r"bestroute_(\w+)_total", rule["metricsQuery"]):
-        assert name in counters or (name.endswith("_seconds") and name[:-8] + "_ns" in counters), name
-    patched, = yaml.safe_load(read("deploy/kubernetes/gpu.yaml"))["spec"]["template"]["spec"]["containers"]
-    assert patched["name"] == container["name"] and patched["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    known_metrics = metrics_of(read("include/bestroute/metrics.h"))
+    used = set(re.findall(r"bestroute_\w+", rule["metricsQuery"] + rule["seriesQuery"] + rule["name"]["matches"]))
+    assert used and used <= known_metrics, used - known_metrics
+    check_query(rule["metricsQuery"])
+    patched = merge(objects["Deployment"], yaml.safe_load(read("deploy/kubernetes/gpu.yaml")))
+    on_gpu, = patched["spec"]["template"]["spec"]["containers"]
+    assert on_gpu["resources"]["limits"]["nvidia.com/gpu"] == "1" and on_gpu["image"] != container["image"]
+    for kept in ("args", "ports", "securityContext", "readinessProbe", "volumeMounts"):
+        assert on_gpu[kept] == container[kept], kept
     try:
         import kubernetes_validate
-        for one in objects.values():
+        for one in [*objects.values(), patched]:
             kubernetes_validate.validate(one, "1.29", strict=True)
         print("manifests pass Kubernetes' schemas")
     except ImportError:
@@ -84,6 +155,12 @@ def main():
     default = int(re.search(r"--drain-timeout-ms.*?\[(\d+)\]", shown, re.DOTALL)[1])
     assert int(unit["Service"]["TimeoutStopSec"]) > default / 1000
     assert "HUP" in unit["Service"]["ExecReload"]
+    allowed, rights = unit["Service"]["DeviceAllow"].split()
+    assert rights == "rw"
+    for group in ("nvidia", "nvidia-frontend", "nvidia-uvm", "nvidia-caps", "nvidia-caps-imex-channels"):
+        assert fnmatch.fnmatchcase("char-" + group, allowed), group
+    assert not fnmatch.fnmatchcase("char-nvme", allowed)
+    check_unit()
 
     # Docker.
     docker = read("Dockerfile")

@@ -1,15 +1,19 @@
-/* test_load.c - the parts of the load generator that are pure: the histogram and the schedule. */
+/* test_load.c - the parts of the load generator that send nothing: the histogram, the schedule and traces. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "histogram.h"
 #include "schedule.h"
+#include "trace.h"
 
 static void test_every_value_is_known_to_a_thousandth(void **state)
 {
@@ -87,6 +91,97 @@ static void test_a_poisson_process_has_its_rate_its_spread_and_its_seed(void **s
     assert_true(differs);
 }
 
+/* A file in a folder of its own; removed with forget. */
+static char path[64];
+
+static void make_path(void)
+{
+    static char folder[32];
+    (void)strcpy(folder, "/tmp/bestroute-trace-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof path, "%s/trace", folder);
+}
+
+static void forget(void)
+{
+    (void)unlink(path);
+    *strrchr(path, '/') = '\0';
+    assert_int_equal(rmdir(path), 0);
+}
+
+static void test_what_was_recorded_is_read_back(void **state)
+{
+    (void)state;
+    make_path();
+    recorder *r;
+    br_error error = {0};
+    assert_int_equal(recorder_create(&r, 3, 2, 250, &error), BR_OK);
+    recorder_sent(r, 5000000, 1, 0); /* not in order: threads overtake each other */
+    recorder_sent(r, 2001999, 0, 2);
+    recorder_sent(r, 7000000, 0, 1); /* never answered */
+    recorder_sent(r, 9000000, 0, 2);
+    recorder_answered(r, 0, 0, 10);
+    recorder_answered(r, 0, 1, 11);
+    recorder_answered(r, 2, 0, 30);
+    recorder_answered(r, 2, 1, 31);
+    size_t missing;
+    assert_int_equal(recorder_write(r, path, &missing, &error), BR_OK);
+    assert_int_equal(missing, 2);
+    assert_int_equal(recorder_write(r, "/nowhere/trace", &missing, &error), BR_EIO);
+    recorder_destroy(r);
+
+    static const trace_arrival expected[] = {
+        {0, 0, 30, 250},    {0, 0, 31, 250},    {2999, 1, 10, 250},
+        {2999, 1, 11, 250}, {6999, 0, 30, 250}, {6999, 0, 31, 250},
+    };
+    trace t;
+    assert_int_equal(trace_read(&t, path, &error), BR_OK);
+    assert_int_equal(t.count, sizeof expected / sizeof *expected);
+    for (size_t i = 0; i < t.count; i++) {
+        assert_int_equal(t.arrivals[i].us, expected[i].us);
+        assert_int_equal(t.arrivals[i].client, expected[i].client);
+        assert_int_equal(t.arrivals[i].tokens, expected[i].tokens);
+        assert_int_equal(t.arrivals[i].deadline_ms, expected[i].deadline_ms);
+    }
+    trace_deinit(&t);
+    forget();
+}
+
+static void test_a_line_that_is_none_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *says; /* NULL: it is read */
+    } cases[] = {
+        {"1 0 5 0\n# note\n2 0 5 0\n", NULL},
+        {"", NULL},
+        {"1 0 5 0\n\n", "line 2"},
+        {"1 0 5\n", "line 1"},
+        {"1 0 5 0 9\n", "line 1"},
+        {"2 0 5 0\n1 0 5 0\n", "line 2"},
+        {"1 0 0 0\n", "line 1"},
+        {"1 0 100000 0\n", "line 1"},
+        {"x 0 5 0\n", "line 1"},
+    };
+    make_path();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        FILE *file = fopen(path, "w");
+        (void)fputs(cases[i].text, file);
+        (void)fclose(file);
+        trace t;
+        br_error error = {0};
+        const br_status status = trace_read(&t, path, &error);
+        assert_int_equal(status, cases[i].says == NULL ? BR_OK : BR_EFORMAT);
+        if (cases[i].says != NULL) assert_non_null(strstr(error.text, cases[i].says));
+        trace_deinit(&t);
+    }
+    forget();
+    trace t;
+    br_error error = {0};
+    assert_int_equal(trace_read(&t, "/nowhere", &error), BR_EIO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -94,6 +189,8 @@ int main(void)
         cmocka_unit_test(test_percentiles_are_those_of_the_sorted_values),
         cmocka_unit_test(test_a_constant_rate_keeps_its_distances),
         cmocka_unit_test(test_a_poisson_process_has_its_rate_its_spread_and_its_seed),
+        cmocka_unit_test(test_what_was_recorded_is_read_back),
+        cmocka_unit_test(test_a_line_that_is_none_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@ static void test_counters_have_names_and_grow(void **state)
     assert_string_equal(br_counter_name(BR_COUNTER_reloads_failed), "reloads_failed");
     for (br_counter i = 0; i < BR_COUNTER_COUNT; i++) {
         assert_non_null(br_counter_name(i));
+        assert_true(*br_counter_help(i) != '\0');
         br_metrics_add(&m, i, i + 1);
         br_metrics_add(&m, i, 1);
     }
@@ -48,6 +49,36 @@ static void test_a_pass_counts_queries_tokens_and_time(void **state)
     assert_int_equal(br_metrics_get(&m, BR_COUNTER_queries_scored), 5);
     assert_int_equal(br_metrics_get(&m, BR_COUNTER_tokens), 110);
     assert_int_equal(br_metrics_get(&m, BR_COUNTER_compute_ns), 9000);
+}
+
+static void test_a_pass_is_told_apart_by_device(void **state)
+{
+    (void)state;
+    br_metrics m;
+    br_metrics_init(&m);
+    br_metrics_device_pass(&m, 0, 4, 100, 8000);
+    br_metrics_device_pass(&m, 1, 1, 10, 30000);
+    br_metrics_device_pass(&m, BR_DEVICES_MAX - 1, BR_BATCH_SEQS_MAX, BR_BATCH_TOKENS_MAX, 1);
+    assert_int_equal(br_histogram_count(&m.passes[0][BR_HISTOGRAM_pass_queries], 2), 1);
+    assert_int_equal(br_histogram_sum(&m.passes[0][BR_HISTOGRAM_pass_tokens]), 100);
+    assert_int_equal(br_histogram_sum(&m.passes[0][BR_HISTOGRAM_pass]), 8000);
+    assert_int_equal(br_histogram_sum(&m.passes[1][BR_HISTOGRAM_pass]), 30000);
+    assert_int_equal(br_histogram_sum(&m.passes[2][BR_HISTOGRAM_pass]), 0);
+    assert_int_equal(br_histogram_sum(&m.passes[BR_DEVICES_MAX - 1][BR_HISTOGRAM_pass_tokens]),
+                     BR_BATCH_TOKENS_MAX);
+}
+
+static void test_a_request_is_counted_in_each_of_its_times(void **state)
+{
+    (void)state;
+    br_metrics m;
+    br_metrics_init(&m);
+    br_metrics_request(&m, (const uint64_t[BR_REQUEST_HISTOGRAM_COUNT]){
+                               [BR_HISTOGRAM_request] = 20000, [BR_HISTOGRAM_request_queue] = 10001});
+    assert_int_equal(br_histogram_count(&m.requests[BR_HISTOGRAM_request], 1), 1);
+    assert_int_equal(br_histogram_count(&m.requests[BR_HISTOGRAM_request_queue], 1), 1);
+    assert_int_equal(br_histogram_count(&m.requests[BR_HISTOGRAM_request_compute], 0), 1);
+    assert_int_equal(br_histogram_sum(&m.requests[BR_HISTOGRAM_request]), 20000);
 }
 
 static void test_retry_ms_is_the_queue_at_the_measured_rate(void **state)
@@ -82,6 +113,8 @@ int main(void)
         cmocka_unit_test(test_counters_have_names_and_grow),
         cmocka_unit_test(test_a_refusal_is_counted_by_its_code),
         cmocka_unit_test(test_a_pass_counts_queries_tokens_and_time),
+        cmocka_unit_test(test_a_pass_is_told_apart_by_device),
+        cmocka_unit_test(test_a_request_is_counted_in_each_of_its_times),
         cmocka_unit_test(test_retry_ms_is_the_queue_at_the_measured_rate),
         cmocka_unit_test(test_the_average_follows_a_change_and_never_becomes_unknown_again),
     };

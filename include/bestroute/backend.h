@@ -67,7 +67,8 @@ typedef struct br_positions_source {
 } br_positions_source;
 
 /* residual[t] = layernorm(embedding[ids[t]] + positions[index of t in its sequence]); input[t] = the same as activation.
- * ids are in 0 .. V - 1: checked where they enter, not here. */
+ * ids are in 0 .. V - 1: checked where they enter, not here. Tokens behind the last sequence, which pad a recorded pass,
+ * take the first position: they are computed, never used, and read nothing that is not there. */
 typedef struct br_embed_args {
     const br_embedding *embedding;
     const int32_t *ids; /* [T] */
