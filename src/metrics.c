@@ -66,9 +66,15 @@ void br_metrics_refused(br_metrics *metrics, br_code code)
         if (rows[i].code == code) br_metrics_add(metrics, rows[i].counter, 1);
 }
 
-void br_metrics_pass(br_metrics *metrics, uint64_t queries, uint64_t tokens, uint64_t ns)
+void br_metrics_pass(br_metrics *metrics, int32_t device, uint64_t queries, uint64_t tokens, uint64_t ns)
 {
+    assert(device >= 0);
+    assert(device < BR_DEVICES_MAX);
     assert(queries >= 1);
+    br_histogram *of = metrics->passes[device];
+    br_histogram_add(&of[BR_HISTOGRAM_pass], ns);
+    br_histogram_add(&of[BR_HISTOGRAM_pass_queries], queries);
+    br_histogram_add(&of[BR_HISTOGRAM_pass_tokens], tokens);
     br_metrics_add(metrics, BR_COUNTER_batches, 1);
     br_metrics_add(metrics, BR_COUNTER_tokens, tokens);
     br_metrics_add(metrics, BR_COUNTER_compute_ns, ns);
@@ -80,17 +86,6 @@ void br_metrics_pass(br_metrics *metrics, uint64_t queries, uint64_t tokens, uin
     uint64_t next = old == 0 ? sample : old - old / 8 + sample / 8;
     if (next == 0) next = 1;
     atomic_store_explicit(&metrics->query_ns, next, memory_order_relaxed);
-}
-
-void br_metrics_device_pass(br_metrics *metrics, int32_t device, uint64_t queries, uint64_t tokens,
-                            uint64_t ns)
-{
-    assert(device >= 0);
-    assert(device < BR_DEVICES_MAX);
-    br_histogram *of = metrics->passes[device];
-    br_histogram_add(&of[BR_HISTOGRAM_pass], ns);
-    br_histogram_add(&of[BR_HISTOGRAM_pass_queries], queries);
-    br_histogram_add(&of[BR_HISTOGRAM_pass_tokens], tokens);
 }
 
 void br_metrics_request(br_metrics *metrics, const uint64_t ns[BR_REQUEST_HISTOGRAM_COUNT])

@@ -147,7 +147,6 @@ static br_status prepare(br_server *server, br_replica **out, const char *folder
         .devices = &server->devices,
         .without = server->workers != NULL ? br_workers_out(server->workers) : 0,
         .seqs_max = (int32_t)server->config->batch_seqs,
-        .metrics = &server->metrics,
     };
     br_status status = with_fleet ? meet(server, &options.fleet, options.without, error) : BR_OK;
     if (status == BR_OK) status = make_ready(server, out, &options, error);

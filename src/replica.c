@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "bestroute/clock.h"
 #include "bestroute/encoder.h"
 #include "replica_weights.h"
 
@@ -126,15 +125,6 @@ br_status br_replica_restore(br_replica *replica, int32_t device, br_error *erro
     return status;
 }
 
-static br_status run(br_replica *replica, int32_t worker, const br_packing *batch, float *quality)
-{
-    if (replica->encoders[worker] != NULL) return br_encoder_run(replica->encoders[worker], batch, quality);
-    assert(device_of(replica, worker)->backend == NULL);
-    const int32_t count = batch->seqs * replica->bundle->router.head_count;
-    for (int32_t i = 0; i < count; i++) quality[i] = BR_NOOP_QUALITY;
-    return BR_OK;
-}
-
 static const char *const probe_texts[] = {
     "What is the capital of France?",
     "Prove that the square root of 2 is irrational, and say which step fails for the square root of 4.",
@@ -215,11 +205,11 @@ static br_status probe_run(probe *p, br_replica *replica, int32_t worker, br_err
                           p->together.tokens + prompt.tokens <= device_of(replica, worker)->tokens_max;
         if (fits && !br_packing_add(&p->together, p->ids, prompt.tokens))
             return br_fail(error, BR_EINTERNAL, "probe: no room");
-        status = run(replica, worker, &p->alone, p->alone_quality + (ptrdiff_t)i * heads);
+        status = br_replica_run(replica, worker, &p->alone, p->alone_quality + (ptrdiff_t)i * heads);
         if (status != BR_OK) return br_fail(error, status, "probe: %s", br_status_text(status));
         if (!fits) break;
     }
-    status = run(replica, worker, &p->together, p->together_quality);
+    status = br_replica_run(replica, worker, &p->together, p->together_quality);
     if (status != BR_OK) return br_fail(error, status, "probe: %s", br_status_text(status));
 
     const br_precision precision = device_of(replica, worker)->backend->precision;
@@ -265,12 +255,11 @@ void br_replica_close(br_replica *replica, int32_t worker)
 
 br_status br_replica_run(br_replica *replica, int32_t worker, const br_packing *batch, float *quality)
 {
-    const uint64_t from_ns = br_clock_now_ns();
-    const br_status status = run(replica, worker, batch, quality);
-    if (status == BR_OK && replica->options.metrics != NULL)
-        br_metrics_device_pass(replica->options.metrics, replica->options.devices->device_of[worker],
-                               (uint64_t)batch->seqs, (uint64_t)batch->tokens, br_clock_now_ns() - from_ns);
-    return status;
+    if (replica->encoders[worker] != NULL) return br_encoder_run(replica->encoders[worker], batch, quality);
+    assert(device_of(replica, worker)->backend == NULL);
+    const int32_t count = batch->seqs * replica->bundle->router.head_count;
+    for (int32_t i = 0; i < count; i++) quality[i] = BR_NOOP_QUALITY;
+    return BR_OK;
 }
 
 const br_bundle *br_replica_bundle(const br_replica *replica)

@@ -229,7 +229,7 @@ static void run_batch(scorer *w, int32_t count)
         return;
     }
     const uint64_t finished_ns = br_clock_now_ns();
-    br_metrics_pass(w->all->options.metrics, (uint64_t)count, (uint64_t)w->packing.tokens,
+    br_metrics_pass(w->all->options.metrics, w->device, (uint64_t)count, (uint64_t)w->packing.tokens,
                     finished_ns - started_ns);
     uint64_t queue_ns = 0;
     for (int32_t i = 0; i < count; i++) queue_ns += started_ns - ((const br_job *)w->items[i])->queued_ns;

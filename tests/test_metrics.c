@@ -43,8 +43,8 @@ static void test_a_pass_counts_queries_tokens_and_time(void **state)
     (void)state;
     br_metrics m;
     br_metrics_init(&m);
-    br_metrics_pass(&m, 4, 100, 8000);
-    br_metrics_pass(&m, 1, 10, 1000);
+    br_metrics_pass(&m, 0, 4, 100, 8000);
+    br_metrics_pass(&m, 0, 1, 10, 1000);
     assert_int_equal(br_metrics_get(&m, BR_COUNTER_batches), 2);
     assert_int_equal(br_metrics_get(&m, BR_COUNTER_queries_scored), 5);
     assert_int_equal(br_metrics_get(&m, BR_COUNTER_tokens), 110);
@@ -56,9 +56,9 @@ static void test_a_pass_is_told_apart_by_device(void **state)
     (void)state;
     br_metrics m;
     br_metrics_init(&m);
-    br_metrics_device_pass(&m, 0, 4, 100, 8000);
-    br_metrics_device_pass(&m, 1, 1, 10, 30000);
-    br_metrics_device_pass(&m, BR_DEVICES_MAX - 1, BR_BATCH_SEQS_MAX, BR_BATCH_TOKENS_MAX, 1);
+    br_metrics_pass(&m, 0, 4, 100, 8000);
+    br_metrics_pass(&m, 1, 1, 10, 30000);
+    br_metrics_pass(&m, BR_DEVICES_MAX - 1, BR_BATCH_SEQS_MAX, BR_BATCH_TOKENS_MAX, 1);
     assert_int_equal(br_histogram_count(&m.passes[0][BR_HISTOGRAM_pass_queries], 2), 1);
     assert_int_equal(br_histogram_sum(&m.passes[0][BR_HISTOGRAM_pass_tokens]), 100);
     assert_int_equal(br_histogram_sum(&m.passes[0][BR_HISTOGRAM_pass]), 8000);
@@ -87,7 +87,7 @@ static void test_retry_ms_is_the_queue_at_the_measured_rate(void **state)
     br_metrics m;
     br_metrics_init(&m);
     assert_int_equal(br_metrics_retry_ms(&m, 100, 2), BR_RETRY_MS_UNKNOWN);
-    br_metrics_pass(&m, 2, 64, 20000000); /* 10 ms a query */
+    br_metrics_pass(&m, 0, 2, 64, 20000000); /* 10 ms a query */
     assert_int_equal(br_metrics_retry_ms(&m, 100, 1), 1000);
     assert_int_equal(br_metrics_retry_ms(&m, 100, 2), 500);
     assert_int_equal(br_metrics_retry_ms(&m, 0, 2), BR_RETRY_MS_MIN);
@@ -99,11 +99,11 @@ static void test_the_average_follows_a_change_and_never_becomes_unknown_again(vo
     (void)state;
     br_metrics m;
     br_metrics_init(&m);
-    br_metrics_pass(&m, 1, 1, 80000000);
-    for (int i = 0; i < 100; i++) br_metrics_pass(&m, 1, 1, 8000000);
+    br_metrics_pass(&m, 0, 1, 1, 80000000);
+    for (int i = 0; i < 100; i++) br_metrics_pass(&m, 0, 1, 1, 8000000);
     const uint64_t ms = br_metrics_retry_ms(&m, 100, 1);
     assert_in_range(ms, 790, 810);
-    for (int i = 0; i < 1000; i++) br_metrics_pass(&m, 1, 1, 0);
+    for (int i = 0; i < 1000; i++) br_metrics_pass(&m, 0, 1, 1, 0);
     assert_int_equal(br_metrics_retry_ms(&m, 1, 1), BR_RETRY_MS_MIN);
 }
 

@@ -16,7 +16,7 @@
  * A device whose backend is NULL has no encoder and answers BR_NOOP_QUALITY for
  * everything: that measures the service alone.
  *
- * Uses: bundle, comm, devices, encoder, metrics, packing.  Used by: worker, server.
+ * Uses: bundle, comm, devices, encoder, packing.  Used by: worker, server.
  */
 #ifndef BESTROUTE_REPLICA_H
 #define BESTROUTE_REPLICA_H
@@ -28,7 +28,6 @@
 #include "bestroute/bundle.h"
 #include "bestroute/comm.h"
 #include "bestroute/devices.h"
-#include "bestroute/metrics.h"
 #include "bestroute/packing.h"
 
 #define BR_NOOP_QUALITY 0.5f
@@ -41,7 +40,6 @@ typedef struct br_replica_options {
     uint32_t without;          /* a bit for each device that is out: it gets no weights */
     br_comm *fleet;            /* what the first accelerator's weights come through; NULL: alone */
     int32_t seqs_max;          /* per batch, 1..BR_BATCH_SEQS_MAX */
-    br_metrics *metrics;       /* borrowed; where run counts its passes by device. NULL: nowhere */
 } br_replica_options;
 
 /* Opens and checks the bundle, makes the weights and unmaps the files. Holds one reference for the caller.
