@@ -200,7 +200,7 @@ int main(int argc, char **argv)
     br_status status = command_read(&c, argc, argv, &error);
     if (status != BR_OK) return complain(&error);
     if (c.echo != NULL)
-        status = echo_run(c.echo, &error);
+        status = echo_run(c.echo, c.hand_over, &error);
     else if (c.compare)
         status = compare(c.files, &error);
     else if (c.engine != NULL)

@@ -1,7 +1,11 @@
-/* echo.c - see echo.h: contexts that send back what they received. */
+/*
+ * echo.c - see echo.h: contexts that send back what they received.
+ *
+ *   RECEIVING -> (HANDED_OVER: the other thread's queue ->) SENDING -> RECEIVING
+ */
 #include "echo.h"
 
-#include <stdbool.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -11,33 +15,87 @@
 
 enum { ECHO_CONTEXTS = 1088 };
 
+/* What waits for the other thread. */
+typedef struct hand_over {
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t came;
+    struct echo *first;
+} hand_over;
+
 typedef struct echo {
     nng_ctx ctx;
-    nng_aio *aio;
-    bool receiving;
+    nng_aio *aio; /* what was received stays in it until it is sent */
+    enum { RECEIVING, HANDED_OVER, SENDING } state;
+    hand_over *over; /* NULL: answered where it is received */
+    struct echo *next;
 } echo;
+
+static void give(echo *e)
+{
+    e->state = HANDED_OVER;
+    (void)pthread_mutex_lock(&e->over->lock);
+    e->next = e->over->first;
+    e->over->first = e;
+    (void)pthread_mutex_unlock(&e->over->lock);
+    (void)pthread_cond_signal(&e->over->came);
+}
+
+/* The other thread: gives everything that waits back to nng's. */
+static void *give_back(void *argument)
+{
+    hand_over *over = argument;
+    (void)pthread_mutex_lock(&over->lock);
+    for (;;) {
+        while (over->first == NULL) (void)pthread_cond_wait(&over->came, &over->lock);
+        echo *all = over->first;
+        over->first = NULL;
+        (void)pthread_mutex_unlock(&over->lock);
+        while (all != NULL) {
+            echo *e = all;
+            all = e->next;
+            if (nng_aio_begin(e->aio)) nng_aio_finish(e->aio, 0);
+        }
+        (void)pthread_mutex_lock(&over->lock);
+    }
+    return NULL;
+}
 
 static void echo_step(void *argument)
 {
     echo *e = argument;
     if (nng_aio_result(e->aio) != 0) return;
-    e->receiving = !e->receiving;
-    if (e->receiving)
+    switch (e->state) {
+    case RECEIVING:
+        if (e->over != NULL) {
+            give(e);
+            return;
+        }
+        break;
+    case HANDED_OVER:
+        break;
+    case SENDING:
+        e->state = RECEIVING;
         nng_ctx_recv(e->ctx, e->aio);
-    else
-        nng_ctx_send(e->ctx, e->aio); /* what was received stays in the aio */
+        return;
+    }
+    e->state = SENDING;
+    nng_ctx_send(e->ctx, e->aio);
 }
 
-br_status echo_run(const char *url, br_error *error)
+br_status echo_run(const char *url, bool with_hand_over, br_error *error)
 {
+    hand_over over = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};
+    pthread_t other;
+    if (with_hand_over && pthread_create(&other, NULL, give_back, &over) != 0)
+        return br_fail(error, BR_ENOMEM, "no thread");
     nng_socket socket;
     echo *all = calloc(ECHO_CONTEXTS, sizeof *all);
     if (all == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
     int failed = nng_rep0_open(&socket);
     for (int i = 0; failed == 0 && i < ECHO_CONTEXTS; i++) {
+        all[i].over = with_hand_over ? &over : NULL;
         failed = nng_ctx_open(&all[i].ctx, socket);
         if (failed == 0) failed = nng_aio_alloc(&all[i].aio, echo_step, &all[i]);
-        all[i].receiving = true;
         if (failed == 0) nng_ctx_recv(all[i].ctx, all[i].aio);
     }
     if (failed == 0) failed = nng_listen(socket, url, NULL, 0);

@@ -19,6 +19,7 @@ static const char usage[] =
     "  --noop BUNDLE        the same without the encoder\n"
     "  --engine BUNDLE      the encoder alone, without a service\n"
     "  --echo URL           serve the bare transport there until killed; load it with --url and --raw\n"
+    "  --hand-over          of the echo: each message goes to another thread and back\n"
     "  --compare A B        two reports written by --json, side by side\n\n"
     "How hard\n"
     "  --in-flight N        requests under way: a closed loop [1]; with --rate the most, [1024]\n"
@@ -66,6 +67,7 @@ static const row rows[] = {
     {.name = "noop", .kind = TEXT, .offset = AT(noop)},
     {.name = "engine", .kind = TEXT, .offset = AT(engine)},
     {.name = "echo", .kind = TEXT, .offset = AT(echo)},
+    {.name = "hand-over", .kind = FLAG, .offset = AT(hand_over)},
     {.name = "compare", .kind = FLAG, .offset = AT(compare)},
     {"in-flight", INT, AT(load.in_flight), 1, LOAD_IN_FLIGHT_MAX, 0},
     {"rate", REAL, AT(load.rate), 1e-3, 1e9, 0},

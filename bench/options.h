@@ -13,6 +13,7 @@ typedef struct command {
     const char *noop;
     const char *engine;
     const char *echo; /* a url */
+    bool hand_over;   /* of the echo */
     bool compare;
     const char *files[2]; /* to compare */
     const char *service_flags;

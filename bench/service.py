@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What the service adds: round trips without an encoder next to a bare nng echo, and one client's latency with it.
+"""What the service adds: round trips without an encoder next to a bare nng echo and one that hands each message to another
+thread and back, and one client's latency with it.
 
     bench/service.py BUILD_FOLDER BUNDLE [--seconds S] [--rounds N]
 
@@ -34,7 +35,7 @@ def wait_until(action, seconds=60):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("build")
     parser.add_argument("bundle")
     parser.add_argument("--seconds", type=float, default=2)
@@ -47,8 +48,8 @@ def main():
 
     with tempfile.TemporaryDirectory() as scratch:
         transports = {
-            "tcp": (f"tcp://127.0.0.1:{args.port}", f"tcp://127.0.0.1:{args.port + 1}"),
-            "ipc": (f"ipc://{scratch}/echo", f"ipc://{scratch}/service"),
+            "tcp": [f"tcp://127.0.0.1:{args.port + i}" for i in range(3)],
+            "ipc": [f"ipc://{scratch}/{name}" for name in ("echo", "over", "service")],
         }
         running = []
 
@@ -60,27 +61,28 @@ def main():
             wait_until(lambda: subprocess.run([client, "ping", "--url", url], check=True, capture_output=True))
 
         try:
-            for echo, _ in transports.values():
+            for echo, over, _ in transports.values():
                 start(bench, "--echo", echo)
+                start(bench, "--echo", over, "--hand-over")
             noop = start(daemon, "--engine", "noop", "--bundle", args.bundle,
-                         "--listen", transports["tcp"][1], "--listen", transports["ipc"][1])
-            ready(transports["ipc"][1])
+                         "--listen", transports["tcp"][-1], "--listen", transports["ipc"][-1])
+            ready(transports["ipc"][-1])
 
-            print("| transport | requests in flight | bare echo, requests/s | service without encoder | ratio | p50 echo | p50 service |")
-            print("| --- | --- | --- | --- | --- | --- | --- |")
-            for name, (echo, service) in transports.items():
+            print("| transport | requests in flight | bare echo, requests/s | handed over | service without encoder "
+                  "| of the echo | of the hand-over | p50 echo | p50 service |")
+            print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+            for name, urls in transports.items():
                 for contexts in (1, 8, 64, 256):
-                    bare, ours = [], []
-                    for _ in range(args.rounds):
-                        bare.append(measure(bench, echo, contexts, args.seconds, "--raw"))
-                        ours.append(measure(bench, service, contexts, args.seconds, "--raw"))
-                    mid = lambda rows, key: statistics.median(row[key] for row in rows)
-                    p50 = lambda rows: 1000 * statistics.median(row["latency_ms"]["p50"] for row in rows)
-                    ratio = statistics.median(o["requests_per_s"] / b["requests_per_s"] for o, b in zip(ours, bare))
-                    print(f"| {name} | {contexts} | {mid(bare, 'requests_per_s'):,.0f} | {mid(ours, 'requests_per_s'):,.0f} "
-                          f"| {ratio:.2f} | {p50(bare):.0f} us | {p50(ours):.0f} us |", flush=True)
+                    # rounds[side]: the bare echo's, the one's that hands over, the service's
+                    rounds = list(zip(*([measure(bench, url, contexts, args.seconds, "--raw") for url in urls]
+                                        for _ in range(args.rounds))))
+                    rates = [[row["requests_per_s"] for row in side] for side in rounds]
+                    p50 = [1000 * statistics.median(row["latency_ms"]["p50"] for row in side) for side in rounds]
+                    ratio = [statistics.median(ours / theirs for ours, theirs in zip(rates[2], rates[i])) for i in (0, 1)]
+                    print(f"| {name} | {contexts} | " + " | ".join(f"{statistics.median(side):,.0f}" for side in rates)
+                          + f" | {ratio[0]:.2f} | {ratio[1]:.2f} | {p50[0]:.0f} us | {p50[2]:.0f} us |", flush=True)
             for what, flags in (("text", ()), ("tokens", ("--tokens", args.bundle))):
-                rows = [measure(bench, transports["ipc"][1], 8, args.seconds, "--queries", 64, *flags)
+                rows = [measure(bench, transports["ipc"][-1], 8, args.seconds, "--queries", 64, *flags)
                         for _ in range(args.rounds)]
                 print(f"\n64 prompts of 20 words a request as {what}, ipc, 8 requests in flight, client included: "
                       f"{statistics.median(r['queries_per_s'] for r in rows):,.0f} prompts/s.")

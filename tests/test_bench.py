@@ -33,10 +33,10 @@ def report(folder, *flags):
 
 
 @contextlib.contextmanager
-def echo_at(folder):
+def echo_at(folder, *flags):
     """A bare transport's url and process."""
     url = f"ipc://{folder}/echo"
-    echo = subprocess.Popen([BENCH, "--echo", url])
+    echo = subprocess.Popen([BENCH, "--echo", url, *flags])
     try:
         for _ in range(200):
             if os.path.exists(f"{folder}/echo"):
@@ -153,6 +153,17 @@ def test_a_line_on_a_terminal_follows_the_run(folder):
     os.close(leader)
     assert running.wait(60) == 0
     assert b"500/s  warming up" in said and b"500/s  measured" in said and b" queries/s  p50 " in said, said
+
+
+def test_an_echo_that_hands_over_answers_everything_by_one_more_thread(folder):
+    threads = []
+    for flags in [], ["--hand-over"]:
+        with echo_at(folder, *flags) as (url, echo):
+            run = report(folder, "--url", url, "--raw", "--requests", 500, "--warmup", 0, "--in-flight", 64)["runs"][0]
+            assert run["answered"] == run["sent"] == 500, run
+            threads.append(len(os.listdir(f"/proc/{echo.pid}/task")))
+        os.remove(f"{folder}/echo")
+    assert threads[1] == threads[0] + 1, threads
 
 
 def test_an_echo_and_raw_replies(folder):
