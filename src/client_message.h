@@ -1,7 +1,7 @@
 /*
  * client_message.h - between the client's public structs and the messages.
  *
- * Used by: client.c alone.
+ * Used by: client.c, client_call.c.
  */
 #ifndef BESTROUTE_SRC_CLIENT_MESSAGE_H
 #define BESTROUTE_SRC_CLIENT_MESSAGE_H
