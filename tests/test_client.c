@@ -597,7 +597,9 @@ static void test_connecting_survives_every_failing_allocation(void **state)
     BR_OOM_SWEEP({
         br_client *client;
         br_error error = {0};
-        status = br_client_connect(&client, &(br_client_options){.url = "inproc://nobody"}, &error);
+        static const char *const urls[] = {"inproc://nobody", "inproc://nobody-else"};
+        const br_client_options options = {.urls = urls, .url_count = 2};
+        status = br_client_connect(&client, &options, &error);
         if (status != BR_OK) {
             assert_int_equal(status, BR_ENOMEM);
             assert_null(client);
