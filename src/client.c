@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #include "bestroute/clock.h"
-#include "bestroute/limits.h"
 #include "client_inside.h"
 #include "client_message.h"
 
@@ -59,19 +58,50 @@ static br_status slot_create(br_slot **out, br_error *error)
     return BR_OK;
 }
 
-/* A call begins, and must end with leave. */
+/* Under the mutex. */
+static void become_busy(br_client *client, br_slot *slot)
+{
+    slot->previous = NULL;
+    slot->next = client->busy;
+    if (slot->next != NULL) slot->next->previous = slot;
+    client->busy = slot;
+}
+
+/* Under the mutex. */
+static void become_idle(br_client *client, br_slot *slot)
+{
+    if (slot->next != NULL) slot->next->previous = slot->previous;
+    if (slot->previous != NULL) {
+        slot->previous->next = slot->next;
+    } else {
+        client->busy = slot->next;
+    }
+    slot->next = client->idle;
+    client->idle = slot;
+}
+
+/* A call begins; unless this is BR_ECLOSED it must end with leave. */
 static br_status enter(br_client *client, br_slot **out, br_error *error)
 {
     pthread_mutex_lock(&client->mutex);
     const bool closing = client->closing;
     br_slot *slot = client->idle;
-    if (!closing && slot != NULL) client->idle = slot->next;
+    if (!closing && slot != NULL) {
+        client->idle = slot->next;
+        become_busy(client, slot);
+    }
     client->running += !closing;
     pthread_mutex_unlock(&client->mutex);
     if (closing) return br_fail(error, BR_ECLOSED, "the client was closed");
-
+    if (slot == NULL) {
+        const br_status status = slot_create(&slot, error);
+        if (status != BR_OK) return status;
+        pthread_mutex_lock(&client->mutex);
+        become_busy(client, slot);
+        pthread_mutex_unlock(&client->mutex);
+    }
     *out = slot;
-    return slot != NULL ? BR_OK : slot_create(out, error);
+    return BR_OK;
 }
 
 /* The client may be gone when this returns. */
@@ -79,10 +109,7 @@ static void leave(br_client *client, br_slot *slot)
 {
     if (slot != NULL) br_arena_reset(&slot->arena, KEEP_BYTES_MAX);
     pthread_mutex_lock(&client->mutex);
-    if (slot != NULL) {
-        slot->next = client->idle;
-        client->idle = slot;
-    }
+    if (slot != NULL) become_idle(client, slot);
     client->running--;
     if (client->closing) pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->mutex);
@@ -195,26 +222,29 @@ fail:
     return status;
 }
 
-void br_client_close(br_client *client)
+/* Whoever waits sees `closing`, and gives up what he has under way. */
+static void end_calls(br_client *client)
 {
-    if (client == NULL) return;
     pthread_mutex_lock(&client->mutex);
     client->closing = true;
     pthread_cond_broadcast(&client->changed);
-    pthread_mutex_unlock(&client->mutex);
-
-    br_keeper_stop(client);
-    for (size_t i = 0; i < client->endpoint_count; i++) br_endpoint_close(&client->endpoints[i]);
-    pthread_mutex_lock(&client->mutex);
+    for (br_slot *slot = client->busy; slot != NULL; slot = slot->next) pthread_cond_signal(&slot->changed);
     while (client->running > 0) br_client_wait(client, &client->changed, BR_POOL_NEVER);
     pthread_mutex_unlock(&client->mutex);
+}
 
+/* nng does not bear a socket closed while one of its contexts is being used: the calls come first. */
+void br_client_close(br_client *client)
+{
+    if (client == NULL) return;
+    end_calls(client);
+    br_keeper_stop(client);
+    for (size_t i = 0; i < client->endpoint_count; i++) br_endpoint_close(&client->endpoints[i]);
     while (client->idle != NULL) {
         br_slot *slot = client->idle;
         client->idle = slot->next;
         slot_destroy(slot);
     }
-    for (size_t i = 0; i < client->endpoint_count; i++) br_endpoint_release(&client->endpoints[i]);
     pthread_cond_destroy(&client->keeper_news);
     pthread_cond_destroy(&client->changed);
     pthread_mutex_destroy(&client->mutex);
@@ -244,41 +274,6 @@ size_t br_client_stats(br_client *client, br_client_totals *totals, br_client_en
     }
     pthread_mutex_unlock(&client->mutex);
     return client->endpoint_count;
-}
-
-/* Messages. */
-
-typedef struct cursor {
-    char *at; /* NULL: only counts */
-    size_t bytes;
-} cursor;
-
-static int write_bytes(void *sink, const char *bytes, size_t size)
-{
-    cursor *to = sink;
-    if (to->at != NULL) memcpy(to->at + to->bytes, bytes, size);
-    to->bytes += size;
-    return 0;
-}
-
-/* Encodes twice: nng grows a message piece by piece at the cost of a copy each. */
-br_status br_client_pack(nng_msg **out, const br_request *request, br_error *error)
-{
-    cursor to = {0};
-    int failed = br_request_encode(request, &to, write_bytes);
-    assert(failed == 0);
-    if (to.bytes > BR_MESSAGE_BYTES_MAX)
-        return br_fail(error, BR_ETOOBIG, "too_large: the message has %zu bytes, at most %d are taken",
-                       to.bytes, BR_MESSAGE_BYTES_MAX);
-
-    failed = nng_msg_alloc(out, to.bytes);
-    if (failed != 0) return br_fail(error, BR_ENOMEM, "out of memory for a message of %zu bytes", to.bytes);
-    to = (cursor){.at = nng_msg_body(*out)};
-    failed = br_request_encode(request, &to, write_bytes);
-    assert(failed == 0);
-    assert(to.bytes == nng_msg_len(*out));
-    (void)failed;
-    return BR_OK;
 }
 
 /* Public calls. */

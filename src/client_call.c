@@ -175,7 +175,7 @@ static void hedge(way *w)
     if (launch(w, &w->flights[1], index, NULL) == BR_OK) w->hedge = w->flights[1];
 }
 
-/* Takes a flight that is done out of the race; NULL: it is `until_ns`. */
+/* Takes a flight that is done out of the race; NULL: it is `until_ns`, or the client closes. */
 static br_flight *wait_for_one(way *w, uint64_t until_ns)
 {
     br_client *client = w->client;
@@ -187,7 +187,7 @@ static br_flight *wait_for_one(way *w, uint64_t until_ns)
             found = w->flights[i];
             w->flights[i] = NULL;
         }
-        if (found != NULL || br_clock_now_ns() >= until_ns) break;
+        if (found != NULL || client->closing || br_clock_now_ns() >= until_ns) break;
         br_client_wait(client, &w->slot->changed, until_ns);
     }
     pthread_mutex_unlock(&client->mutex);
@@ -278,9 +278,6 @@ static br_outcome judge_failure(way *w, const br_flight *flight, br_status *stat
 {
     const char *url = flight->endpoint->url;
     switch (flight->failed) {
-    case NNG_ECLOSED:
-        *status = br_fail(w->error, BR_ECLOSED, "the client was closed");
-        return BR_OUTCOME_ABANDONED;
     case NNG_ETIMEDOUT: /* only a send waits by nng's clock */
         *status = br_fail(w->error, BR_ETIMEDOUT, "%s took no message", url);
         return BR_OUTCOME_UNSENT;
@@ -315,6 +312,14 @@ static bool is_conclusive(br_outcome outcome)
     return outcome == BR_OUTCOME_ANSWERED || outcome == BR_OUTCOME_FAILED || outcome == BR_OUTCOME_ABANDONED;
 }
 
+static bool is_closing(br_client *client)
+{
+    pthread_mutex_lock(&client->mutex);
+    const bool closing = client->closing;
+    pthread_mutex_unlock(&client->mutex);
+    return closing;
+}
+
 static br_status no_answer(way *w)
 {
     const char *url = w->flights[0]->endpoint->url;
@@ -331,6 +336,11 @@ static br_outcome race(way *w, br_status *status)
 {
     for (;;) {
         br_flight *flight = wait_for_one(w, earlier(w->hedge_at_ns, w->end_ns));
+        if (flight == NULL && is_closing(w->client)) {
+            end_flights(w, BR_OUTCOME_ABANDONED);
+            *status = br_fail(w->error, BR_ECLOSED, "the client was closed");
+            return BR_OUTCOME_ABANDONED;
+        }
         if (flight == NULL && br_clock_now_ns() >= w->end_ns) {
             *status = no_answer(w);
             return BR_OUTCOME_FAILED;

@@ -145,12 +145,6 @@ br_status br_endpoint_open(br_endpoint *endpoint, const br_client_options *optio
     return dial(endpoint, options, error);
 }
 
-void br_endpoint_close(br_endpoint *endpoint)
-{
-    if (endpoint->is_open) nng_close(endpoint->socket);
-    endpoint->is_open = false;
-}
-
 void br_endpoint_disconnect(br_endpoint *endpoint)
 {
     pthread_mutex_lock(&endpoint->client->mutex);
@@ -171,13 +165,14 @@ static void destroy(br_flight *flight)
     free(flight);
 }
 
-void br_endpoint_release(br_endpoint *endpoint)
+void br_endpoint_close(br_endpoint *endpoint)
 {
     while (endpoint->idle != NULL) {
         br_flight *flight = endpoint->idle;
         endpoint->idle = flight->next;
         destroy(flight);
     }
+    if (endpoint->is_open) nng_close(endpoint->socket);
     free(endpoint->url);
 }
 
@@ -214,8 +209,7 @@ static br_status create(br_flight **out, br_endpoint *endpoint, br_error *error)
     if (failed == 0) failed = nng_ctx_open(&flight->context, endpoint->socket);
     if (failed != 0) {
         destroy(flight);
-        return br_fail(error, failed == NNG_ECLOSED ? BR_ECLOSED : BR_ENOMEM, "a request's context: %s",
-                       nng_strerror(failed));
+        return br_fail(error, BR_ENOMEM, "a request's context: %s", nng_strerror(failed));
     }
     *out = flight;
     return BR_OK;

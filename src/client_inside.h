@@ -55,10 +55,11 @@ struct br_endpoint {
     uint64_t ping_end_ns;
 };
 
-/* What a call works with, kept between calls. */
+/* What a call works with, kept between calls: in one list or the other. */
 typedef struct br_slot {
     struct br_slot *next;
-    pthread_cond_t changed; /* a flight of the call is done */
+    struct br_slot *previous; /* of the busy ones */
+    pthread_cond_t changed;   /* a flight of the call is done */
     br_arena arena;
 } br_slot;
 
@@ -80,6 +81,7 @@ struct br_client {
     uint64_t keeper_due_ns;
     br_pool pool;
     br_slot *idle;
+    br_slot *busy;  /* one for each call that is running, but one without memory for it */
     size_t running; /* calls */
     bool closing;
     br_client_totals totals;
@@ -96,11 +98,8 @@ void br_client_wait(br_client *client, pthread_cond_t *cond, uint64_t until_ns);
 BR_NODISCARD br_status br_endpoint_open(br_endpoint *endpoint, const br_client_options *options,
                                         br_error *error);
 
-/* Ends every flight, then waits for nng's callbacks. */
+/* When no flight is in use any more. Waits for nng's callbacks. */
 void br_endpoint_close(br_endpoint *endpoint);
-
-/* After br_endpoint_close, when no flight is in use any more. */
-void br_endpoint_release(br_endpoint *endpoint);
 
 /* Drops the present connection, if there is one; nng dials again. */
 void br_endpoint_disconnect(br_endpoint *endpoint);
@@ -109,15 +108,12 @@ bool br_url_is_tls(const char *url);
 
 /* Moves `message`, also on failure. The flight ends by itself, or with br_flight_end; `wake` is signalled under the
  * mutex. A send that has to wait for a connection gives up after a while: done, not was_sent, NNG_ETIMEDOUT.
- * BR_ENOMEM, BR_ECLOSED. */
+ * BR_ENOMEM. */
 BR_NODISCARD br_status br_flight_start(br_flight **out, br_endpoint *endpoint, nng_msg *message,
                                        pthread_cond_t *wake, br_error *error);
 
 /* Accepts NULL. Cancels what is under way, frees the reply; the flight is gone. */
 void br_flight_end(br_flight *flight);
-
-/* A request as a message. BR_ETOOBIG, BR_ENOMEM. */
-BR_NODISCARD br_status br_client_pack(nng_msg **out, const br_request *request, br_error *error);
 
 /* Whether a request goes unanswered is known from then on: wakes the keeper if it sleeps longer. Under the mutex. */
 void br_keeper_expect(br_client *client, size_t index);

@@ -11,6 +11,7 @@
 
 #include "bestroute/clock.h"
 #include "bestroute/reply.h"
+#include "client_message.h"
 
 /* Under the mutex. */
 static uint64_t due_at(const br_client *client, size_t index)

@@ -187,28 +187,30 @@ static bool play(fake *f, fake_reply *to, nng_msg *message)
     return answers;
 }
 
+static void send_reply(fake_worker *worker, const fake_reply *reply)
+{
+    nng_msg *message;
+    if (nng_msg_alloc(&message, 0) != 0 || nng_msg_append(message, reply->bytes, reply->used) != 0) abort();
+    nng_aio_set_msg(worker->aio, message);
+    nng_ctx_send(worker->context, worker->aio);
+    nng_aio_wait(worker->aio);
+    if (nng_aio_result(worker->aio) != 0) nng_msg_free(nng_aio_get_msg(worker->aio));
+}
+
 static void *serve(void *context)
 {
     fake_worker *worker = context;
-    fake *f = worker->owner;
     fake_reply *to = malloc(sizeof *to);
-    nng_aio *aio;
-    if (to == NULL || nng_aio_alloc(&aio, NULL, NULL) != 0) abort();
+    if (to == NULL) abort();
     for (;;) {
-        nng_ctx_recv(worker->context, aio);
-        nng_aio_wait(aio);
-        if (nng_aio_result(aio) != 0) break;
-        nng_msg *message = nng_aio_get_msg(aio);
-        const bool answers = play(f, to, message);
+        nng_ctx_recv(worker->context, worker->aio);
+        nng_aio_wait(worker->aio);
+        if (nng_aio_result(worker->aio) != 0) break;
+        nng_msg *message = nng_aio_get_msg(worker->aio);
+        const bool answers = play(worker->owner, to, message);
         nng_msg_free(message);
-        if (!answers) continue;
-        if (nng_msg_alloc(&message, 0) != 0 || nng_msg_append(message, to->bytes, to->used) != 0) abort();
-        nng_aio_set_msg(aio, message);
-        nng_ctx_send(worker->context, aio);
-        nng_aio_wait(aio);
-        if (nng_aio_result(aio) != 0) nng_msg_free(nng_aio_get_msg(aio));
+        if (answers) send_reply(worker, to);
     }
-    nng_aio_free(aio);
     free(to);
     return NULL;
 }
@@ -225,6 +227,7 @@ void fake_start(fake *f)
         fake_worker *worker = &f->workers[i];
         worker->owner = f;
         failed = nng_ctx_open(&worker->context, f->socket);
+        if (failed == 0) failed = nng_aio_alloc(&worker->aio, NULL, NULL);
         if (failed == 0) failed = pthread_create(&worker->thread, NULL, serve, worker);
     }
     if (failed == 0) return;
@@ -232,9 +235,16 @@ void fake_start(fake *f)
     abort();
 }
 
+/* nng does not bear a socket closed while one of its contexts is being used. */
 void fake_stop(fake *f)
 {
+    for (int i = 0; i < FAKE_WORKERS; i++) {
+        fake_worker *worker = &f->workers[i];
+        nng_aio_stop(worker->aio); /* this and every later use of it fails */
+        pthread_join(worker->thread, NULL);
+        nng_ctx_close(worker->context);
+        nng_aio_free(worker->aio);
+    }
     nng_close(f->socket);
-    for (int i = 0; i < FAKE_WORKERS; i++) pthread_join(f->workers[i].thread, NULL);
     pthread_mutex_destroy(&f->mutex);
 }

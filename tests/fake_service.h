@@ -28,6 +28,7 @@ typedef struct fake_worker {
     fake *owner;
     pthread_t thread;
     nng_ctx context;
+    nng_aio *aio;
 } fake_worker;
 
 struct fake {
