@@ -15,6 +15,7 @@ void br_pool_init(br_pool *pool, size_t count, uint64_t silence_ns, uint32_t hed
     pool->silence_ns = silence_ns;
     pool->hedge_percent = hedge_percent;
     pool->hedge_credit = 100 * BR_POOL_HEDGE_BURST;
+    for (size_t i = 0; i < count; i++) pool->members[i].silent_ns = BR_POOL_NEVER;
 }
 
 static bool is_usable(const br_pool_member *member)
@@ -108,10 +109,16 @@ static void fail(br_pool *pool, size_t index, uint64_t now_ns)
         eject(pool, member, now_ns);
 }
 
+/* A request that was abandoned says nothing, so it does not end a silence. */
+static void hear(br_pool_member *member, uint64_t now_ns)
+{
+    member->silent_ns = member->outstanding > 0 ? now_ns : BR_POOL_NEVER;
+}
+
 void br_pool_sent(br_pool *pool, size_t index, uint64_t now_ns)
 {
     br_pool_member *member = &pool->members[index];
-    if (member->outstanding == 0) member->heard_ns = now_ns;
+    if (member->silent_ns == BR_POOL_NEVER) member->silent_ns = now_ns;
     member->outstanding++;
     member->sent++;
 }
@@ -125,18 +132,18 @@ void br_pool_ended(br_pool *pool, size_t index, br_outcome outcome, uint32_t con
     switch (outcome) {
     case BR_OUTCOME_ANSWERED:
         member->answered++;
-        member->heard_ns = now_ns;
+        hear(member, now_ns);
         member->failures = member->backoff_ms = 0;
         return;
     case BR_OUTCOME_OVERLOADED:
         member->refused++;
-        member->heard_ns = now_ns;
+        hear(member, now_ns);
         member->failures = 0;
         member->rested_ns = now_ns + (retry_ms < INT32_MAX ? retry_ms : INT32_MAX) * BR_NS_PER_MS;
         return;
     case BR_OUTCOME_NOT_READY:
         member->refused++;
-        member->heard_ns = now_ns;
+        hear(member, now_ns);
         eject(pool, member, now_ns);
         return;
     case BR_OUTCOME_LOST:
@@ -161,7 +168,7 @@ void br_pool_connected(br_pool *pool, size_t index, uint64_t now_ns)
     br_pool_member *member = &pool->members[index];
     member->connected = true;
     member->connection++;
-    member->heard_ns = now_ns;
+    hear(member, now_ns);
 }
 
 void br_pool_disconnected(br_pool *pool, size_t index, uint64_t now_ns)
@@ -175,7 +182,7 @@ uint64_t br_pool_ping_at(const br_pool *pool, size_t index)
     const br_pool_member *member = &pool->members[index];
     if (pool->count == 1 || !member->connected) return BR_POOL_NEVER;
     if (member->ejected) return member->ping_at_ns;
-    return member->outstanding > 0 ? member->heard_ns + pool->silence_ns : BR_POOL_NEVER;
+    return member->silent_ns == BR_POOL_NEVER ? BR_POOL_NEVER : member->silent_ns + pool->silence_ns;
 }
 
 bool br_pool_pinged(br_pool *pool, size_t index, br_outcome outcome, uint64_t now_ns)
@@ -184,25 +191,25 @@ bool br_pool_pinged(br_pool *pool, size_t index, br_outcome outcome, uint64_t no
     switch (outcome) {
     case BR_OUTCOME_ANSWERED:
     case BR_OUTCOME_OVERLOADED: /* alive */
-        member->heard_ns = now_ns;
+        hear(member, now_ns);
         /* Pings alone do not clear an endpoint of suspicion: the next failure ejects it again. */
         if (member->failures >= BR_POOL_FAILURES_MAX) member->failures = BR_POOL_FAILURES_MAX - 1;
         if (member->connected) member->ejected = false;
         return false;
     case BR_OUTCOME_NOT_READY:
-        member->heard_ns = now_ns;
+        hear(member, now_ns);
         break;
     case BR_OUTCOME_FAILED:
     case BR_OUTCOME_UNSENT:
         if (!member->ejected && usable_others(pool, index) == 0) {
-            member->heard_ns = now_ns; /* the next ping after another silence */
+            member->silent_ns = now_ns; /* the next ping after another silence */
             return false;
         }
         break;
     case BR_OUTCOME_LOST:
         break;
     case BR_OUTCOME_ABANDONED: /* the ping never began */
-        member->heard_ns = now_ns;
+        member->silent_ns = now_ns;
         if (member->ejected) put_off_ping(member, now_ns);
         return false;
     }

@@ -55,7 +55,7 @@ typedef struct br_pool_member {
     uint32_t failures;   /* in a row */
     uint32_t backoff_ms; /* until the ping after the next; 0: none was needed since the last answer */
     uint64_t ping_at_ns; /* while ejected */
-    uint64_t heard_ns;   /* the last reply, or when the first outstanding request left */
+    uint64_t silent_ns;  /* since when a reply is missing; BR_POOL_NEVER: none is */
     uint64_t rested_ns;  /* `overloaded` holds until then */
     uint32_t outstanding;
     uint64_t sent; /* = outstanding + answered + refused + failed + abandoned */
@@ -99,8 +99,8 @@ void br_pool_ended(br_pool *pool, size_t index, br_outcome outcome, uint32_t con
 void br_pool_connected(br_pool *pool, size_t index, uint64_t now_ns);
 void br_pool_disconnected(br_pool *pool, size_t index, uint64_t now_ns);
 
-/* When the endpoint is due for a ping: an ejected one after its backoff, one with requests outstanding after
- * silence_ns without a reply. BR_POOL_NEVER. */
+/* When the endpoint is due for a ping: an ejected one after its backoff, another after silence_ns without a reply to what
+ * was sent to it, also if nobody waits for that any more. BR_POOL_NEVER. */
 uint64_t br_pool_ping_at(const br_pool *pool, size_t index);
 
 /* A ping ended. True: the connection is dead and should be dropped. */

@@ -240,6 +240,20 @@ static void test_silence_is_counted_from_the_last_reply_while_requests_are_outst
     assert_true(br_pool_ping_at(&pool, 0) == BR_POOL_NEVER);
 }
 
+static void test_silence_goes_on_though_its_requests_are_abandoned(void **state)
+{
+    (void)state;
+    br_pool pool = pool_of(2);
+    for (uint64_t at_ms = 100; at_ms < SILENCE_MS;
+         at_ms += 200) { /* each was hedged, and answered elsewhere */
+        br_pool_sent(&pool, 0, at_ms * ms);
+        br_pool_ended(&pool, 0, BR_OUTCOME_ABANDONED, 1, 0, (at_ms + 150) * ms);
+        assert_int_equal(br_pool_ping_at(&pool, 0), (100 + SILENCE_MS) * ms);
+    }
+    br_pool_pinged(&pool, 0, BR_OUTCOME_ANSWERED, 1200 * ms);
+    assert_true(br_pool_ping_at(&pool, 0) == BR_POOL_NEVER);
+}
+
 static void test_an_unanswered_ping_drops_the_connection_but_not_the_last_one(void **state)
 {
     (void)state;
@@ -308,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_a_ping_alone_does_not_clear_an_endpoint_that_failed),
         cmocka_unit_test(test_nobody_is_pinged_without_a_connection_or_alone),
         cmocka_unit_test(test_silence_is_counted_from_the_last_reply_while_requests_are_outstanding),
+        cmocka_unit_test(test_silence_goes_on_though_its_requests_are_abandoned),
         cmocka_unit_test(test_an_unanswered_ping_drops_the_connection_but_not_the_last_one),
         cmocka_unit_test(test_hedges_have_a_share_of_the_calls),
         cmocka_unit_test(test_the_counters_add_up),
