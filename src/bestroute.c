@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -99,18 +100,64 @@ static br_status ping_until_ready(const cli_options *options, br_client *client,
     }
 }
 
-static cli_exit run_ping(const cli_options *options, br_client *client)
+static cli_exit print_ping(const cli_options *options, const char *url, double ms)
 {
+    if (!options->json) {
+        printf("%s is ready; answered in %.2f ms\n", url, ms);
+        return CLI_EXIT_OK;
+    }
+    json_t *line = json_pack("{sb so}", "ok", 1, "ms", json_real(ms));
+    if (options->url_count > 1) json_object_set_new(line, "url", cli_json_text(url));
+    (void)!cli_json_print(stdout, line);
+    return CLI_EXIT_OK;
+}
+
+static br_client_options connection_to(const cli_options *options, const char *const *urls, size_t count)
+{
+    return (br_client_options){
+        .urls = urls,
+        .url_count = count,
+        .timeout_ms = options->timeout_ms,
+        .connect_ms = options->wait_ms,
+        .retries = OVERLOAD_RETRIES,
+        .hedge_ms = options->hedge_ms,
+        .tls_ca = options->tls_ca,
+        .tls_cert = options->tls_cert,
+        .tls_name = options->tls_name,
+    };
+}
+
+static cli_exit open_client(const cli_options *options, br_client **client, const char *const *urls,
+                            size_t count)
+{
+    const br_client_options connection = connection_to(options, urls, count);
+    br_error error = {0};
+    const br_status status = br_client_connect(client, &connection, &error);
+    if (status == BR_OK) return CLI_EXIT_OK;
+    return cli_report(options, status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE, &error);
+}
+
+static cli_exit ping_one(const cli_options *options, const char *url)
+{
+    br_client *client;
+    const cli_exit connected = open_client(options, &client, &url, 1);
+    if (connected != CLI_EXIT_OK) return connected;
     double ms;
     br_error error = {0};
     const br_status status = ping_until_ready(options, client, &ms, &error);
-    if (status != BR_OK) return cli_report(options, cli_exit_of(status), &error);
-    if (options->json) {
-        (void)!cli_json_print(stdout, json_pack("{sb so}", "ok", 1, "ms", json_real(ms)));
-    } else {
-        printf("%s is ready; answered in %.2f ms\n", options->url, ms);
+    br_client_close(client);
+    return status == BR_OK ? print_ping(options, url, ms) : cli_report(options, cli_exit_of(status), &error);
+}
+
+/* Each of the urls; the first failure is the exit code. */
+static cli_exit run_ping(const cli_options *options)
+{
+    cli_exit code = CLI_EXIT_OK;
+    for (size_t i = 0; i < options->url_count; i++) {
+        const cli_exit one = ping_one(options, options->urls[i]);
+        if (code == CLI_EXIT_OK) code = one;
     }
-    return CLI_EXIT_OK;
+    return code;
 }
 
 static void print_reloaded(const cli_options *options, const br_answer *answer)
@@ -153,36 +200,48 @@ static cli_exit run_command(const cli_options *options, br_client *client)
         return cli_run(options, client);
     case CLI_INFO:
         return run_info(options, client);
-    case CLI_PING:
-        return run_ping(options, client);
     case CLI_RELOAD:
         return run_reload(options, client);
     case CLI_EVAL:
         return cli_eval(options, client);
     case CLI_CALIBRATE:
         return cli_calibrate(options, client);
+    case CLI_PING: /* has clients of its own */
+        break;
     }
     return CLI_EXIT_USAGE;
 }
 
+static void print_endpoints(br_client *client)
+{
+    br_client_totals totals;
+    br_client_endpoint all[CLI_URLS_MAX];
+    const size_t count = br_client_stats(client, &totals, all, CLI_URLS_MAX);
+    fprintf(stderr, "%9s %9s %9s %9s %9s %9s  %s\n", "sent", "answered", "refused", "failed", "abandoned",
+            "ejected", "endpoint");
+    for (size_t i = 0; i < count; i++) {
+        const br_client_endpoint *e = &all[i];
+        fprintf(stderr,
+                "%9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %9" PRIu64 "  %s%s\n",
+                e->sent, e->answered, e->refused, e->failed, e->abandoned, e->ejections, e->url,
+                !e->connected ? " (not connected)"
+                : e->ejected  ? " (ejected)"
+                              : "");
+    }
+    fprintf(stderr, "%" PRIu64 " calls, %" PRIu64 " retries, %" PRIu64 " hedges, of which %" PRIu64 " won\n",
+            totals.calls, totals.retries, totals.hedges, totals.hedges_won);
+}
+
 static cli_exit connect_and_run(const cli_options *options)
 {
-    const br_client_options connection = {
-        .url = options->command == CLI_RELOAD ? options->admin : options->url,
-        .timeout_ms = options->timeout_ms,
-        .connect_ms = options->wait_ms,
-        .retries = OVERLOAD_RETRIES,
-        .tls_ca = options->tls_ca,
-        .tls_cert = options->tls_cert,
-        .tls_name = options->tls_name,
-    };
+    if (options->command == CLI_PING) return run_ping(options);
+    const bool is_admin = options->command == CLI_RELOAD;
     br_client *client;
-    br_error error = {0};
-    const br_status status = br_client_connect(&client, &connection, &error);
-    if (status != BR_OK)
-        return cli_report(options, status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE, &error);
-
+    const cli_exit connected = open_client(options, &client, is_admin ? &options->admin : options->urls,
+                                           is_admin ? 1 : options->url_count);
+    if (connected != CLI_EXIT_OK) return connected;
     const cli_exit code = run_command(options, client);
+    if (options->endpoints) print_endpoints(client);
     br_client_close(client);
     return code;
 }

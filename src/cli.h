@@ -43,14 +43,20 @@ enum {
     CLI_PARALLEL_MAX = 64,
     CLI_NAMES_MAX = 64, /* of --models or --exclude */
     CLI_DATA_MAX = 32,  /* files of --data */
+    CLI_URLS_MAX = BR_CLIENT_URLS_MAX,
+    CLI_URLS_BYTES_MAX = 8192, /* of BESTROUTE_URL */
 };
 
 typedef struct cli_options {
     cli_command command;
     bool help;
     bool version;
-    const char *url;
+    const char *urls[CLI_URLS_MAX]; /* the services, interchangeable; at least one */
+    size_t url_count;
+    char environment_urls[CLI_URLS_BYTES_MAX]; /* what `urls` points to where no flag is given */
     const char *admin;
+    uint32_t hedge_ms;
+    bool endpoints; /* tell in the end what became of the requests to each url */
     const char *tls_ca;
     const char *tls_cert;
     const char *tls_name;
@@ -91,7 +97,7 @@ typedef struct cli_options {
     size_t argument_count;
 } cli_options;
 
-/* Reads flags and environment; the strings stay argv's, which is changed. On BR_EINVAL the error is a line for the
+/* Reads flags and environment; the strings stay argv's, which is changed, and *out must not be copied. On BR_EINVAL the error is a line for the
  * user. With `help` or `version` set nothing else has been checked. */
 BR_NODISCARD br_status cli_options_read(cli_options *out, int argc, char **argv, br_error *error);
 

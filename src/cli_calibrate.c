@@ -162,7 +162,7 @@ static br_status update_bundle(calibration *c, double threshold, json_t *table, 
     br_status status;
     if (!is_served(router, &c->scores)) {
         status = br_fail(error, BR_EINVAL, "%s is not the bundle '%s' that the service at %s has loaded",
-                         path, c->scores.info->bundle_name, c->options->url);
+                         path, c->scores.info->bundle_name, c->options->urls[0]);
     } else {
         json_object_set_new(router, "policy",
                             json_pack("{ss sf}", "kind", "threshold", "threshold", threshold));

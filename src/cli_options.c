@@ -14,7 +14,7 @@ enum {
     FLAG_BASE = 256, /* getopt's value of row 0; above every character */
 };
 
-typedef enum kind { HEADING, FLAG, TEXT, COUNT, REAL, NAMES, FILES, KIND, FALLBACK } kind;
+typedef enum kind { HEADING, FLAG, TEXT, COUNT, REAL, NAMES, URLS, FILES, KIND, FALLBACK } kind;
 
 typedef struct row {
     const char *name;
@@ -33,12 +33,16 @@ typedef struct row {
 
 static const row rows[] = {
     {.name = "Connection", .kind = HEADING},
-    {"url", "URL", "the service (tcp://, ipc://, tls+tcp://); or BESTROUTE_URL; tcp://127.0.0.1:5555", TEXT,
-     EVERY_DATA, AT(url), 0, 0, 0},
+    {"url", "URL", "the service (tcp://, ipc://, tls+tcp://); or BESTROUTE_URL; tcp://127.0.0.1:5555", URLS,
+     EVERY_DATA, AT(urls), 0, 0, 0},
     {"admin", "URL", "the admin socket, for reload; or BESTROUTE_ADMIN", TEXT, CLI_RELOAD, AT(admin), 0, 0,
      0},
     {"timeout-ms", "N", "patience for one request, retries included (30000)", COUNT, ANY, AT(timeout_ms), 0,
      1, INT32_MAX},
+    {"hedge-ms", "N", "several urls: what is unanswered after this goes to a second one too", COUNT,
+     PROMPTS | RECORDS, AT(hedge_ms), 0, 1, INT32_MAX},
+    {"endpoints", NULL, "in the end, what became of the requests to each url, on standard error", FLAG,
+     PROMPTS | RECORDS, AT(endpoints), 0, 0, 0},
     {"wait-ms", "N", "how long to wait for a service that is not up yet; ping: or not ready (2000)", COUNT,
      ANY, AT(wait_ms), 0, 1, INT32_MAX},
     {"tls-ca", "FILE", "tls+tcp: PEM file of the authorities to trust", TEXT, ANY, AT(tls_ca), 0, 0, 0},
@@ -192,19 +196,26 @@ static br_status read_real(cli_options *options, const row *r, const char *text,
     return BR_OK;
 }
 
-/* Cuts argv's own text at its commas. */
+/* Cuts `text` at its commas, and appends the pieces. */
+static br_status cut_names(const char **names, size_t *count, size_t most, char *text, const char *flag,
+                           br_error *error)
+{
+    for (char *rest = text; rest != NULL;) {
+        char *name = strsep(&rest, ",");
+        if (name[0] == '\0') return br_fail(error, BR_EINVAL, "--%s: a name is empty", flag);
+        if (*count == most) return br_fail(error, BR_EINVAL, "--%s: more than %zu names", flag, most);
+        names[(*count)++] = name;
+    }
+    return BR_OK;
+}
+
 static br_status read_names(cli_options *options, const row *r, char *text, br_error *error)
 {
     const bool excludes = r->offset == POLICY(exclude);
     const char **names = excludes ? options->exclude_names : options->model_names;
     size_t *count = excludes ? &options->policy.exclude_count : &options->policy.model_count;
-    for (char *rest = text; rest != NULL;) {
-        char *name = strsep(&rest, ",");
-        if (name[0] == '\0') return br_fail(error, BR_EINVAL, "--%s: a name is empty", r->name);
-        if (*count == CLI_NAMES_MAX)
-            return br_fail(error, BR_EINVAL, "--%s: more than %d names", r->name, CLI_NAMES_MAX);
-        names[(*count)++] = name;
-    }
+    const br_status status = cut_names(names, count, CLI_NAMES_MAX, text, r->name, error);
+    if (status != BR_OK) return status;
     if (excludes) {
         options->policy.exclude = names;
     } else {
@@ -251,6 +262,8 @@ static br_status read_row(cli_options *options, const row *r, char *text, br_err
         return read_real(options, r, text, error);
     case NAMES:
         return read_names(options, r, text, error);
+    case URLS:
+        return cut_names(options->urls, &options->url_count, CLI_URLS_MAX, text, r->name, error);
     case FILES:
         return add_file(options, r, text, error);
     case KIND:
@@ -344,10 +357,21 @@ static const char *from_environment(const char *name, const char *otherwise)
     return value == NULL || value[0] == '\0' ? otherwise : value;
 }
 
+static br_status settle_urls(cli_options *options, br_error *error)
+{
+    if (options->url_count > 0) return BR_OK;
+    const char *text = from_environment("BESTROUTE_URL", "tcp://127.0.0.1:5555");
+    if (strlen(text) >= sizeof options->environment_urls)
+        return br_fail(error, BR_EINVAL, "BESTROUTE_URL is longer than %zu bytes",
+                       sizeof options->environment_urls - 1);
+    strcpy(options->environment_urls, text);
+    return cut_names(options->urls, &options->url_count, CLI_URLS_MAX, options->environment_urls, "url",
+                     error);
+}
+
 br_status cli_options_read(cli_options *out, int argc, char **argv, br_error *error)
 {
     *out = (cli_options){
-        .url = from_environment("BESTROUTE_URL", "tcp://127.0.0.1:5555"),
         .admin = from_environment("BESTROUTE_ADMIN", NULL),
         .timeout_ms = 30000,
         .wait_ms = 2000,
@@ -389,7 +413,8 @@ br_status cli_options_read(cli_options *out, int argc, char **argv, br_error *er
     if (optind == argc)
         return br_fail(error, BR_EINVAL,
                        "there is no command: route, score, info, ping, reload, eval, calibrate");
-    const br_status status = take_command(out, argv[optind], error);
+    br_status status = take_command(out, argv[optind], error);
+    if (status == BR_OK) status = settle_urls(out, error);
     if (status != BR_OK) return status;
     out->arguments = argv + optind + 1;
     out->argument_count = (size_t)(argc - optind - 1);

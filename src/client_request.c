@@ -1,7 +1,10 @@
-/* client_request.c - a client's call, checked and turned into a request. */
+/* client_request.c - a client's call, checked and turned into a request, and that into a message. */
 #include "client_message.h"
 
+#include <assert.h>
 #include <math.h>
+
+#include "bestroute/limits.h"
 
 /* Where a policy stands, for errors: "queries[3].policy" or "policy". */
 typedef struct place {
@@ -176,5 +179,38 @@ br_status br_client_make_request(br_request *out, br_op op, const br_client_call
         const br_status status = take_query(&out->queries[i], &call->queries[i], &at, arena, error);
         if (status != BR_OK) return status;
     }
+    return BR_OK;
+}
+
+typedef struct cursor {
+    char *at; /* NULL: only counts */
+    size_t bytes;
+} cursor;
+
+static int write_bytes(void *sink, const char *bytes, size_t size)
+{
+    cursor *to = sink;
+    if (to->at != NULL) memcpy(to->at + to->bytes, bytes, size);
+    to->bytes += size;
+    return 0;
+}
+
+/* Encodes twice: nng grows a message piece by piece at the cost of a copy each. */
+br_status br_client_pack(nng_msg **out, const br_request *request, br_error *error)
+{
+    cursor to = {0};
+    int failed = br_request_encode(request, &to, write_bytes);
+    assert(failed == 0);
+    if (to.bytes > BR_MESSAGE_BYTES_MAX)
+        return br_fail(error, BR_ETOOBIG, "too_large: the message has %zu bytes, at most %d are taken",
+                       to.bytes, BR_MESSAGE_BYTES_MAX);
+
+    failed = nng_msg_alloc(out, to.bytes);
+    if (failed != 0) return br_fail(error, BR_ENOMEM, "out of memory for a message of %zu bytes", to.bytes);
+    to = (cursor){.at = nng_msg_body(*out)};
+    failed = br_request_encode(request, &to, write_bytes);
+    assert(failed == 0);
+    assert(to.bytes == nng_msg_len(*out));
+    (void)failed;
     return BR_OK;
 }

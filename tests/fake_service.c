@@ -116,10 +116,38 @@ void fake_answer(const fake *f, fake_reply *to, const br_request *request, br_ar
 static void note_request(fake *f, const br_request *request)
 {
     atomic_fetch_add(&f->requests, 1);
+    if (request->op == BR_OP_PING) {
+        atomic_fetch_add(&f->pings, 1);
+        return;
+    }
     atomic_store(&f->last_deadline_ms, request->has_deadline ? request->deadline_ms : 0);
+    pthread_mutex_lock(&f->mutex);
     snprintf(f->last_bundle, sizeof f->last_bundle, "%.*s", (int)request->bundle.size,
              request->bundle.size == 0 ? "" : request->bundle.data);
     f->last_policy = request->policy;
+    pthread_mutex_unlock(&f->mutex);
+}
+
+/* Whether one of `left` is taken; -1 never ends. */
+static bool take_one(atomic_int *left)
+{
+    int now = atomic_load(left);
+    while (now > 0 && !atomic_compare_exchange_weak(left, &now, now - 1)) continue;
+    return now != 0;
+}
+
+static void refuse(const fake *f, fake_reply *to, br_code code, br_str message)
+{
+    const br_reply reply = {
+        .code = code, .message = message, .has_retry = f->retry_ms > 0, .retry_ms = f->retry_ms};
+    br_reply_encode(&reply, to, append);
+}
+
+/* A real service pings as long as it lives: of all refusals only not_ready is one of a ping too. */
+static bool take_refusal(fake *f, bool is_ping)
+{
+    if (is_ping) return f->refusal == BR_CODE_NOT_READY && atomic_load(&f->refusals) != 0;
+    return take_one(&f->refusals);
 }
 
 /* False: nothing is sent. */
@@ -136,26 +164,22 @@ static bool play(fake *f, fake_reply *to, nng_msg *message)
     const br_code code =
         br_request_decode(&request, nng_msg_body(message), nng_msg_len(message), &limits, &arena, &error);
     note_request(f, &request);
+    const bool is_ping = request.op == BR_OP_PING && f->is_fleet;
     bool answers = true;
     to->used = 0;
-    if (f->delay_ms > 0) nng_msleep((nng_duration)f->delay_ms);
+    if (f->delay_ms > 0 && !is_ping) nng_msleep((nng_duration)f->delay_ms);
 
-    if (f->closes != 0) {
-        if (f->closes > 0) f->closes--;
+    if (!is_ping && take_one(&f->closes)) {
         nng_pipe_close(nng_msg_get_pipe(message));
         answers = false;
-    } else if (f->silent) {
+    } else if (atomic_load(&f->silent)) {
         answers = false;
-    } else if (f->bytes != NULL) {
+    } else if (f->bytes != NULL && !is_ping) {
         append(to, f->bytes, f->byte_count);
-    } else if (code != BR_CODE_NONE || f->refusals != 0) {
-        if (code == BR_CODE_NONE && f->refusals > 0) f->refusals--;
-        const br_reply reply = {.code = code == BR_CODE_NONE ? f->refusal : code,
-                                .message = code == BR_CODE_NONE ? BR_STR_LITERAL("as the script says")
-                                                                : br_str_from(error.text),
-                                .has_retry = f->retry_ms > 0,
-                                .retry_ms = f->retry_ms};
-        br_reply_encode(&reply, to, append);
+    } else if (code != BR_CODE_NONE) {
+        refuse(f, to, code, br_str_from(error.text));
+    } else if (take_refusal(f, is_ping)) {
+        refuse(f, to, f->refusal, BR_STR_LITERAL("as the script says"));
     } else {
         fake_answer(f, to, &request, &arena);
     }
@@ -163,15 +187,29 @@ static bool play(fake *f, fake_reply *to, nng_msg *message)
     return answers;
 }
 
+static void send_reply(fake_worker *worker, const fake_reply *reply)
+{
+    nng_msg *message;
+    if (nng_msg_alloc(&message, 0) != 0 || nng_msg_append(message, reply->bytes, reply->used) != 0) abort();
+    nng_aio_set_msg(worker->aio, message);
+    nng_ctx_send(worker->context, worker->aio);
+    nng_aio_wait(worker->aio);
+    if (nng_aio_result(worker->aio) != 0) nng_msg_free(nng_aio_get_msg(worker->aio));
+}
+
 static void *serve(void *context)
 {
-    fake *f = context;
+    fake_worker *worker = context;
     fake_reply *to = malloc(sizeof *to);
-    nng_msg *message;
-    while (nng_recvmsg(f->socket, &message, 0) == 0) {
-        const bool answers = play(f, to, message);
+    if (to == NULL) abort();
+    for (;;) {
+        nng_ctx_recv(worker->context, worker->aio);
+        nng_aio_wait(worker->aio);
+        if (nng_aio_result(worker->aio) != 0) break;
+        nng_msg *message = nng_aio_get_msg(worker->aio);
+        const bool answers = play(worker->owner, to, message);
         nng_msg_free(message);
-        if (answers) nng_send(f->socket, to->bytes, to->used, 0);
+        if (answers) send_reply(worker, to);
     }
     free(to);
     return NULL;
@@ -182,16 +220,31 @@ void fake_start(fake *f)
     static atomic_int serial;
     if (f->url[0] == '\0')
         snprintf(f->url, sizeof f->url, "inproc://client-%d-%d", (int)getpid(), atomic_fetch_add(&serial, 1));
+    pthread_mutex_init(&f->mutex, NULL);
     int failed = nng_rep0_open(&f->socket);
     if (failed == 0) failed = nng_listen(f->socket, f->url, NULL, 0);
-    if (failed == 0) failed = pthread_create(&f->thread, NULL, serve, f);
+    for (int i = 0; failed == 0 && i < FAKE_WORKERS; i++) {
+        fake_worker *worker = &f->workers[i];
+        worker->owner = f;
+        failed = nng_ctx_open(&worker->context, f->socket);
+        if (failed == 0) failed = nng_aio_alloc(&worker->aio, NULL, NULL);
+        if (failed == 0) failed = pthread_create(&worker->thread, NULL, serve, worker);
+    }
     if (failed == 0) return;
     fprintf(stderr, "%s: %s\n", f->url, nng_strerror(failed));
     abort();
 }
 
+/* nng does not bear a socket closed while one of its contexts is being used. */
 void fake_stop(fake *f)
 {
+    for (int i = 0; i < FAKE_WORKERS; i++) {
+        fake_worker *worker = &f->workers[i];
+        nng_aio_stop(worker->aio); /* this and every later use of it fails */
+        pthread_join(worker->thread, NULL);
+        nng_ctx_close(worker->context);
+        nng_aio_free(worker->aio);
+    }
     nng_close(f->socket);
-    pthread_join(f->thread, NULL);
+    pthread_mutex_destroy(&f->mutex);
 }

@@ -15,36 +15,48 @@
 
 #include "bestroute/reply.h"
 
-enum { FAKE_REPLY_BYTES_MAX = 1 << 16 };
+enum { FAKE_REPLY_BYTES_MAX = 1 << 16, FAKE_WORKERS = 4 };
 
 typedef struct fake_reply {
     char bytes[FAKE_REPLY_BYTES_MAX];
     size_t used;
 } fake_reply;
 
-typedef struct fake {
-    /* The script; set before the first call. */
-    br_code refusal;   /* not NONE: answered at the top level */
-    int refusals;      /* that many times; -1: always */
-    uint64_t retry_ms; /* of an overloaded refusal */
-    const char *bytes; /* not NULL: sent instead of a reply */
+typedef struct fake fake;
+
+typedef struct fake_worker {
+    fake *owner;
+    pthread_t thread;
+    nng_ctx context;
+    nng_aio *aio;
+} fake_worker;
+
+struct fake {
+    /* The script; set before the first call, but for what is atomic. */
+    br_code refusal;     /* not NONE: answered at the top level */
+    atomic_int refusals; /* that many times; -1: always */
+    uint64_t retry_ms;   /* of an overloaded refusal */
+    const char *bytes;   /* not NULL: sent instead of a reply */
     size_t byte_count;
     size_t extra_results; /* more than there were queries */
-    bool silent;
+    atomic_bool silent;
     uint32_t delay_ms;
-    int closes; /* connections closed instead of an answer; -1: always */
+    atomic_int closes; /* connections closed instead of an answer; -1: always */
+    bool is_fleet;     /* pings are a keeper's: answered at once, whatever becomes of requests */
     /* What it saw. */
-    atomic_int requests;
+    atomic_int requests; /* all */
+    atomic_int pings;    /* of them */
     atomic_uint_least64_t last_deadline_ms;
     char last_bundle[64];
     br_policy last_policy;
 
     nng_socket socket;
-    pthread_t thread;
+    fake_worker workers[FAKE_WORKERS];
+    pthread_mutex_t mutex; /* guards last_bundle and last_policy */
     char url[128];
-} fake;
+};
 
-/* Fills in the url, unless the script has one, and serves on a thread. */
+/* Fills in the url, unless the script has one, and serves on FAKE_WORKERS threads. */
 void fake_start(fake *f);
 void fake_stop(fake *f);
 

@@ -520,6 +520,73 @@ class FakeService:
         self.listener.close()
 
 
+class Fleet(Case):
+    """Several urls: repeated, with commas, or from the environment."""
+
+    def setUp(self):
+        self.other = Service().wait()
+        self.dead = "tcp://127.0.0.1:9"
+
+    def tearDown(self):
+        self.other.stop()
+
+    def answered(self, done):
+        """By url, from the table of --endpoints."""
+        rows = [line.split() for line in done.err.splitlines() if "://" in line]
+        return {row[6]: int(row[1]) for row in rows}
+
+    def test_prompts_are_spread_and_a_dead_url_costs_none(self):
+        done = self.check(run("route", "--url", service.url, "--url", f"{self.other.url},{self.dead}", "--batch", "1",
+                              "--endpoints", "--json", "--file", PROMPTS), 0)
+        alone = self.check(run("route", "--url", service.url, "--json", "--file", PROMPTS), 0)
+        self.assertEqual(done.out, alone.out)
+        answered = self.answered(done)
+        self.assertEqual(set(answered), {service.url, self.other.url, self.dead})
+        self.assertEqual(answered[self.dead], 0)
+        self.assertGreater(answered[service.url], 0)
+        self.assertGreater(answered[self.other.url], 0)
+        self.assertEqual(sum(answered.values()), len(lines(done)) + 1)  # and info
+        self.assertRegex(done.err, "(?m)^[0-9]+ calls, [0-9]+ retries, 0 hedges, of which 0 won$")
+
+    def test_a_service_that_ends_during_the_run_costs_no_prompt(self):
+        with open(PROMPTS, encoding="utf-8") as file:
+            prompts = [line for line in file if line.strip()]
+        program = subprocess.Popen(
+            [CLIENT, "route", "--json", "--batch", "1", "--url", f"{service.url},{self.other.url}", "-"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment())
+        program.stdin.writelines(prompts[:10])
+        program.stdin.flush()
+        for _ in range(10):
+            program.stdout.readline()
+        self.other.process.kill()
+        out, err = program.communicate("".join(prompts[10:20]), timeout=WAIT_S)
+        self.assertEqual(program.returncode, 0, err)
+        self.assertEqual([json.loads(line)["index"] for line in out.splitlines()], list(range(10, 20)))
+
+    def test_every_command_takes_the_list_of_the_environment(self):
+        environment = {"BESTROUTE_URL": f"{self.other.url},{service.url}"}
+        for command in (["info"], ["score", "x"], ["route", "x", "--hedge-ms", "1000"]):
+            self.check(run(*command, environment=environment), 0)
+        self.assertEqual(lines(self.check(run("info", "--json", environment=environment), 0)),
+                         lines(self.check(run("info", "--json", "--url", service.url), 0)))
+
+    def test_ping_asks_each_and_fails_for_one(self):
+        done = self.check(run("ping", "--url", f"{service.url},{self.other.url}", "--json"), 0)
+        self.assertEqual([line["url"] for line in lines(done)], [service.url, self.other.url])
+        done = self.check(run("ping", "--url", self.dead, "--url", service.url, "--wait-ms", "200"), 3)
+        self.assertIn(f"{service.url} is ready", done.out)
+        self.assertIn(self.dead, done.err)
+
+    def test_nobody_there(self):
+        done = self.check(run("route", "--url", f"{self.dead},ipc:///does/not/exist", "--wait-ms", "200", "x"), 3)
+        self.assertIn("no connection to any of 2 endpoints within 200 ms", done.err)
+
+    def test_an_empty_or_too_long_list_is_wrong_usage(self):
+        for urls in ("", f"{service.url},", ",".join([service.url] * 65)):
+            self.check(run("info", "--url", urls), 2)
+        self.check(run("info", environment={"BESTROUTE_URL": "," * 9000}), 2)
+
+
 class Trouble(Case):
     def test_nobody_there_ends_with_3(self):
         with socket.socket() as taken:  # bound, not listening: nobody else gets the port

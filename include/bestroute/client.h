@@ -1,5 +1,6 @@
 /*
- * client.h - the C client: connect to a bestroute service, route or score prompts.
+ * client.h - the C client: connect to a bestroute service, or to several that serve the same bundle; route or
+ * score prompts.
  *
  *   br_error error = {0};
  *   br_client *client;
@@ -14,10 +15,20 @@
  *   br_answer_free(answer);
  *   br_client_close(client);
  *
- * Thread-safe: any number of threads may call at once through one client; each
- * call has a context of its own, all share one connection. A broken connection
- * comes back by itself. Everything that a call borrows is free again when the
- * call returns; an answer is the caller's and outlives the client.
+ * Thread-safe: any number of threads may call at once through one client; all share one connection to each url.
+ * A broken connection comes back by itself. Everything that a call borrows is free again when the call returns; an
+ * answer is the caller's and outlives the client.
+ *
+ * Over several urls each call returns exactly once, with one answer, whatever became of single endpoints:
+ *   choice     the usable endpoint with the fewest outstanding requests; equals take turns
+ *   ejection   a lost connection, not_ready, silence (requests outstanding, none answered for probe_ms, then a ping
+ *              unanswered for as long), or three failures in a row put an endpoint aside; a ping in the background,
+ *              at first at once, then after 50 ms to 2 s, brings it back as soon as it is answered
+ *   retries    what is pure is sent again elsewhere: after a lost connection (at most three sends in all), not_ready,
+ *              overloaded (see `retries`). bad_request, too_large, unsupported, infeasible, deadline and internal
+ *              are answers, never sent again; neither is a reload
+ *   hedging    with hedge_ms, the same request to a second endpoint when the first is slow; the first answer counts
+ * With one url the same holds, but that nothing is ejected, pinged or hedged.
  *
  * Stands alone with status.h and error.h; usable from C++. Link with nng.
  */
@@ -37,24 +48,64 @@ extern "C" {
 
 typedef struct br_client br_client;
 
+enum {
+    BR_CLIENT_URLS_MAX = 64,
+    BR_CLIENT_GRACE_MS = 250, /* after a call's deadline, an answer is awaited for that long */
+};
+
+/* Times are at most 2^31 - 1 ms. */
 typedef struct br_client_options {
-    const char *url;     /* tcp://, ipc://, tls+tcp://, inproc:// */
-    uint32_t timeout_ms; /* one call, retries included, at most 2^31 - 1; 0: 30 s */
-    uint32_t connect_ms; /* of that, how long a call waits for a connection; 0: the whole timeout */
-    uint32_t retries; /* times an `overloaded` answer is tried again after its retry_ms, within the timeout */
-    const char *tls_ca;   /* tls+tcp: PEM file with the authorities to trust; needed there */
-    const char *tls_cert; /* PEM file with the client's certificate and key, or NULL */
-    const char *tls_name; /* the server's name in its certificate; NULL: the host of the url */
+    const char *url;         /* tcp://, ipc://, tls+tcp://, inproc:// */
+    const char *const *urls; /* instead of `url`: services that are interchangeable */
+    size_t url_count;        /* at most BR_CLIENT_URLS_MAX */
+    uint32_t timeout_ms;     /* one call, retries included; 0: 30 s */
+    uint32_t connect_ms;     /* of that, how long a call waits for a usable endpoint; 0: the whole timeout */
+    /* Times an `overloaded` answer is tried again: at another endpoint at once, and where all have answered so, when
+     * the first one's retry_ms is over, within the timeout. 0: twice with several urls, never with one. */
+    uint32_t retries;
+    uint32_t probe_ms; /* how long an endpoint may be silent, and a ping be unanswered; 0: 1 s */
+    uint32_t hedge_ms; /* a request that is unanswered after this goes to a second endpoint too; 0: never */
+    uint32_t hedge_percent; /* of the calls, at most 100, may be hedged, and 10 beyond that; 0: 10 */
+    const char *tls_ca;     /* tls+tcp: PEM file with the authorities to trust; needed there */
+    const char *tls_cert;   /* PEM file with the client's certificate and key, or NULL */
+    const char *tls_name;   /* the server's name in its certificate; NULL: the host of each url */
 } br_client_options;
 
 /* Starts connecting in the background: a service that is not up yet is an error of the first call, not of this one.
- * The options are not needed afterwards.
- * BR_EINVAL: the url or an option. BR_EIO: a TLS file. BR_ENOTSUP: a transport the library lacks. BR_ENOMEM.
+ * The options are not needed afterwards. Several urls cost a thread.
+ * BR_EINVAL: a url or an option. BR_EIO: a TLS file. BR_ENOTSUP: a transport the library lacks. BR_ENOMEM.
  * On failure *out is NULL. */
 BR_NODISCARD br_status br_client_connect(br_client **out, const br_client_options *options, br_error *error);
 
-/* Accepts NULL. No call may be running. */
+/* Accepts NULL. Calls that are running return BR_ECLOSED, and are waited for; none may begin any more. */
 void br_client_close(br_client *client);
+
+/* What became of the requests to one endpoint since the client connected. Pings are not counted.
+ * sent = outstanding + answered + refused + failed + abandoned. */
+typedef struct br_client_endpoint {
+    const char *url; /* the client's */
+    bool connected;
+    bool ejected; /* put aside until a ping is answered */
+    uint32_t outstanding;
+    uint64_t sent;
+    uint64_t answered;
+    uint64_t refused;   /* overloaded, not_ready */
+    uint64_t failed;    /* connection lost, no answer in time, or bytes that are none */
+    uint64_t abandoned; /* another endpoint was faster, or the client closed */
+    uint64_t ejections;
+} br_client_endpoint;
+
+typedef struct br_client_totals {
+    uint64_t calls;
+    uint64_t retries;    /* sends of a request again, after a failure or refusal */
+    uint64_t hedges;     /* requests that also went to a second endpoint */
+    uint64_t hedges_won; /* answered there first */
+} br_client_totals;
+
+/* Fills at most `endpoints_max` of the endpoints, in the order of the urls, and the totals (which may be NULL), all at
+ * one moment; returns how many endpoints there are. */
+size_t br_client_stats(br_client *client, br_client_totals *totals, br_client_endpoint *endpoints,
+                       size_t endpoints_max);
 
 /* Overrides of the service's defaults; zero or NULL leaves a field alone, except where `has_...` says otherwise. */
 typedef struct br_client_policy {
@@ -107,8 +158,10 @@ typedef struct br_client_call {
     size_t query_count;             /* 1 to the service's max_queries */
     const br_client_policy *policy; /* route; may be NULL */
     bool has_deadline;
-    bool explain;         /* route: fill the candidates of each result */
-    uint32_t deadline_ms; /* the service gives up on a query after this, counted from the first arrival */
+    bool explain; /* route: fill the candidates of each result */
+    /* Counted from the call on: the service gives up on a query after this, nothing is sent any more, and the call
+     * returns BR_CLIENT_GRACE_MS later at the latest. */
+    uint32_t deadline_ms;
 } br_client_call;
 
 typedef struct br_answer_candidate {
@@ -185,15 +238,17 @@ typedef struct br_answer {
 /* Accepts NULL. */
 void br_answer_free(br_answer *answer);
 
-/* Each sends one request and waits for its reply.
+/* Each asks the service, or one of several, and waits for the answer.
  *   BR_OK          answered; single results may still carry errors
  *   BR_EINVAL      the service refused the request (bad_request), or the call itself is wrong
  *   BR_ETOOBIG     too_large, or the message would exceed what any service takes
  *   BR_EBUSY       overloaded, still after the retries
- *   BR_ETIMEDOUT   no answer within timeout_ms, or the service's own word for it (deadline)
- *   BR_ENOTREADY, BR_ENOTSUP, BR_EINFEASIBLE, BR_EINTERNAL   as the service answered
+ *   BR_ETIMEDOUT   no answer within timeout_ms or deadline_ms, or the service's own word for it (deadline)
+ *   BR_ENOTREADY   not_ready; of several: none was ready within connect_ms
+ *   BR_ENOTSUP, BR_EINFEASIBLE, BR_EINTERNAL   as the service answered
  *   BR_EIO         not connected, or the connection broke again and again
  *   BR_EFORMAT     the reply is not one
+ *   BR_ECLOSED     the client was closed meanwhile
  *   BR_ENOMEM
  * On any status but BR_OK *out is NULL and the error says why: for a refusal "<code>: <message>". */
 BR_NODISCARD br_status br_client_route(br_client *client, br_answer **out, const br_client_call *call,
@@ -203,7 +258,7 @@ BR_NODISCARD br_status br_client_score(br_client *client, br_answer **out, const
 BR_NODISCARD br_status br_client_info(br_client *client, br_answer **out, br_error *error);
 BR_NODISCARD br_status br_client_ping(br_client *client, br_error *error);
 
-/* On a client connected to the admin socket. folder NULL: the bundle's own folder again. The answer names the
+/* On a client connected to one admin socket (BR_EINVAL: several urls). folder NULL: the bundle's own folder again. The answer names the
  * bundle that serves from now on; `out` may be NULL. */
 BR_NODISCARD br_status br_client_reload(br_client *client, br_answer **out, const char *folder,
                                         br_error *error);
