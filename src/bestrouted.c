@@ -3,30 +3,64 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "bestroute/server.h"
 
 extern char **environ;
 
-enum { SIGNAL_WAKE = SIGUSR2 }; /* from main to its own signal thread; from elsewhere it means nothing */
+enum {
+    SIGNAL_WAKE = SIGUSR2, /* from main to its own signal thread; from elsewhere it means nothing */
+    TIDY_S = 5,
+};
+
+/* SERVING -> TIDYING: everything is answered and the server is being destroyed -> DONE */
+typedef enum phase { SERVING, TIDYING, DONE } phase;
 
 typedef struct signals {
     sigset_t set;
     br_server *server;
-    atomic_bool leaving;
+    pthread_t thread;
+    _Atomic phase phase;
+    int code; /* of the process, from TIDYING on */
 } signals;
+
+static void watch_serving(signals *s)
+{
+    int signal = 0;
+    if (sigwait(&s->set, &signal) != 0) return;
+    if (signal == SIGHUP) br_server_reload(s->server);
+    if (signal == SIGTERM || signal == SIGINT) br_server_stop(s->server);
+}
+
+/* Nobody waits long for what only frees memory, nor at all when told a second time: nng 1.5 may wait for ever when it closes a
+ * connection in the middle of a message (nanomsg/nng issue 1636). */
+static void watch_tidying(const signals *s)
+{
+    const struct timespec patience = {.tv_sec = TIDY_S};
+    const int signal = sigtimedwait(&s->set, NULL, &patience);
+    if (signal != SIGHUP && signal != SIGNAL_WAKE) _exit(s->code);
+}
 
 /* Signals become requests to the keeper, on a thread that may take locks. */
 static void *watch_signals(void *argument)
 {
     signals *s = argument;
-    while (!atomic_load(&s->leaving)) {
-        int signal = 0;
-        if (sigwait(&s->set, &signal) != 0) continue;
-        if (signal == SIGHUP) br_server_reload(s->server);
-        if (signal == SIGTERM || signal == SIGINT) br_server_stop(s->server);
+    phase now;
+    while ((now = atomic_load(&s->phase)) != DONE) {
+        if (now == SERVING)
+            watch_serving(s);
+        else
+            watch_tidying(s);
     }
     return NULL;
+}
+
+static void enter(signals *s, phase next)
+{
+    atomic_store(&s->phase, next);
+    (void)pthread_kill(s->thread, SIGNAL_WAKE);
 }
 
 static int complain(const br_error *error)
@@ -35,30 +69,36 @@ static int complain(const br_error *error)
     return 1;
 }
 
+/* Destroys the server. */
 static int serve(br_server *server, const sigset_t *set, br_error *error)
 {
-    if (br_server_listen(server, error) != BR_OK) return complain(error);
     signals s = {.set = *set, .server = server};
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, watch_signals, &s) != 0) {
-        const br_status none = br_fail(error, BR_EINTERNAL, "cannot start the thread that watches signals");
-        (void)none;
+    br_status status = br_server_listen(server, error);
+    if (status == BR_OK && pthread_create(&s.thread, NULL, watch_signals, &s) != 0)
+        status = br_fail(error, BR_EINTERNAL, "cannot start the thread that watches signals");
+    if (status != BR_OK) {
+        br_server_destroy(server);
         return complain(error);
     }
-    br_status status = br_server_load(server, error);
+    status = br_server_load(server, error);
     if (status == BR_OK) {
         status = br_server_run(server);
         if (status != BR_OK) status = br_fail(error, status, "the engine's device was lost");
     }
-    atomic_store(&s.leaving, true);
-    (void)pthread_kill(thread, SIGNAL_WAKE);
-    (void)pthread_join(thread, NULL);
-    return status == BR_OK ? 0 : complain(error);
+    s.code = status == BR_OK ? 0 : complain(error);
+    enter(&s, TIDYING);
+    br_server_destroy(server);
+    enter(&s, DONE);
+    (void)pthread_join(s.thread, NULL);
+    return s.code;
 }
 
+/* Destroys the server. */
 static int check(br_server *server, const br_config *config, br_error *error)
 {
-    if (br_server_load(server, error) != BR_OK) return complain(error);
+    const br_status status = br_server_load(server, error);
+    br_server_destroy(server);
+    if (status != BR_OK) return complain(error);
     (void)printf("bestrouted: the configuration is valid and the bundle %s can be served\n", config->bundle);
     return 0;
 }
@@ -78,9 +118,7 @@ static int start(const br_config *config)
     br_error error = {0};
     br_server *server;
     if (br_server_create(&server, config, &log, &error) != BR_OK) return complain(&error);
-    const int code = config->check ? check(server, config, &error) : serve(server, &set, &error);
-    br_server_destroy(server);
-    return code;
+    return config->check ? check(server, config, &error) : serve(server, &set, &error);
 }
 
 int main(int argc, char **argv)
