@@ -194,7 +194,8 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
                BR_STR("reason", why.text));
         return br_fail(error, status, "%s", why.text);
     }
-    const br_bundle *bundle = br_replica_bundle(replica);
+    switch_to(server, replica);
+    const br_bundle *bundle = br_replica_bundle(replica); /* stays: only this thread switches */
     BR_LOG(server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),
            BR_STR("hash", bundle->hash), BR_STR("folder", folder),
            BR_I64("ms", (br_clock_now_ns() - start_ns) / BR_NS_PER_MS),
@@ -205,6 +206,5 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
            BR_I64("encoders_bytes", br_replica_encoders_bytes(replica)),
            BR_I64("devices", server->devices.count), BR_I64("handed_out", br_replica_handed_out(replica)),
            BR_I64("workers", server->devices.worker_count));
-    switch_to(server, replica);
     return BR_OK;
 }
