@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "bestroute/server.h"
 
@@ -79,6 +80,7 @@ static int start(const br_config *config)
     br_server *server;
     if (br_server_create(&server, config, &log, &error) != BR_OK) return complain(&error);
     const int code = config->check ? check(server, config, &error) : serve(server, &set, &error);
+    if (br_server_stuck(server)) _exit(code); /* its threads would never be joined */
     br_server_destroy(server);
     return code;
 }

@@ -19,11 +19,13 @@ static void close_errand(void *context, int32_t worker)
     br_replica_close(context, worker);
 }
 
-void br_reload_close_device(br_server *server, br_replica *replica, int32_t device)
+bool br_reload_close_device(br_server *server, br_replica *replica, int32_t device)
 {
     const br_device *d = &server->devices.items[device];
+    bool closed = true;
     for (int32_t i = 0; i < d->workers; i++)
-        br_workers_run_on(server->workers, d->first_worker + i, close_errand, replica);
+        closed &= br_workers_run_on(server->workers, d->first_worker + i, close_errand, replica);
+    return closed;
 }
 
 /* One worker after another, so that the others keep scoring meanwhile. */
@@ -32,15 +34,32 @@ br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t 
     const br_device *d = &server->devices.items[device];
     opening o = {.replica = replica, .status = BR_OK, .error = error};
     for (int32_t i = 0; o.status == BR_OK && i < d->workers; i++)
-        br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o);
+        if (!br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o))
+            o.status = br_fail(error, BR_EDEVICE, "device %d does not come back from a pass", (int)device);
     return o.status;
+}
+
+static void retire(br_server *server, br_replica *replica)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    *br_replica_link(replica) = server->retired;
+    server->retired = replica;
+    (void)pthread_mutex_unlock(&server->state_lock);
 }
 
 void br_reload_collect(br_server *server, br_replica *replica)
 {
     if (replica == NULL) return;
-    for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++)
-        br_reload_close_device(server, replica, i);
+    bool closed = true;
+    for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++) {
+        const bool mine = br_reload_close_device(server, replica, i);
+        if (mine) br_replica_drop(replica, i);
+        closed &= mine;
+    }
+    if (!closed) {
+        retire(server, replica);
+        return;
+    }
     br_replica_destroy(replica);
     server->replica_count--;
 }
@@ -73,7 +92,9 @@ static br_status make_workers(br_server *server, const br_replica *replica, br_e
         .metrics = &server->metrics,
         .log = server->log,
     };
-    const br_status status = br_workers_create(&server->workers, &options);
+    br_status status = br_workers_create(&server->workers, &options);
+    if (status == BR_OK && server->config->pass_timeout_ms > 0)
+        status = br_watch_create(&server->watch, server->workers, server->config->pass_timeout_ms);
     if (status == BR_OK) return BR_OK;
     return br_fail(error, status, "cannot start %d workers", (int)server->devices.worker_count);
 }
@@ -178,7 +199,8 @@ static void switch_to(br_server *server, br_replica *replica)
     server->current = replica;
     if (server->phase == PHASE_LOADING) server->phase = PHASE_READY;
     (void)pthread_mutex_unlock(&server->state_lock);
-    if (server->cache != NULL) br_score_cache_clear(server->cache); /* the old bundle's would only take room */
+    if (server->cache != NULL)
+        br_score_cache_clear(server->cache); /* the old bundle's would only take room */
     /* The service's own reference; calls in flight may hold more. */
     if (old != NULL) br_server_unpin(server, old, NULL, false);
 }

@@ -12,6 +12,7 @@
  *   admin.c     the operations of the admin socket
  *   reload.c    bundles: load, try, switch, retire
  *   revive.c    devices that failed: tried again, taken in again
+ *   watch.c     passes that do not end
  *   server.c    life and death
  *
  * A call's way, and who owns it:
@@ -56,6 +57,7 @@ typedef struct br_defaults {
 typedef struct br_call br_call;
 typedef struct br_sharing br_sharing;
 typedef struct br_http br_http;
+typedef struct br_watch br_watch;
 
 typedef struct br_query_state {
     br_job job; /* first: workers hand this back */
@@ -113,6 +115,7 @@ struct br_server {
     br_score_cache *cache; /* NULL: none */
     stage *stage;
     br_workers *workers; /* made with the first bundle, before the phase is READY */
+    br_watch *watch;     /* of their passes; NULL: none */
 
     br_http *http; /* NULL: none */
     nng_socket data;
@@ -133,7 +136,6 @@ struct br_server {
 
     pthread_mutex_t state_lock;
     pthread_cond_t state_changed; /* on CLOCK_MONOTONIC */
-    bool state_lock_made;
     br_phase phase;
     br_replica *current;
     br_defaults *defaults;
@@ -144,7 +146,7 @@ struct br_server {
     int64_t in_flight; /* calls admitted and not yet handed to nng */
     bool stop_wanted;  /* drain, then leave br_server_run */
     bool device_lost;
-    bool hurry;        /* leave without waiting any longer */
+    bool hurry; /* leave without waiting any longer */
     bool drain_wanted;
     bool reload_wanted;
     uint64_t drain_until_ns; /* while draining */
@@ -170,6 +172,11 @@ void br_revive_later(br_server *server, int32_t device);
 int32_t br_revive_due(br_server *server);
 uint64_t br_revive_next_ns(const br_server *server);
 void br_revive(br_server *server, int32_t device);
+
+/* watch.c: looks at the workers' passes, so that one which takes longer than timeout_ms, at least 1, is given up.
+ * Borrows the workers. BR_ENOMEM, BR_EINTERNAL. destroy accepts NULL. */
+BR_NODISCARD br_status br_watch_create(br_watch **out, br_workers *workers, int64_t timeout_ms);
+void br_watch_destroy(br_watch *watch);
 
 /* call.c: the request is answered and the call waits for the next one; it must not be touched afterwards. */
 BR_NODISCARD br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin);
@@ -205,11 +212,13 @@ void br_defaults_release(br_defaults *defaults);
 
 /* reload.c */
 BR_NODISCARD br_status br_reload(br_server *server, const char *folder, br_error *error);
-void br_reload_collect(br_server *server, br_replica *replica); /* closes and destroys: the keeper's thread */
+/* Closes and destroys, on the keeper's thread. What a stuck worker has stays, and the replica is retired again. */
+void br_reload_collect(br_server *server, br_replica *replica);
 /* The encoders of the device's workers, on their threads. */
 BR_NODISCARD br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device,
                                              br_error *error);
-void br_reload_close_device(br_server *server, br_replica *replica, int32_t device);
+/* False when some stay open, because their worker is stuck. */
+BR_NODISCARD bool br_reload_close_device(br_server *server, br_replica *replica, int32_t device);
 
 /* server.c */
 BR_NODISCARD bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,

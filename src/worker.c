@@ -3,15 +3,21 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bestroute/clock.h"
 
+/* So many times the time per token of another make a device one to avoid. */
+enum { SLOW = 4 };
+
 /* A device, as its workers share it. Guarded by the lock. */
 typedef struct station {
-    int64_t tokens; /* in its passes now */
+    int64_t tokens;  /* in its passes now */
+    double token_ns; /* moving average of its passes; 0 before the first */
+    int32_t stuck;   /* workers whose pass was given up and has not come back */
     bool out;
 } station;
 
@@ -28,14 +34,18 @@ typedef struct scorer {
     /* Guarded by the lock. */
     pthread_cond_t work; /* jobs or an errand came, or it is time to stop */
     bool work_made;
-    bool idle;   /* waits on `work` */
-    bool called; /* and was signalled, or is about to be */
+    bool idle;     /* waits on `work` */
+    bool called;   /* and was signalled, or is about to be */
+    int32_t held;  /* items of the pass under way; 0: none, or it was given up */
+    int32_t looks; /* that found this pass under way */
+    bool stuck;    /* its pass was given up and has not come back */
 } scorer;
 
 struct br_workers {
     br_workers_options options;
-    int32_t tokens_max; /* the largest of the devices' */
-    scorer *workers;    /* [devices->worker_count] */
+    int32_t tokens_max;     /* the largest of the devices' */
+    scorer *workers;        /* [devices->worker_count] */
+    _Atomic uint32_t stuck; /* a bit for each device with a stuck worker; written with the lock held */
 
     pthread_mutex_t lock; /* guards everything below; nothing else is locked under it */
     pthread_cond_t ran;   /* the errand was run */
@@ -49,6 +59,9 @@ struct br_workers {
     br_errand_fn errand; /* NULL: none */
     void *errand_context;
     int32_t errand_worker;
+    bool errand_begun;
+
+    br_batch_item **given_up; /* [seqs_max]; whoever looks alone */
 };
 
 static const br_device *device_of(const scorer *w)
@@ -111,6 +124,16 @@ static bool may_take(const scorer *w)
     return (waiting < budget ? waiting : budget) * all->token_ns[0] < waiting * all->token_ns[1] / faster;
 }
 
+/* Of two devices of a kind. One that is far slower than the other, or than nothing known yet, is called when the
+ * other is taken; small passes cost more per token than full ones, which is no reason to avoid who ran them. Lock
+ * held. */
+static bool suits_better(const station *a, const station *b)
+{
+    if (a->token_ns > SLOW * b->token_ns) return false;
+    if (b->token_ns > SLOW * a->token_ns) return true;
+    return a->tokens < b->tokens;
+}
+
 /* Reserves the sleeping worker that suits best, to be signalled after unlocking: one that may take what waits, or
  * with `to_feed` any. NULL when there is none. Lock held. */
 static scorer *call_one(br_workers *all, bool to_feed)
@@ -121,7 +144,7 @@ static scorer *call_one(br_workers *all, bool to_feed)
         if (!w->idle || w->called || (!to_feed && !may_take(w))) continue;
         if (best != NULL && device_of(best)->accelerator && !device_of(w)->accelerator) continue;
         if (best == NULL || (device_of(w)->accelerator && !device_of(best)->accelerator) ||
-            all->stations[w->device].tokens < all->stations[best->device].tokens)
+            suits_better(&all->stations[w->device], &all->stations[best->device]))
             best = w;
     }
     if (best != NULL) best->called = true;
@@ -157,8 +180,9 @@ static bool take_out(scorer *w, bool *first)
     return true;
 }
 
-/* Sees to the jobs of a pass that failed twice: back into the queue, once, if there is another device. */
-static void fail_batch(scorer *w, int32_t count)
+/* Sees to the jobs of a pass that failed twice or was given up: back into the queue, once, if there is another
+ * device. */
+static void fail_batch(scorer *w, br_batch_item **items, int32_t count)
 {
     br_workers *all = w->all;
     int32_t failed = 0;
@@ -166,21 +190,21 @@ static void fail_batch(scorer *w, int32_t count)
     (void)pthread_mutex_lock(&all->lock);
     const bool out = take_out(w, &first);
     for (int32_t i = 0; i < count; i++) {
-        br_job *job = (br_job *)w->items[i];
+        br_job *job = (br_job *)items[i];
         if (out && !job->retried) {
             job->retried = true;
             const br_status status = br_batcher_push(all->batcher, &job->item);
             assert(status == BR_OK); /* admission bounds what is pushed and not yet finished */
             (void)status;
         } else {
-            w->items[failed++] = w->items[i];
+            items[failed++] = items[i];
         }
     }
     if (out) wake_all(all);
     (void)pthread_mutex_unlock(&all->lock);
     br_metrics_add(all->options.metrics, BR_COUNTER_queries_retried, (uint64_t)(count - failed));
     const uint64_t now_ns = br_clock_now_ns();
-    for (int32_t i = 0; i < failed; i++) finish((br_job *)w->items[i], BR_EDEVICE, now_ns);
+    for (int32_t i = 0; i < failed; i++) finish((br_job *)items[i], BR_EDEVICE, now_ns);
     if ((first || !out) && all->options.lost != NULL)
         all->options.lost(all->options.lost_context, w->device, !out);
 }
@@ -196,6 +220,25 @@ static void pack_batch(scorer *w, int32_t count)
     }
 }
 
+/* The jobs are ready for their pass. From now on it may be given up, and they with it. */
+static void begin_pass(scorer *w, int32_t count)
+{
+    (void)pthread_mutex_lock(&w->all->lock);
+    w->held = count;
+    w->looks = 0;
+    (void)pthread_mutex_unlock(&w->all->lock);
+}
+
+/* The pass is over. False when it was given up meanwhile: its jobs are no longer the worker's. */
+static bool end_pass(scorer *w)
+{
+    (void)pthread_mutex_lock(&w->all->lock);
+    const bool mine = w->held > 0;
+    w->held = 0;
+    (void)pthread_mutex_unlock(&w->all->lock);
+    return mine;
+}
+
 static void run_batch(scorer *w, int32_t count)
 {
     br_replica *replica = (br_replica *)(uintptr_t)w->items[0]->group;
@@ -207,8 +250,11 @@ static void run_batch(scorer *w, int32_t count)
         job->started_ns = started_ns;
         job->batch = count;
     }
-    if (run_pass(w, replica) != BR_OK) {
-        fail_batch(w, count);
+    begin_pass(w, count);
+    const br_status status = run_pass(w, replica);
+    if (!end_pass(w)) return;
+    if (status != BR_OK) {
+        fail_batch(w, w->items, count);
         return;
     }
     const uint64_t finished_ns = br_clock_now_ns();
@@ -233,13 +279,24 @@ static int64_t begin_batch(scorer *w, int32_t count)
     return tokens;
 }
 
+static void move_average(double *average, double sample)
+{
+    *average = *average == 0 ? sample : *average + (sample - *average) / 8;
+}
+
 /* Lock held. */
 static void end_batch(scorer *w, int64_t tokens, uint64_t ns)
 {
-    w->all->stations[w->device].tokens -= tokens;
-    double *average = &w->all->token_ns[device_of(w)->accelerator ? 1 : 0];
+    station *mine = &w->all->stations[w->device];
+    mine->tokens -= tokens;
+    if (w->stuck) {
+        w->stuck = false;
+        if (--mine->stuck == 0) (void)atomic_fetch_and(&w->all->stuck, ~(UINT32_C(1) << w->device));
+        return;
+    }
     const double sample = (double)ns / (double)tokens;
-    *average = *average == 0 ? sample : *average + (sample - *average) / 8;
+    move_average(&mine->token_ns, sample);
+    move_average(&w->all->token_ns[device_of(w)->accelerator ? 1 : 0], sample);
 }
 
 /* Finishes all that has expired. Called and left with the lock held; released meanwhile. */
@@ -263,6 +320,7 @@ static bool run_errand(scorer *w)
     if (all->errand == NULL || all->errand_worker != w->index) return false;
     const br_errand_fn errand = all->errand;
     void *context = all->errand_context;
+    all->errand_begun = true;
     (void)pthread_mutex_unlock(&all->lock);
     errand(context, w->index);
     (void)pthread_mutex_lock(&all->lock);
@@ -375,7 +433,8 @@ br_status br_workers_create(br_workers **out, const br_workers_options *options)
     all->lock_made = true;
     status = BR_ENOMEM;
     all->workers = calloc((size_t)count, sizeof *all->workers);
-    if (all->workers == NULL) goto fail;
+    all->given_up = br_alloc_array((size_t)options->seqs_max, sizeof *all->given_up);
+    if (all->workers == NULL || all->given_up == NULL) goto fail;
     /* call_one looks at all of them as soon as one runs. */
     for (int32_t i = 0; i < count; i++) all->workers[i].all = all;
     for (int32_t i = 0; i < count; i++) {
@@ -419,6 +478,7 @@ void br_workers_destroy(br_workers *workers)
         (void)pthread_mutex_destroy(&workers->lock);
     }
     br_batcher_destroy(workers->batcher);
+    free(workers->given_up);
     free(workers);
 }
 
@@ -455,16 +515,83 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
     return fits ? BR_OK : BR_EBUSY;
 }
 
-void br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context)
+bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context)
 {
+    scorer *w = &workers->workers[worker];
     (void)pthread_mutex_lock(&workers->lock);
     assert(workers->errand == NULL);
     workers->errand = errand;
     workers->errand_context = context;
     workers->errand_worker = worker;
-    (void)pthread_cond_signal(&workers->workers[worker].work);
-    while (workers->errand != NULL) (void)pthread_cond_wait(&workers->ran, &workers->lock);
+    workers->errand_begun = false;
+    (void)pthread_cond_signal(&w->work);
+    while (workers->errand != NULL && (workers->errand_begun || !w->stuck))
+        (void)pthread_cond_wait(&workers->ran, &workers->lock);
+    const bool ran = workers->errand == NULL;
+    workers->errand = NULL;
     (void)pthread_mutex_unlock(&workers->lock);
+    return ran;
+}
+
+/* Passes that do not end. */
+
+/* Takes the jobs of a pass that was under way at too many looks into all->given_up; how many. */
+static int32_t take_overdue(scorer *w)
+{
+    br_workers *all = w->all;
+    (void)pthread_mutex_lock(&all->lock);
+    const int32_t count = w->held > 0 && ++w->looks > BR_WORKERS_LOOKS ? w->held : 0;
+    for (int32_t i = 0; i < count; i++) all->given_up[i] = w->items[i];
+    if (count > 0) {
+        w->held = 0;
+        w->stuck = true;
+        all->stations[w->device].stuck++;
+        (void)atomic_fetch_or(&all->stuck, UINT32_C(1) << w->device);
+        (void)pthread_cond_broadcast(&all->ran);
+    }
+    (void)pthread_mutex_unlock(&all->lock);
+    return count;
+}
+
+/* Whether any worker will take a batch again. Lock held. */
+static bool somebody_works(const br_workers *all)
+{
+    for (int32_t i = 0; i < all->options.devices->worker_count; i++)
+        if (!all->workers[i].stuck && !all->stations[all->workers[i].device].out) return true;
+    return false;
+}
+
+/* What waits for workers none of which comes back is told so. */
+static void fail_waiting(br_workers *all)
+{
+    for (;;) {
+        const uint64_t now_ns = br_clock_now_ns();
+        (void)pthread_mutex_lock(&all->lock);
+        const int32_t count =
+            somebody_works(all) ? 0 : br_batcher_take(all->batcher, all->given_up, all->tokens_max, now_ns);
+        (void)pthread_mutex_unlock(&all->lock);
+        if (count == 0) return;
+        for (int32_t i = 0; i < count; i++) finish((br_job *)all->given_up[i], BR_EDEVICE, now_ns);
+    }
+}
+
+void br_workers_look(br_workers *workers)
+{
+    for (int32_t i = 0; i < workers->options.devices->worker_count; i++) {
+        scorer *w = &workers->workers[i];
+        const int32_t count = take_overdue(w);
+        if (count == 0) continue;
+        BR_LOG(workers->options.log, BR_LOG_ERROR, "pass_given_up", BR_I64("worker", i),
+               BR_I64("device", w->device), BR_I64("queries", count));
+        br_metrics_add(workers->options.metrics, BR_COUNTER_passes_given_up, 1);
+        fail_batch(w, workers->given_up, count);
+    }
+    fail_waiting(workers);
+}
+
+uint32_t br_workers_stuck(const br_workers *workers)
+{
+    return atomic_load(&workers->stuck);
 }
 
 int32_t br_workers_count(const br_workers *workers)
@@ -486,6 +613,7 @@ void br_workers_readmit(br_workers *workers, int32_t device)
 {
     (void)pthread_mutex_lock(&workers->lock);
     workers->stations[device].out = false;
+    workers->stations[device].token_ns = 0; /* whether it is slow shows anew */
     wake_all(workers);
     (void)pthread_mutex_unlock(&workers->lock);
 }

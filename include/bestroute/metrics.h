@@ -25,6 +25,7 @@
     X(cache_hits)      /* not computed: the same prompt was scored before */                                 \
     X(cache_misses)                                                                                          \
     X(queries_retried) /* on another device, after theirs failed */                                          \
+    X(passes_given_up) /* a device did not come back from them */                                            \
     X(devices_lost)                                                                                          \
     X(devices_readmitted)                                                                                    \
     X(batches)         /* encoder passes */                                                                  \
