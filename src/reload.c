@@ -116,26 +116,6 @@ static br_status check_defaults(br_server *server, const br_replica *replica, br
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
 
-/* The fleet's meeting, which this rank's first accelerator goes to. */
-static br_status meet(br_server *server, br_comm **out, uint32_t without, br_error *error)
-{
-    const br_config *config = server->config;
-    for (int32_t i = 0; i < server->devices.count; i++) {
-        br_backend *backend = server->devices.items[i].backend;
-        if (!server->devices.items[i].accelerator || (without >> i & 1) != 0) continue;
-        const br_comm_options options = {
-            .backends = &backend,
-            .count = 1,
-            .ranks = (int32_t)config->ranks,
-            .rank = (int32_t)config->rank,
-            .id_file = config->ranks_id,
-            .timeout_ms = config->ranks_timeout_ms,
-        };
-        return br_comm_open(out, &options, error);
-    }
-    return br_fail(error, BR_ENOTSUP, "ranks: this process has no CUDA device to meet the others with");
-}
-
 /* A bundle made ready, short of the switch. */
 static br_status make_ready(br_server *server, br_replica **out, const br_replica_options *options,
                             br_error *error)
@@ -149,16 +129,6 @@ static br_status make_ready(br_server *server, br_replica **out, const br_replic
     return status;
 }
 
-/* All ranks are ready, or none switches. Told also of a failure, so that nobody waits for this rank in vain. */
-static br_status confirm(br_comm *fleet, br_status ready, br_error *error)
-{
-    br_error why = {0};
-    const uint64_t word = ready == BR_OK ? 1 : 0;
-    const br_status agreed = br_comm_agree(fleet, &word, 1, &why);
-    if (ready != BR_OK || agreed == BR_OK) return ready;
-    return br_fail(error, agreed, "ranks: another rank could not load the bundle: %.400s", why.text);
-}
-
 static br_status prepare(br_server *server, br_replica **out, const char *folder, bool with_fleet,
                          br_error *error)
 {
@@ -169,10 +139,12 @@ static br_status prepare(br_server *server, br_replica **out, const char *folder
         .without = server->workers != NULL ? br_workers_out(server->workers) : 0,
         .seqs_max = (int32_t)server->config->batch_seqs,
     };
-    br_status status = with_fleet ? meet(server, &options.fleet, options.without, error) : BR_OK;
+    br_status status =
+        with_fleet ? br_fleet_meet(server, &options.fleet, folder, options.without, error) : BR_OK;
     if (status == BR_OK) status = make_ready(server, out, &options, error);
-    if (options.fleet != NULL && *out != NULL) status = confirm(options.fleet, status, error);
+    if (options.fleet != NULL && *out != NULL) status = br_fleet_confirm(options.fleet, status, error);
     br_comm_close(options.fleet);
+    if (with_fleet) br_fleet_leave(server);
     if (status == BR_OK) return BR_OK;
     br_reload_collect(server, *out);
     *out = NULL;

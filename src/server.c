@@ -114,11 +114,10 @@ void br_server_ask_reload(br_server *server, br_call *call)
     if (stopping) br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
 }
 
-/* One reload; `call` is the admin's that asked, or NULL for a signal. */
-static void reload(br_server *server, br_call *call)
+/* One reload, of the present folder where none is asked for; `call` is the admin's that asked, or NULL. */
+static void reload(br_server *server, br_call *call, br_str asked)
 {
-    char folder[4096];
-    const br_str asked = call != NULL ? call->request.bundle : (br_str){NULL, 0};
+    char folder[BR_COMM_FOLDER_BYTES];
     const char *current =
         server->current != NULL ? br_replica_folder(server->current) : server->config->bundle;
     const br_str chosen = asked.size > 0 ? asked : br_str_from(current);
@@ -160,11 +159,18 @@ static void begin_drain(br_server *server)
            BR_I64("timeout_ms", server->config->drain_timeout_ms));
 }
 
-/* Waits for news, until a device is due to be tried again, or while stopping until the drain's end. State lock
- * held. */
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Waits for news, until a device is due to be tried again or rank 0 may have called, or while stopping until the
+ * drain's end. State lock held. */
 static void wait_for_news(br_server *server)
 {
-    const uint64_t until_ns = server->stop_wanted ? server->drain_until_ns : br_revive_next_ns(server);
+    const uint64_t until_ns = server->stop_wanted
+                                  ? server->drain_until_ns
+                                  : earlier(br_revive_next_ns(server), br_fleet_next_ns(server));
     if (until_ns == UINT64_MAX) {
         (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
         return;
@@ -191,10 +197,14 @@ static bool do_one(br_server *server)
         else
             server->reload_wanted = false;
         (void)pthread_mutex_unlock(&server->state_lock);
-        reload(server, call);
+        reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
     } else if (device >= 0) {
         (void)pthread_mutex_unlock(&server->state_lock);
         br_revive(server, device);
+    } else if (!server->stop_wanted && br_fleet_next_ns(server) <= br_clock_now_ns()) {
+        (void)pthread_mutex_unlock(&server->state_lock);
+        br_comm_call called;
+        if (br_fleet_called(server, &called)) reload(server, NULL, br_str_from(called.folder));
     } else {
         return false;
     }

@@ -11,6 +11,7 @@
  *   info.c      info, and the words of the reply that never change
  *   admin.c     the operations of the admin socket
  *   reload.c    bundles: load, try, switch, retire
+ *   fleet.c     ranks: called, meeting, agreeing
  *   revive.c    devices that failed: tried again, taken in again
  *   watch.c     passes that do not end
  *   server.c    life and death
@@ -153,7 +154,12 @@ struct br_server {
     br_call *reloads;        /* admin calls that wait for a reload, oldest first */
     br_replica *retired;     /* nobody uses them any more; linked by br_replica_link */
 
-    int32_t replica_count; /* bundles that exist; the keeper's alone */
+    /* The keeper's alone. */
+    int32_t replica_count; /* bundles that exist */
+    struct {
+        uint64_t look_ns;  /* when to look for a call next */
+        uint64_t answered; /* the last call that was, or 0 */
+    } fleet;
 };
 
 /* sockets.c */
@@ -219,6 +225,16 @@ BR_NODISCARD br_status br_reload_open_device(br_server *server, br_replica *repl
                                              br_error *error);
 /* False when some stay open, because their worker is stuck. */
 BR_NODISCARD bool br_reload_close_device(br_server *server, br_replica *replica, int32_t device);
+
+/* fleet.c. next: when to ask whether rank 0 has called. called: it has, and this call is not answered yet. */
+uint64_t br_fleet_next_ns(const br_server *server);
+BR_NODISCARD bool br_fleet_called(br_server *server, br_comm_call *call);
+/* meet: statuses of br_comm_open. confirm: BR_OK when all ranks are ready, or none switches. leave: when the
+ * communicator is closed. */
+BR_NODISCARD br_status br_fleet_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
+                                     br_error *error);
+BR_NODISCARD br_status br_fleet_confirm(br_comm *fleet, br_status ready, br_error *error);
+void br_fleet_leave(br_server *server);
 
 /* server.c */
 BR_NODISCARD bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,
