@@ -134,7 +134,7 @@ static br_status find_id(br_comm *c, const br_comm_options *o, ncclUniqueId *id,
     const ncclResult_t code = c->nccl.ncclGetUniqueId(id);
     if (code != ncclSuccess) return fail_nccl(c, error, code, "making a unique id");
     if (c->ranks == 1 || from_environment) return BR_OK;
-    const br_status status = br_comm_id_publish(o->id_file, id, sizeof *id, error);
+    const br_status status = br_comm_id_publish(o->id_file, id, sizeof *id, o->folder, error);
     *published = status == BR_OK;
     return status;
 }
@@ -214,6 +214,11 @@ void br_comm_close(br_comm *comm)
     }
     br_nccl_unload(&comm->nccl);
     free(comm);
+}
+
+void br_comm_look(br_comm_call *out, const char *id_file, int64_t timeout_ms)
+{
+    br_comm_id_look(out, id_file, sizeof(ncclUniqueId), timeout_ms);
 }
 
 int32_t br_comm_rank(const br_comm *comm)

@@ -86,6 +86,7 @@ static int serve(br_server *server, const sigset_t *set, br_error *error)
         if (status != BR_OK) status = br_fail(error, status, "the engine's device was lost");
     }
     s.code = status == BR_OK ? 0 : complain(error);
+    if (br_server_stuck(server)) _exit(s.code); /* its threads would never be joined */
     enter(&s, TIDYING);
     br_server_destroy(server);
     enter(&s, DONE);

@@ -18,24 +18,13 @@ enum {
     KEEP_BYTES_MAX = 1 << 20, /* an idle slot's arena */
 };
 
-void br_client_cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attributes; /* none of these can fail on Linux */
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* br_clock_now_ns is that clock */
-    (void)pthread_cond_init(cond, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
-}
-
 void br_client_wait(br_client *client, pthread_cond_t *cond, uint64_t until_ns)
 {
-    enum { NS_PER_S = 1000000000 };
     if (until_ns == BR_POOL_NEVER) {
         (void)pthread_cond_wait(cond, &client->mutex);
         return;
     }
-    const struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S),
-                                   .tv_nsec = (long)(until_ns % NS_PER_S)};
+    const struct timespec until = br_clock_timespec(until_ns);
     (void)pthread_cond_timedwait(cond, &client->mutex, &until);
 }
 
@@ -52,7 +41,7 @@ static br_status slot_create(br_slot **out, br_error *error)
 {
     br_slot *slot = calloc(1, sizeof *slot);
     if (slot == NULL) return br_fail(error, BR_ENOMEM, "out of memory for a call");
-    br_client_cond_init(&slot->changed);
+    br_clock_cond_init(&slot->changed);
     br_arena_init(&slot->arena);
     *out = slot;
     return BR_OK;
@@ -198,8 +187,8 @@ br_status br_client_connect(br_client **out, const br_client_options *options, b
     br_client *client = calloc(1, sizeof *client);
     if (client == NULL) return br_fail(error, BR_ENOMEM, "out of memory for a client");
     pthread_mutex_init(&client->mutex, NULL); /* the default kind cannot fail on Linux */
-    br_client_cond_init(&client->changed);
-    br_client_cond_init(&client->keeper_news);
+    br_clock_cond_init(&client->changed);
+    br_clock_cond_init(&client->keeper_news);
     const url_list list = urls_of(options);
     take_options(client, options, list.count);
 

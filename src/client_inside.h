@@ -88,7 +88,6 @@ struct br_client {
 };
 
 /* On CLOCK_MONOTONIC. */
-void br_client_cond_init(pthread_cond_t *cond);
 
 /* Waits for a signal or until `until_ns`; holds the client's mutex before and after. */
 void br_client_wait(br_client *client, pthread_cond_t *cond, uint64_t until_ns);

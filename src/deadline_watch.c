@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "bestroute/clock.h"
 
@@ -28,10 +27,7 @@ static void sleep_until(deadline_watch *w, uint64_t until_ns)
         (void)pthread_cond_wait(&w->changed, &w->lock);
         return;
     }
-    const struct timespec until = {
-        .tv_sec = (time_t)(until_ns / BR_NS_PER_S),
-        .tv_nsec = (long)(until_ns % BR_NS_PER_S),
-    };
+    const struct timespec until = br_clock_timespec(until_ns);
     (void)pthread_cond_timedwait(&w->changed, &w->lock, &until);
 }
 
@@ -59,20 +55,14 @@ static void *serve(void *argument)
 br_status deadline_watch_create(deadline_watch **out, deadline_passed_fn passed, void *context)
 {
     *out = NULL;
-    pthread_condattr_t attributes;
-    if (pthread_condattr_init(&attributes) != 0) return BR_ENOMEM;
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     deadline_watch *w = calloc(1, sizeof *w);
-    if (w != NULL) {
-        w->passed = passed;
-        w->context = context;
-        atomic_init(&w->earliest_ns, UINT64_MAX);
-        (void)pthread_mutex_init(&w->lock, NULL);
-        (void)pthread_cond_init(&w->changed, &attributes);
-        w->started = pthread_create(&w->thread, NULL, serve, w) == 0;
-    }
-    (void)pthread_condattr_destroy(&attributes);
     if (w == NULL) return BR_ENOMEM;
+    w->passed = passed;
+    w->context = context;
+    atomic_init(&w->earliest_ns, UINT64_MAX);
+    (void)pthread_mutex_init(&w->lock, NULL);
+    br_clock_cond_init(&w->changed);
+    w->started = pthread_create(&w->thread, NULL, serve, w) == 0;
     if (!w->started) {
         deadline_watch_destroy(w);
         return BR_EINTERNAL;

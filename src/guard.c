@@ -45,10 +45,7 @@ struct guard {
 /* Waits for news until the time. Lock held. */
 static void wait_until(guard *g, uint64_t until_ns)
 {
-    const struct timespec until = {
-        .tv_sec = (time_t)(until_ns / 1000000000u),
-        .tv_nsec = (long)(until_ns % 1000000000u),
-    };
+    const struct timespec until = br_clock_timespec(until_ns);
     (void)pthread_cond_timedwait(&g->news, &g->lock, &until);
 }
 
@@ -165,15 +162,8 @@ br_status guard_create(guard **out, const br_log *log, br_error *error)
     guard *g = calloc(1, sizeof *g);
     if (g == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
     g->log = log;
-    pthread_condattr_t attributes;
-    if (pthread_condattr_init(&attributes) != 0) {
-        guard_destroy(g);
-        return br_fail(error, BR_ENOMEM, "out of memory");
-    }
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_mutex_init(&g->lock, NULL);
-    (void)pthread_cond_init(&g->news, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    br_clock_cond_init(&g->news);
     g->lock_made = true;
     g->started = pthread_create(&g->thread, NULL, watch, g) == 0;
     if (!g->started) {

@@ -19,11 +19,13 @@ static void close_errand(void *context, int32_t worker)
     br_replica_close(context, worker);
 }
 
-void br_reload_close_device(br_server *server, br_replica *replica, int32_t device)
+bool br_reload_close_device(br_server *server, br_replica *replica, int32_t device)
 {
     const br_device *d = &server->devices.items[device];
+    bool closed = true;
     for (int32_t i = 0; i < d->workers; i++)
-        br_workers_run_on(server->workers, d->first_worker + i, close_errand, replica);
+        closed &= br_workers_run_on(server->workers, d->first_worker + i, close_errand, replica);
+    return closed;
 }
 
 /* One worker after another, so that the others keep scoring meanwhile. */
@@ -32,15 +34,32 @@ br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t 
     const br_device *d = &server->devices.items[device];
     opening o = {.replica = replica, .status = BR_OK, .error = error};
     for (int32_t i = 0; o.status == BR_OK && i < d->workers; i++)
-        br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o);
+        if (!br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o))
+            o.status = br_fail(error, BR_EDEVICE, "device %d does not come back from a pass", (int)device);
     return o.status;
+}
+
+static void retire(br_server *server, br_replica *replica)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    *br_replica_link(replica) = server->retired;
+    server->retired = replica;
+    (void)pthread_mutex_unlock(&server->state_lock);
 }
 
 void br_reload_collect(br_server *server, br_replica *replica)
 {
     if (replica == NULL) return;
-    for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++)
-        br_reload_close_device(server, replica, i);
+    bool closed = true;
+    for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++) {
+        const bool mine = br_reload_close_device(server, replica, i);
+        if (mine) br_replica_drop(replica, i);
+        closed &= mine;
+    }
+    if (!closed) {
+        retire(server, replica);
+        return;
+    }
     br_replica_destroy(replica);
     server->replica_count--;
 }
@@ -73,7 +92,9 @@ static br_status make_workers(br_server *server, const br_replica *replica, br_e
         .metrics = &server->metrics,
         .log = server->log,
     };
-    const br_status status = br_workers_create(&server->workers, &options);
+    br_status status = br_workers_create(&server->workers, &options);
+    if (status == BR_OK && server->config->pass_timeout_ms > 0)
+        status = br_pass_watch_create(&server->watch, server->workers, server->config->pass_timeout_ms);
     if (status == BR_OK) return BR_OK;
     return br_fail(error, status, "cannot start %d workers", (int)server->devices.worker_count);
 }
@@ -95,26 +116,6 @@ static br_status check_defaults(br_server *server, const br_replica *replica, br
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
 
-/* The fleet's meeting, which this rank's first accelerator goes to. */
-static br_status meet(br_server *server, br_comm **out, uint32_t without, br_error *error)
-{
-    const br_config *config = server->config;
-    for (int32_t i = 0; i < server->devices.count; i++) {
-        br_backend *backend = server->devices.items[i].backend;
-        if (!server->devices.items[i].accelerator || (without >> i & 1) != 0) continue;
-        const br_comm_options options = {
-            .backends = &backend,
-            .count = 1,
-            .ranks = (int32_t)config->ranks,
-            .rank = (int32_t)config->rank,
-            .id_file = config->ranks_id,
-            .timeout_ms = config->ranks_timeout_ms,
-        };
-        return br_comm_open(out, &options, error);
-    }
-    return br_fail(error, BR_ENOTSUP, "ranks: this process has no CUDA device to meet the others with");
-}
-
 /* A bundle made ready, short of the switch. */
 static br_status make_ready(br_server *server, br_replica **out, const br_replica_options *options,
                             br_error *error)
@@ -128,16 +129,6 @@ static br_status make_ready(br_server *server, br_replica **out, const br_replic
     return status;
 }
 
-/* All ranks are ready, or none switches. Told also of a failure, so that nobody waits for this rank in vain. */
-static br_status confirm(br_comm *fleet, br_status ready, br_error *error)
-{
-    br_error why = {0};
-    const uint64_t word = ready == BR_OK ? 1 : 0;
-    const br_status agreed = br_comm_agree(fleet, &word, 1, &why);
-    if (ready != BR_OK || agreed == BR_OK) return ready;
-    return br_fail(error, agreed, "ranks: another rank could not load the bundle: %.400s", why.text);
-}
-
 static br_status prepare(br_server *server, br_replica **out, const char *folder, bool with_fleet,
                          br_error *error)
 {
@@ -148,10 +139,12 @@ static br_status prepare(br_server *server, br_replica **out, const char *folder
         .without = server->workers != NULL ? br_workers_out(server->workers) : 0,
         .seqs_max = (int32_t)server->config->batch_seqs,
     };
-    br_status status = with_fleet ? meet(server, &options.fleet, options.without, error) : BR_OK;
+    br_status status =
+        with_fleet ? br_fleet_meet(server, &options.fleet, folder, options.without, error) : BR_OK;
     if (status == BR_OK) status = make_ready(server, out, &options, error);
-    if (options.fleet != NULL && *out != NULL) status = confirm(options.fleet, status, error);
+    if (options.fleet != NULL && *out != NULL) status = br_fleet_confirm(options.fleet, status, error);
     br_comm_close(options.fleet);
+    if (with_fleet) br_fleet_leave(server);
     if (status == BR_OK) return BR_OK;
     br_reload_collect(server, *out);
     *out = NULL;
@@ -178,7 +171,8 @@ static void switch_to(br_server *server, br_replica *replica)
     server->current = replica;
     if (server->phase == PHASE_LOADING) server->phase = PHASE_READY;
     (void)pthread_mutex_unlock(&server->state_lock);
-    if (server->cache != NULL) br_score_cache_clear(server->cache); /* the old bundle's would only take room */
+    if (server->cache != NULL)
+        br_score_cache_clear(server->cache); /* the old bundle's would only take room */
     /* The service's own reference; calls in flight may hold more. */
     if (old != NULL) br_server_unpin(server, old, NULL, false);
 }
@@ -194,7 +188,8 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
                BR_STR("reason", why.text));
         return br_fail(error, status, "%s", why.text);
     }
-    const br_bundle *bundle = br_replica_bundle(replica);
+    switch_to(server, replica);
+    const br_bundle *bundle = br_replica_bundle(replica); /* stays: only this thread switches */
     BR_LOG(server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),
            BR_STR("hash", bundle->hash), BR_STR("folder", folder),
            BR_I64("ms", (br_clock_now_ns() - start_ns) / BR_NS_PER_MS),
@@ -205,6 +200,5 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
            BR_I64("encoders_bytes", br_replica_encoders_bytes(replica)),
            BR_I64("devices", server->devices.count), BR_I64("handed_out", br_replica_handed_out(replica)),
            BR_I64("workers", server->devices.worker_count));
-    switch_to(server, replica);
     return BR_OK;
 }

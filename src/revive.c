@@ -6,7 +6,7 @@
  *                              +----------- failed: twice as long a wait ---------+
  *
  * A device is reset under every bundle that lives on it, so it waits until the bundles before the current one are
- * gone. While it is out, reloads pass it over.
+ * gone. While its last pass has not come back, trying it fails. While it is out, reloads pass it over.
  */
 #include "bestroute/clock.h"
 #include "service.h"
@@ -55,15 +55,15 @@ static br_status rebuild(br_server *server, int32_t device, br_error *error)
 {
     br_replica *replica = server->current;
     br_backend *backend = server->devices.items[device].backend;
-    br_reload_close_device(server, replica, device);
+    if (!br_reload_close_device(server, replica, device))
+        return br_fail(error, BR_EDEVICE, "a pass on it has not come back");
     br_replica_drop(replica, device);
     br_status status = BR_OK;
     if (backend->table->revive != NULL) status = backend->table->revive(backend, error);
     if (status == BR_OK) status = br_replica_restore(replica, device, error);
     if (status == BR_OK) status = br_reload_open_device(server, replica, device, error);
     if (status == BR_OK) return BR_OK;
-    br_reload_close_device(server, replica, device);
-    br_replica_drop(replica, device);
+    if (br_reload_close_device(server, replica, device)) br_replica_drop(replica, device);
     return status;
 }
 

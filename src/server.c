@@ -2,7 +2,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include <nng/nng.h> /* first: the next needs it */
 
@@ -115,11 +114,10 @@ void br_server_ask_reload(br_server *server, br_call *call)
     if (stopping) br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
 }
 
-/* One reload; `call` is the admin's that asked, or NULL for a signal. */
-static void reload(br_server *server, br_call *call)
+/* One reload, of the present folder where none is asked for; `call` is the admin's that asked, or NULL. */
+static void reload(br_server *server, br_call *call, br_str asked)
 {
-    char folder[4096];
-    const br_str asked = call != NULL ? call->request.bundle : (br_str){NULL, 0};
+    char folder[BR_COMM_FOLDER_BYTES];
     const char *current =
         server->current != NULL ? br_replica_folder(server->current) : server->config->bundle;
     const br_str chosen = asked.size > 0 ? asked : br_str_from(current);
@@ -161,26 +159,31 @@ static void begin_drain(br_server *server)
            BR_I64("timeout_ms", server->config->drain_timeout_ms));
 }
 
-/* Waits for news, until a device is due to be tried again, or while stopping until the drain's end. State lock
- * held. */
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Waits for news, until a device is due to be tried again or rank 0 may have called, or while stopping until the
+ * drain's end. State lock held. */
 static void wait_for_news(br_server *server)
 {
-    const uint64_t until_ns = server->stop_wanted ? server->drain_until_ns : br_revive_next_ns(server);
+    const uint64_t until_ns = server->stop_wanted
+                                  ? server->drain_until_ns
+                                  : earlier(br_revive_next_ns(server), br_fleet_next_ns(server));
     if (until_ns == UINT64_MAX) {
         (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
         return;
     }
-    const struct timespec until = {
-        .tv_sec = (time_t)(until_ns / 1000000000u),
-        .tv_nsec = (long)(until_ns % 1000000000u),
-    };
+    const struct timespec until = br_clock_timespec(until_ns);
     (void)pthread_cond_timedwait(&server->state_changed, &server->state_lock, &until);
 }
 
 /* Does one thing that is due, without the lock meanwhile. False when nothing is. State lock held. */
 static bool do_one(br_server *server)
 {
-    br_replica *retired = server->retired;
+    /* What a stuck worker may still be running on stays. */
+    br_replica *retired = br_server_stuck(server) ? NULL : server->retired;
     br_call *call = server->reloads;
     const int32_t device = server->stop_wanted ? -1 : br_revive_due(server);
     if (retired != NULL) {
@@ -194,10 +197,14 @@ static bool do_one(br_server *server)
         else
             server->reload_wanted = false;
         (void)pthread_mutex_unlock(&server->state_lock);
-        reload(server, call);
+        reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
     } else if (device >= 0) {
         (void)pthread_mutex_unlock(&server->state_lock);
         br_revive(server, device);
+    } else if (!server->stop_wanted && br_fleet_next_ns(server) <= br_clock_now_ns()) {
+        (void)pthread_mutex_unlock(&server->state_lock);
+        br_comm_call called;
+        if (br_fleet_called(server, &called)) reload(server, NULL, br_str_from(called.folder));
     } else {
         return false;
     }
@@ -264,18 +271,6 @@ static br_status open_devices(br_server *server, br_error *error)
     return status;
 }
 
-static br_status make_locks(br_server *server, br_error *error)
-{
-    pthread_condattr_t attributes;
-    if (pthread_condattr_init(&attributes) != 0) return br_fail(error, BR_ENOMEM, "out of memory");
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* br_clock_now_ns is that clock */
-    (void)pthread_mutex_init(&server->state_lock, NULL);
-    (void)pthread_cond_init(&server->state_changed, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
-    server->state_lock_made = true;
-    return BR_OK;
-}
-
 /* What spares the encoder work. */
 static br_status make_reuse(br_server *server, br_error *error)
 {
@@ -295,10 +290,10 @@ br_status br_server_create(br_server **out, const br_config *config, const br_lo
     server->config = config;
     server->log = log;
     br_metrics_init(&server->metrics);
+    (void)pthread_mutex_init(&server->state_lock, NULL);
+    br_clock_cond_init(&server->state_changed);
 
-    br_status status = make_locks(server, error);
-    if (status != BR_OK) goto fail;
-    status = open_devices(server, error);
+    br_status status = open_devices(server, error);
     if (status != BR_OK) goto fail;
     status = make_reuse(server, error);
     if (status != BR_OK) goto fail;
@@ -314,6 +309,11 @@ br_status br_server_create(br_server **out, const br_config *config, const br_lo
 fail:
     br_server_destroy(server);
     return status;
+}
+
+bool br_server_stuck(const br_server *server)
+{
+    return server->workers != NULL && br_workers_stuck(server->workers) != 0;
 }
 
 br_status br_server_listen(br_server *server, br_error *error)
@@ -338,6 +338,7 @@ static void refuse_reloads(br_server *server)
 
 static void collect_all(br_server *server)
 {
+    while (br_server_stuck(server)) nng_msleep(LINGER_MS);
     if (server->current != NULL && br_replica_release(server->current))
         br_reload_collect(server, server->current);
     while (server->retired != NULL) {
@@ -351,19 +352,16 @@ void br_server_destroy(br_server *server)
 {
     if (server == NULL) return;
     /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a replica or a lock. */
-    if (server->state_lock_made) {
-        br_server_stop(server);
-        (void)pthread_mutex_lock(&server->state_lock);
-        server->phase = PHASE_DRAINING;
-        (void)pthread_mutex_unlock(&server->state_lock);
-    }
+    br_server_stop(server);
+    (void)pthread_mutex_lock(&server->state_lock);
+    server->phase = PHASE_DRAINING;
+    (void)pthread_mutex_unlock(&server->state_lock);
     br_sockets_close(server);
     if (server->workers != NULL) br_workers_abandon(server->workers);
-    if (server->state_lock_made) {
-        (void)pthread_mutex_lock(&server->state_lock);
-        while (server->in_flight > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
-        (void)pthread_mutex_unlock(&server->state_lock);
-    }
+    (void)pthread_mutex_lock(&server->state_lock);
+    while (server->in_flight > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
+    (void)pthread_mutex_unlock(&server->state_lock);
+    br_pass_watch_destroy(server->watch); /* not before: a pass that does not end may hold the last of them */
     refuse_reloads(server);
     for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
     free(server->calls);
@@ -376,9 +374,7 @@ void br_server_destroy(br_server *server)
     br_score_cache_destroy(server->cache);
     br_sharing_destroy(server->sharing);
     br_defaults_release(server->defaults);
-    if (server->state_lock_made) {
-        (void)pthread_cond_destroy(&server->state_changed);
-        (void)pthread_mutex_destroy(&server->state_lock);
-    }
+    (void)pthread_cond_destroy(&server->state_changed);
+    (void)pthread_mutex_destroy(&server->state_lock);
     free(server);
 }

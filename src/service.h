@@ -11,7 +11,9 @@
  *   info.c      info, and the words of the reply that never change
  *   admin.c     the operations of the admin socket
  *   reload.c    bundles: load, try, switch, retire
+ *   fleet.c     ranks: called, meeting, agreeing
  *   revive.c    devices that failed: tried again, taken in again
+ *   pass_watch.c     passes that do not end
  *   server.c    life and death
  *
  * A call's way, and who owns it:
@@ -59,6 +61,7 @@ typedef struct br_defaults {
 
 typedef struct br_call br_call;
 typedef struct br_sharing br_sharing;
+typedef struct br_pass_watch br_pass_watch;
 
 typedef struct br_query_state {
     br_job job; /* first: workers hand this back */
@@ -115,7 +118,8 @@ struct br_server {
     br_sharing *sharing;
     br_score_cache *cache; /* NULL: none */
     stage *stage;
-    br_workers *workers; /* made with the first bundle, before the phase is READY */
+    br_workers *workers;  /* made with the first bundle, before the phase is READY */
+    br_pass_watch *watch; /* of their passes; NULL: none */
 
     http *monitor; /* NULL: none */
     nng_socket data;
@@ -136,7 +140,6 @@ struct br_server {
 
     pthread_mutex_t state_lock;
     pthread_cond_t state_changed; /* on CLOCK_MONOTONIC */
-    bool state_lock_made;
     br_phase phase;
     br_replica *current;
     br_defaults *defaults;
@@ -154,7 +157,12 @@ struct br_server {
     br_call *reloads;        /* admin calls that wait for a reload, oldest first */
     br_replica *retired;     /* nobody uses them any more; linked by br_replica_link */
 
-    int32_t replica_count; /* bundles that exist; the keeper's alone */
+    /* The keeper's alone. */
+    int32_t replica_count; /* bundles that exist */
+    struct {
+        uint64_t look_ns;  /* when to look for a call next */
+        uint64_t answered; /* the last call that was, or 0 */
+    } fleet;
 };
 
 /* sockets.c */
@@ -173,6 +181,11 @@ void br_revive_later(br_server *server, int32_t device);
 int32_t br_revive_due(br_server *server);
 uint64_t br_revive_next_ns(const br_server *server);
 void br_revive(br_server *server, int32_t device);
+
+/* pass_watch.c: looks at the workers' passes, so that one which takes longer than timeout_ms, at least 1, is given up.
+ * Borrows the workers. BR_ENOMEM, BR_EINTERNAL. destroy accepts NULL. */
+BR_NODISCARD br_status br_pass_watch_create(br_pass_watch **out, br_workers *workers, int64_t timeout_ms);
+void br_pass_watch_destroy(br_pass_watch *watch);
 
 /* call.c: the request is answered and the call waits for the next one; it must not be touched afterwards. */
 BR_NODISCARD br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin);
@@ -209,11 +222,23 @@ void br_defaults_release(br_defaults *defaults);
 
 /* reload.c */
 BR_NODISCARD br_status br_reload(br_server *server, const char *folder, br_error *error);
-void br_reload_collect(br_server *server, br_replica *replica); /* closes and destroys: the keeper's thread */
+/* Closes and destroys, on the keeper's thread. What a stuck worker has stays, and the replica is retired again. */
+void br_reload_collect(br_server *server, br_replica *replica);
 /* The encoders of the device's workers, on their threads. */
 BR_NODISCARD br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device,
                                              br_error *error);
-void br_reload_close_device(br_server *server, br_replica *replica, int32_t device);
+/* False when some stay open, because their worker is stuck. */
+BR_NODISCARD bool br_reload_close_device(br_server *server, br_replica *replica, int32_t device);
+
+/* fleet.c. next: when to ask whether rank 0 has called. called: it has, and this call is not answered yet. */
+uint64_t br_fleet_next_ns(const br_server *server);
+BR_NODISCARD bool br_fleet_called(br_server *server, br_comm_call *call);
+/* meet: statuses of br_comm_open. confirm: BR_OK when all ranks are ready, or none switches. leave: when the
+ * communicator is closed. */
+BR_NODISCARD br_status br_fleet_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
+                                     br_error *error);
+BR_NODISCARD br_status br_fleet_confirm(br_comm *fleet, br_status ready, br_error *error);
+void br_fleet_leave(br_server *server);
 
 /* server.c */
 BR_NODISCARD bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,

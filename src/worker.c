@@ -1,248 +1,23 @@
 /* worker.c - scoring threads of all devices around one batcher. */
-#include "bestroute/worker.h"
+#include "workers.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "bestroute/clock.h"
-#include "deadline_watch.h"
 
-/* A device, as its workers share it. Guarded by the lock. */
-typedef struct station {
-    int64_t tokens; /* in its passes now */
-    bool out;
-} station;
-
-typedef struct scorer {
-    br_workers *all;
-    int32_t index;
-    int32_t device;
-    pthread_t thread;
-    bool started;
-    br_packing packing;
-    float *quality;        /* [seqs_max, BR_CANDIDATES_MAX] */
-    br_batch_item **items; /* [seqs_max] */
-
-    /* Guarded by the lock. */
-    pthread_cond_t work; /* jobs or an errand came, or it is time to stop */
-    bool work_made;
-    bool idle;   /* waits on `work` */
-    bool called; /* and was signalled, or is about to be */
-} scorer;
-
-struct br_workers {
-    br_workers_options options;
-    int32_t tokens_max; /* the largest of the devices' */
-    scorer *workers;    /* [devices->worker_count] */
-    deadline_watch *watch;
-
-    pthread_mutex_t lock; /* guards everything below; nothing else is locked under it */
-    pthread_cond_t ran;   /* the errand was run */
-    bool lock_made;
-    br_batcher *batcher;
-    station stations[BR_DEVICES_MAX];
-    double
-        token_ns[2]; /* moving averages of passes: [0] the host's, [1] an accelerator's; 0 before the first */
-    bool stopping;
-    bool abandoning;
-    br_errand_fn errand; /* NULL: none */
-    void *errand_context;
-    int32_t errand_worker;
-};
-
-static const br_device *device_of(const scorer *w)
-{
-    return &w->all->options.devices->items[w->device];
-}
-
-static void finish(br_job *job, br_status status, uint64_t now_ns)
-{
-    job->status = status;
-    job->finished_ns = now_ns;
-    job->done(job);
-}
-
-static void hand_back(scorer *w, int32_t count, uint64_t now_ns)
+static void hand_back(br_scorer *w, int32_t count, uint64_t now_ns)
 {
     for (int32_t i = 0; i < count; i++) {
         br_job *job = (br_job *)w->items[i];
         job->started_ns = 0;
         job->batch = 0;
-        finish(job, BR_ECLOSED, now_ns);
-    }
-}
-
-/* One pass; one that fails is tried once more, since not every failure outlasts it. */
-static br_status run_pass(scorer *w, br_replica *replica)
-{
-    const br_workers_options *options = &w->all->options;
-    br_status status = BR_OK;
-    for (int32_t attempt = 0; attempt < 2; attempt++) {
-        status = br_replica_run(replica, w->index, &w->packing, w->quality);
-        if (status == BR_OK) return BR_OK;
-        BR_LOG(options->log, BR_LOG_ERROR, "pass_failed", BR_I64("worker", w->index),
-               BR_I64("queries", w->packing.seqs), BR_I64("attempt", attempt + 1),
-               BR_STR("status", br_status_text(status)));
-    }
-    return status;
-}
-
-/* Accelerators that are in. Lock held. */
-static int32_t accelerators_in(const br_workers *all)
-{
-    const br_devices *devices = all->options.devices;
-    int32_t count = 0;
-    for (int32_t i = 0; i < devices->count; i++)
-        if (devices->items[i].accelerator && !all->stations[i].out) count++;
-    return count;
-}
-
-/* Whether the worker should take a batch from what waits now. Lock held. */
-static bool may_take(const scorer *w)
-{
-    const br_workers *all = w->all;
-    if (all->stations[w->device].out) return false;
-    if (device_of(w)->accelerator) return true;
-    const int32_t faster = accelerators_in(all);
-    if (faster == 0) return true;
-    const double waiting = (double)br_batcher_tokens(all->batcher);
-    const double budget = device_of(w)->tokens_wanted;
-    return (waiting < budget ? waiting : budget) * all->token_ns[0] < waiting * all->token_ns[1] / faster;
-}
-
-/* As br_batcher_take has it: the workers on the host's cores, for one of them. Lock held. */
-static int32_t sharers_of(const scorer *w)
-{
-    const br_workers *all = w->all;
-    const br_devices *devices = all->options.devices;
-    int32_t count = 0;
-    if (device_of(w)->accelerator) return 0;
-    for (int32_t i = 0; i < devices->count; i++)
-        if (!devices->items[i].accelerator && !all->stations[i].out) count += devices->items[i].workers;
-    return count;
-}
-
-/* Reserves the sleeping worker that suits best, to be signalled after unlocking: one that may take what waits, or
- * with `to_feed` any. NULL when there is none. Lock held. */
-static scorer *call_one(br_workers *all, bool to_feed)
-{
-    scorer *best = NULL;
-    for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
-        scorer *w = &all->workers[i];
-        if (!w->idle || w->called || (!to_feed && !may_take(w))) continue;
-        if (best != NULL && device_of(best)->accelerator && !device_of(w)->accelerator) continue;
-        if (best == NULL || (device_of(w)->accelerator && !device_of(best)->accelerator) ||
-            all->stations[w->device].tokens < all->stations[best->device].tokens)
-            best = w;
-    }
-    if (best != NULL) best->called = true;
-    return best;
-}
-
-static void wake(scorer *w)
-{
-    if (w != NULL) (void)pthread_cond_signal(&w->work);
-}
-
-/* Lock held. */
-static void wake_all(br_workers *all)
-{
-    for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
-        all->workers[i].called = all->workers[i].idle;
-        (void)pthread_cond_signal(&all->workers[i].work);
-    }
-}
-
-/* Takes the worker's device out, unless it is the last; true when it is out. *first: and was not before.
- * Lock held. */
-static bool take_out(scorer *w, bool *first)
-{
-    br_workers *all = w->all;
-    int32_t in = 0;
-    for (int32_t i = 0; i < all->options.devices->count; i++) in += all->stations[i].out ? 0 : 1;
-    station *mine = &all->stations[w->device];
-    *first = !mine->out;
-    /* Whoever stops waits for the queue to run dry: nothing may come back into it any more. */
-    if (!mine->out && (in == 1 || all->stopping)) return false;
-    mine->out = true;
-    return true;
-}
-
-/* Sees to the jobs of a pass that failed twice: back into the queue, once, if there is another device. */
-static void fail_batch(scorer *w, int32_t count)
-{
-    br_workers *all = w->all;
-    int32_t failed = 0;
-    uint64_t deadline_ns = UINT64_MAX; /* the earliest of those that go back */
-    bool first;
-    (void)pthread_mutex_lock(&all->lock);
-    const bool out = take_out(w, &first);
-    for (int32_t i = 0; i < count; i++) {
-        br_job *job = (br_job *)w->items[i];
-        if (out && !job->retried) {
-            job->retried = true;
-            const br_status status = br_batcher_push(all->batcher, &job->item);
-            assert(status == BR_OK); /* admission bounds what is pushed and not yet finished */
-            (void)status;
-            if (job->item.deadline_ns < deadline_ns) deadline_ns = job->item.deadline_ns;
-        } else {
-            w->items[failed++] = w->items[i];
-        }
-    }
-    if (out) wake_all(all);
-    (void)pthread_mutex_unlock(&all->lock);
-    deadline_watch_tell(all->watch, deadline_ns);
-    br_metrics_add(all->options.metrics, BR_COUNTER_queries_retried, (uint64_t)(count - failed));
-    const uint64_t now_ns = br_clock_now_ns();
-    for (int32_t i = 0; i < failed; i++) finish((br_job *)w->items[i], BR_EDEVICE, now_ns);
-    if ((first || !out) && all->options.lost != NULL)
-        all->options.lost(all->options.lost_context, w->device, !out);
-}
-
-static void pack_batch(scorer *w, int32_t count)
-{
-    br_packing_clear(&w->packing);
-    for (int32_t i = 0; i < count; i++) {
-        const br_job *job = (const br_job *)w->items[i];
-        const bool fits = br_packing_add(&w->packing, job->ids, job->item.tokens);
-        assert(fits); /* the batcher has the packing's own limits */
-        (void)fits;
-    }
-}
-
-static void run_batch(scorer *w, int32_t count)
-{
-    br_replica *replica = (br_replica *)(uintptr_t)w->items[0]->group;
-    const size_t heads = (size_t)br_replica_bundle(replica)->router.head_count;
-    const uint64_t started_ns = br_clock_now_ns();
-    pack_batch(w, count);
-    for (int32_t i = 0; i < count; i++) {
-        br_job *job = (br_job *)w->items[i];
-        job->started_ns = started_ns;
-        job->batch = count;
-    }
-    if (run_pass(w, replica) != BR_OK) {
-        fail_batch(w, count);
-        return;
-    }
-    const uint64_t finished_ns = br_clock_now_ns();
-    br_metrics_pass(w->all->options.metrics, w->device, (uint64_t)count, (uint64_t)w->packing.tokens,
-                    finished_ns - started_ns);
-    uint64_t queue_ns = 0;
-    for (int32_t i = 0; i < count; i++) queue_ns += started_ns - ((const br_job *)w->items[i])->queued_ns;
-    br_metrics_add(w->all->options.metrics, BR_COUNTER_queue_ns, queue_ns);
-    for (int32_t i = 0; i < count; i++) {
-        br_job *job = (br_job *)w->items[i];
-        memcpy(job->quality, w->quality + (size_t)i * heads, heads * sizeof *job->quality);
-        finish(job, BR_OK, finished_ns);
+        br_job_finish(job, BR_ECLOSED, now_ns);
     }
 }
 
 /* The device's share of the work while a batch runs. Lock held. */
-static int64_t begin_batch(scorer *w, int32_t count)
+static int64_t begin_batch(br_scorer *w, int32_t count)
 {
     int64_t tokens = 0;
     for (int32_t i = 0; i < count; i++) tokens += w->items[i]->tokens;
@@ -250,13 +25,24 @@ static int64_t begin_batch(scorer *w, int32_t count)
     return tokens;
 }
 
-/* Lock held. */
-static void end_batch(scorer *w, int64_t tokens, uint64_t ns)
+static void move_average(double *average, double sample)
 {
-    w->all->stations[w->device].tokens -= tokens;
-    double *average = &w->all->token_ns[device_of(w)->accelerator ? 1 : 0];
-    const double sample = (double)ns / (double)tokens;
     *average = *average == 0 ? sample : *average + (sample - *average) / 8;
+}
+
+/* Lock held. */
+static void end_batch(br_scorer *w, int64_t tokens, uint64_t ns)
+{
+    br_station *mine = &w->all->stations[w->device];
+    mine->tokens -= tokens;
+    if (w->stuck) {
+        w->stuck = false;
+        if (--mine->stuck == 0) (void)atomic_fetch_and(&w->all->stuck, ~(UINT32_C(1) << w->device));
+        return;
+    }
+    const double sample = (double)ns / (double)tokens;
+    move_average(&mine->token_ns, sample);
+    move_average(&w->all->token_ns[br_scorer_device(w)->accelerator ? 1 : 0], sample);
 }
 
 /* Finishes all that has expired. Called and left with the lock held; released meanwhile. */
@@ -268,7 +54,7 @@ static void drop_expired(br_workers *all, uint64_t now_ns)
         br_job *job = (br_job *)item;
         job->started_ns = 0;
         job->batch = 0;
-        finish(job, BR_ETIMEDOUT, now_ns);
+        br_job_finish(job, BR_ETIMEDOUT, now_ns);
         (void)pthread_mutex_lock(&all->lock);
     }
 }
@@ -285,12 +71,13 @@ static uint64_t on_deadline(void *context)
 }
 
 /* Runs this worker's errand, if there is one. Called and left with the lock held. */
-static bool run_errand(scorer *w)
+static bool run_errand(br_scorer *w)
 {
     br_workers *all = w->all;
     if (all->errand == NULL || all->errand_worker != w->index) return false;
     const br_errand_fn errand = all->errand;
     void *context = all->errand_context;
+    all->errand_begun = true;
     (void)pthread_mutex_unlock(&all->lock);
     errand(context, w->index);
     (void)pthread_mutex_lock(&all->lock);
@@ -299,7 +86,7 @@ static bool run_errand(scorer *w)
     return true;
 }
 
-static void sleep_until_called(scorer *w)
+static void sleep_until_called(br_scorer *w)
 {
     w->idle = true;
     (void)pthread_cond_wait(&w->work, &w->all->lock);
@@ -309,7 +96,7 @@ static void sleep_until_called(scorer *w)
 
 /* Makes work while there is less than a batch of it. True when there is some for this worker. Called and left with
  * the lock held. */
-static bool feed(scorer *w)
+static bool feed(br_scorer *w)
 {
     br_workers *all = w->all;
     bool fed = all->options.feed != NULL;
@@ -318,29 +105,29 @@ static bool feed(scorer *w)
         fed = all->options.feed(all->options.feed_context);
         (void)pthread_mutex_lock(&all->lock);
     }
-    return br_batcher_queries(all->batcher) > 0 && may_take(w);
+    return br_batcher_queries(all->batcher) > 0 && br_scorer_may_take(w);
 }
 
 /* Takes a batch and sees to it; false when there is none for this worker. Called and left with the lock held. */
-static bool serve_batch(scorer *w)
+static bool serve_batch(br_scorer *w)
 {
     br_workers *all = w->all;
     const uint64_t now_ns = br_clock_now_ns();
     drop_expired(all, now_ns);
-    if (!may_take(w)) return false;
-    const int32_t count =
-        br_batcher_take(all->batcher, w->items, device_of(w)->tokens_wanted, sharers_of(w), now_ns);
+    if (!br_scorer_may_take(w)) return false;
+    const int32_t count = br_batcher_take(all->batcher, w->items, br_scorer_device(w)->tokens_wanted,
+                                          br_scorer_sharers(w), now_ns);
     if (count == 0) return false;
     const int64_t tokens = begin_batch(w, count);
     /* What is left is for the others, who may all be asleep. */
-    scorer *other = br_batcher_queries(all->batcher) > 0 ? call_one(all, false) : NULL;
+    br_scorer *other = br_batcher_queries(all->batcher) > 0 ? br_workers_call_one(all, false) : NULL;
     const bool abandoning = all->abandoning;
     (void)pthread_mutex_unlock(&all->lock);
-    wake(other);
+    br_scorer_wake(other);
     if (abandoning)
         hand_back(w, count, now_ns);
     else
-        run_batch(w, count);
+        br_scorer_run(w, count);
     const uint64_t ns = br_clock_now_ns() - now_ns;
     (void)pthread_mutex_lock(&all->lock);
     end_batch(w, tokens, ns);
@@ -349,7 +136,7 @@ static bool serve_batch(scorer *w)
 
 static void *serve(void *argument)
 {
-    scorer *w = argument;
+    br_scorer *w = argument;
     br_workers *all = w->all;
     (void)pthread_mutex_lock(&all->lock);
     for (;;) {
@@ -364,7 +151,7 @@ static void *serve(void *argument)
     return NULL;
 }
 
-static br_status worker_init(scorer *w, br_workers *all, int32_t index)
+static br_status worker_init(br_scorer *w, br_workers *all, int32_t index)
 {
     const size_t seqs = (size_t)all->options.seqs_max;
     w->all = all;
@@ -372,7 +159,8 @@ static br_status worker_init(scorer *w, br_workers *all, int32_t index)
     w->device = all->options.devices->device_of[index];
     (void)pthread_cond_init(&w->work, NULL);
     w->work_made = true;
-    const br_status status = br_packing_init(&w->packing, device_of(w)->tokens_max, all->options.seqs_max);
+    const br_status status =
+        br_packing_init(&w->packing, br_scorer_device(w)->tokens_max, all->options.seqs_max);
     if (status != BR_OK) return status;
     w->quality = br_alloc_array(seqs * BR_CANDIDATES_MAX, sizeof *w->quality);
     w->items = br_alloc_array(seqs, sizeof *w->items);
@@ -406,7 +194,8 @@ br_status br_workers_create(br_workers **out, const br_workers_options *options)
     if (status != BR_OK) goto fail;
     status = BR_ENOMEM;
     all->workers = calloc((size_t)count, sizeof *all->workers);
-    if (all->workers == NULL) goto fail;
+    all->given_up = br_alloc_array((size_t)options->seqs_max, sizeof *all->given_up);
+    if (all->workers == NULL || all->given_up == NULL) goto fail;
     /* call_one looks at all of them as soon as one runs. */
     for (int32_t i = 0; i < count; i++) all->workers[i].all = all;
     for (int32_t i = 0; i < count; i++) {
@@ -451,6 +240,7 @@ void br_workers_destroy(br_workers *workers)
         (void)pthread_mutex_destroy(&workers->lock);
     }
     br_batcher_destroy(workers->batcher);
+    free(workers->given_up);
     free(workers);
 }
 
@@ -464,9 +254,9 @@ void br_workers_abandon(br_workers *workers)
 bool br_workers_nudge(br_workers *workers)
 {
     (void)pthread_mutex_lock(&workers->lock);
-    scorer *w = call_one(workers, true);
+    br_scorer *w = br_workers_call_one(workers, true);
     (void)pthread_mutex_unlock(&workers->lock);
-    wake(w);
+    br_scorer_wake(w);
     return w != NULL;
 }
 
@@ -483,23 +273,34 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
         (void)status;
         if (jobs[i]->item.deadline_ns < deadline_ns) deadline_ns = jobs[i]->item.deadline_ns;
     }
-    scorer *w = fits && count > 0 ? call_one(workers, false) : NULL;
+    br_scorer *w = fits && count > 0 ? br_workers_call_one(workers, false) : NULL;
     (void)pthread_mutex_unlock(&workers->lock);
-    wake(w); /* after unlocking: the woken thread would only wait for the lock */
+    br_scorer_wake(w); /* after unlocking: the woken thread would only wait for the lock */
     deadline_watch_tell(workers->watch, deadline_ns);
     return fits ? BR_OK : BR_EBUSY;
 }
 
-void br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context)
+bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context)
 {
+    br_scorer *w = &workers->workers[worker];
     (void)pthread_mutex_lock(&workers->lock);
     assert(workers->errand == NULL);
     workers->errand = errand;
     workers->errand_context = context;
     workers->errand_worker = worker;
-    (void)pthread_cond_signal(&workers->workers[worker].work);
-    while (workers->errand != NULL) (void)pthread_cond_wait(&workers->ran, &workers->lock);
+    workers->errand_begun = false;
+    (void)pthread_cond_signal(&w->work);
+    while (workers->errand != NULL && (workers->errand_begun || !w->stuck))
+        (void)pthread_cond_wait(&workers->ran, &workers->lock);
+    const bool ran = workers->errand == NULL;
+    workers->errand = NULL;
     (void)pthread_mutex_unlock(&workers->lock);
+    return ran;
+}
+
+uint32_t br_workers_stuck(const br_workers *workers)
+{
+    return atomic_load(&workers->stuck);
 }
 
 int32_t br_workers_count(const br_workers *workers)
@@ -521,7 +322,8 @@ void br_workers_readmit(br_workers *workers, int32_t device)
 {
     (void)pthread_mutex_lock(&workers->lock);
     workers->stations[device].out = false;
-    wake_all(workers);
+    workers->stations[device].token_ns = 0; /* whether it is slow shows anew */
+    br_workers_wake_all(workers);
     (void)pthread_mutex_unlock(&workers->lock);
 }
 

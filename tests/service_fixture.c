@@ -131,28 +131,96 @@ void service_wait_counted(const service *s, br_counter counter, uint64_t value)
     }
 }
 
-atomic_int service_failures;
-static br_backend_table failing; /* of the engine whose devices fail; outlives them */
-static br_status (*sound_wait)(br_stream *stream);
-
-static br_status failing_wait(br_stream *stream)
+void service_reload(service *s)
 {
-    const br_status status = sound_wait(stream);
-    if (atomic_load(&service_failures) == 0) return status;
-    (void)atomic_fetch_sub(&service_failures, 1);
+    const uint64_t before = service_counted(s, BR_COUNTER_reloads);
+    br_server_reload(s->server);
+    service_wait_counted(s, BR_COUNTER_reloads, before + 1);
+}
+
+service_fault service_faults[BR_DEVICES_MAX];
+
+/* The engine's own table and the one with faults, which outlives the service's encoders. */
+static const br_backend_table *sound;
+static br_backend_table faulty;
+static br_backend *backends[BR_DEVICES_MAX]; /* planted */
+
+/* Streams of planted devices, so that a wait knows its device. */
+enum { STREAMS_MAX = 4 * BR_DEVICES_MAX };
+static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    br_stream *stream;
+    service_fault *fault;
+} streams[STREAMS_MAX];
+
+static void put_stream(br_stream *stream, br_stream *in_place_of, service_fault *fault)
+{
+    (void)pthread_mutex_lock(&streams_lock);
+    int i = 0;
+    while (i < STREAMS_MAX && streams[i].stream != in_place_of) i++;
+    assert_true(i < STREAMS_MAX);
+    streams[i].stream = stream;
+    streams[i].fault = fault;
+    (void)pthread_mutex_unlock(&streams_lock);
+}
+
+static service_fault *fault_of(const br_stream *stream)
+{
+    (void)pthread_mutex_lock(&streams_lock);
+    int i = 0;
+    while (i < STREAMS_MAX && streams[i].stream != stream) i++;
+    assert_true(i < STREAMS_MAX);
+    service_fault *fault = streams[i].fault;
+    (void)pthread_mutex_unlock(&streams_lock);
+    return fault;
+}
+
+static br_status faulty_stream_create(br_backend *backend, br_stream **out, const br_model *model,
+                                      const br_stream_shape *shape, br_error *error)
+{
+    const br_status status = sound->stream_create(backend, out, model, shape, error);
+    int32_t device = 0;
+    while (backends[device] != backend) device++;
+    if (status == BR_OK) put_stream(*out, NULL, &service_faults[device]);
+    return status;
+}
+
+static void faulty_stream_destroy(br_stream *stream)
+{
+    if (stream != NULL) put_stream(NULL, stream, NULL);
+    sound->stream_destroy(stream);
+}
+
+static br_status faulty_wait(br_stream *stream)
+{
+    service_fault *fault = fault_of(stream);
+    const br_status status = sound->wait(stream);
+    (void)atomic_fetch_add(&fault->waits, 1);
+    const int slow_ms = atomic_load(&fault->slow_ms);
+    if (slow_ms > 0) nng_msleep(slow_ms);
+    while (atomic_load(&fault->hangs)) nng_msleep(1);
+    if (atomic_load(&fault->failures) == 0) return status;
+    (void)atomic_fetch_sub(&fault->failures, 1);
     return BR_EDEVICE;
 }
 
-void service_plant_failures(service *s, int32_t device)
+void service_plant_faults(service *s, int32_t device)
 {
     br_backend *backend = s->server->devices.items[device].backend;
-    if (backend->table->wait != failing_wait) {
-        atomic_store(&service_failures, 0);
-        failing = *backend->table;
-        sound_wait = failing.wait;
-        failing.wait = failing_wait;
+    if (backend->table != &faulty) {
+        sound = backend->table;
+        faulty = *sound;
+        faulty.stream_create = faulty_stream_create;
+        faulty.stream_destroy = faulty_stream_destroy;
+        faulty.wait = faulty_wait;
     }
-    backend->table = &failing; /* encoders, made next, keep it */
+    service_fault *fault = &service_faults[device];
+    atomic_store(&fault->waits, 0);
+    atomic_store(&fault->failures, 0);
+    atomic_store(&fault->slow_ms, 0);
+    atomic_store(&fault->hangs, false);
+    backends[device] = backend;
+    backend->table = &faulty; /* encoders, made next, keep it */
 }
 
 static void wait_in_gate(void *context, int32_t worker)
@@ -169,7 +237,7 @@ static void wait_in_gate(void *context, int32_t worker)
 static void *hold(void *argument)
 {
     gate *g = argument;
-    br_workers_run_on(g->service->server->workers, 0, wait_in_gate, g);
+    assert_true(br_workers_run_on(g->service->server->workers, 0, wait_in_gate, g));
     return NULL;
 }
 

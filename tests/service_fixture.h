@@ -16,6 +16,7 @@
 #include <nng/nng.h>
 
 #include "bestroute/config.h"
+#include "bestroute/devices.h"
 #include "bestroute/metrics.h"
 #include "bestroute/reply.h"
 #include "bestroute/server.h"
@@ -58,10 +59,20 @@ void service_wait_for_waiting(service *s, int32_t count);
 uint64_t service_counted(const service *s, br_counter counter);
 void service_wait_counted(const service *s, br_counter counter, uint64_t value);
 
-/* Between service_listen and service_load: from now on the device fails where a device's errors come to light, at
- * the wait, as often as service_failures says. */
-extern atomic_int service_failures;
-void service_plant_failures(service *s, int32_t device);
+/* Loads the bundle's folder again, well. */
+void service_reload(service *s);
+
+/* What ails a device where its errors come to light, at the wait for a pass. */
+typedef struct service_fault {
+    atomic_int waits;    /* so many there were */
+    atomic_int failures; /* so many of the next ones fail */
+    atomic_int slow_ms;  /* they take so much longer */
+    atomic_bool hangs;   /* they do not return while this is set */
+} service_fault;
+extern service_fault service_faults[BR_DEVICES_MAX];
+
+/* Between service_listen and service_load: from now on the device has the faults set above, none to begin with. */
+void service_plant_faults(service *s, int32_t device);
 
 /* Holds worker 0 between two batches until gate_open. */
 typedef struct gate {

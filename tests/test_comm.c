@@ -5,6 +5,8 @@
  * Skipped aloud where there is no device or no NCCL; what needs two devices, where there is one.
  */
 #include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +25,8 @@
 
 #include "bestroute/clock.h"
 #include "bestroute/comm.h"
+
+extern char **environ;
 
 static br_backend *backends[BR_DEVICES_MAX];
 static int32_t count;
@@ -133,8 +138,13 @@ static void test_equal_words_are_agreed_on(void **state)
 
 static br_comm_options fleet_of_two(int32_t rank, const char *file)
 {
-    return (br_comm_options){
-        .backends = backends, .count = 1, .ranks = 2, .rank = rank, .id_file = file, .timeout_ms = 1500};
+    return (br_comm_options){.backends = backends,
+                             .count = 1,
+                             .ranks = 2,
+                             .rank = rank,
+                             .id_file = file,
+                             .folder = "/bundle",
+                             .timeout_ms = 1500};
 }
 
 static void test_a_rank_that_finds_no_id_gives_up_in_time(void **state)
@@ -179,8 +189,85 @@ static void test_an_id_that_cannot_be_written_is_named(void **state)
     assert_non_null(strstr(error.text, "/nowhere/id"));
 }
 
-int main(void)
+/* Rank 1, a process of its own on the second device: `main FILE MOMENT` below. Its exit status is 0 when all went
+ * well. At the moment "kill" or "stop" it does that to itself, when all have agreed and rank 0 is about to send. */
+static int play_rank_1(const char *file, const char *moment)
 {
+    const int32_t device = 1;
+    br_error error = {0};
+    if (br_backend_open(&backends[device], BR_ENGINE_CUDA, BR_PRECISION_F32, device, &error) != BR_OK)
+        return 1;
+    br_comm_options options = fleet_of_two(1, file);
+    options.backends = &backends[device];
+    options.timeout_ms = 20000;
+    br_comm *comm;
+    const uint64_t word = 1;
+    br_pieces pieces = {0};
+    const br_pieces *lists[] = {&pieces};
+    make_pieces(&pieces, device);
+    br_status status = br_comm_open(&comm, &options, &error);
+    if (status == BR_OK) status = br_comm_agree(comm, &word, 1, &error);
+    if (strcmp(moment, "kill") == 0) (void)raise(SIGKILL);
+    if (strcmp(moment, "stop") == 0) (void)raise(SIGSTOP);
+    if (status == BR_OK) status = br_comm_broadcast(comm, lists, &error);
+    if (status == BR_OK) check_pieces(&pieces, device);
+    br_comm_close(comm);
+    return status == BR_OK ? 0 : 1;
+}
+
+/* What becomes of rank 0's broadcast when rank 1 does that. */
+static br_status broadcast_to(const char *file, const char *moment)
+{
+    char *const argv[] = {(char *)"test_comm", (char *)(uintptr_t)file, (char *)(uintptr_t)moment, NULL};
+    pid_t other;
+    assert_int_equal(posix_spawn(&other, "/proc/self/exe", NULL, NULL, argv, environ), 0);
+    br_comm_options options = fleet_of_two(0, file);
+    options.timeout_ms = 5000; /* the other has yet to start */
+    br_comm *comm;
+    br_error error = {0};
+    if (br_comm_open(&comm, &options, &error) != BR_OK) fail_msg("%s", error.text);
+    const uint64_t word = 1;
+    if (br_comm_agree(comm, &word, 1, &error) != BR_OK) fail_msg("%s", error.text);
+    br_pieces pieces = {0};
+    const br_pieces *lists[] = {&pieces};
+    make_pieces(&pieces, 0);
+    const uint64_t began_ns = br_clock_now_ns();
+    const br_status status = br_comm_broadcast(comm, lists, &error);
+    br_comm_close(comm);
+    assert_true(br_clock_now_ns() - began_ns < 20000 * (uint64_t)BR_NS_PER_MS);
+    check_pieces(&pieces, 0); /* the sender's own are as they were, whatever became of the others */
+    for (int32_t p = 0; p < pieces.count; p++) backends[0]->table->free(backends[0], pieces.items[p].memory);
+    br_pieces_deinit(&pieces);
+    int ended;
+    if (strcmp(moment, "well") != 0) (void)kill(other, SIGKILL);
+    assert_int_equal(waitpid(other, &ended, 0), other);
+    if (strcmp(moment, "well") == 0) assert_int_equal(ended, 0);
+    return status;
+}
+
+static void test_a_rank_that_dies_or_hangs_in_a_broadcast_is_given_up_and_the_next_meeting_is_well(
+    void **state)
+{
+    (void)state;
+    br_comm_close(open_local());
+    if (count < 2) {
+        print_message("SKIPPED: there is one device\n");
+        skip();
+    }
+    char folder[] = "/tmp/bestroute-comm-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char file[64];
+    (void)snprintf(file, sizeof file, "%s/id", folder);
+    assert_int_equal(broadcast_to(file, "well"), BR_OK);
+    assert_int_not_equal(broadcast_to(file, "kill"), BR_OK);
+    assert_int_equal(broadcast_to(file, "stop"), BR_ETIMEDOUT);
+    assert_int_equal(broadcast_to(file, "well"), BR_OK);
+    (void)rmdir(folder);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3) return play_rank_1(argv[1], argv[2]);
     if (br_engine_devices(BR_ENGINE_CUDA) == 0) {
         print_message("SKIPPED: there is no CUDA device\n");
         return 77;
@@ -190,6 +277,8 @@ int main(void)
         cmocka_unit_test(test_equal_words_are_agreed_on),
         cmocka_unit_test(test_a_rank_that_finds_no_id_gives_up_in_time),
         cmocka_unit_test(test_an_id_that_cannot_be_written_is_named),
+        cmocka_unit_test(
+            test_a_rank_that_dies_or_hangs_in_a_broadcast_is_given_up_and_the_next_meeting_is_well),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

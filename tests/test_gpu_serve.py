@@ -41,7 +41,9 @@ def service(bundle, folder, *flags):
     url = f"ipc://{folder}/{len(os.listdir(folder))}.ipc"
     log_path = os.path.join(folder, f"{len(os.listdir(folder))}.log")
     with open(log_path, "w", encoding="utf-8") as log:
-        process = subprocess.Popen([DAEMON, "--bundle", bundle, "--listen", url, *flags], stderr=log)
+        # A virtual device takes minutes for a pass, and does not hang.
+        process = subprocess.Popen([DAEMON, "--bundle", bundle, "--listen", url, "--pass-timeout-ms", "0", *flags],
+                                   stderr=log)
     try:
         for _ in range(1200):
             if subprocess.run([CLIENT, "ping", "--url", url], capture_output=True, check=False).returncode == 0:

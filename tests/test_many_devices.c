@@ -50,7 +50,7 @@ static void start(service *s, peer *p, const char *devices)
     char flag[64];
     (void)snprintf(flag, sizeof flag, "--devices=%s", devices);
     service_listen(s, (const char *const[]){"--engine=cuda", "--precision=f32", "--workers=1", flag, NULL});
-    service_plant_failures(s, 0);
+    service_plant_faults(s, 0);
     service_load(s);
     peer_open(p, s->url);
 }
@@ -116,11 +116,11 @@ static void test_handed_out_weights_give_the_same_bits(void **state)
         assert_true(br_packing_add(&batch, ids, prompt.tokens));
     }
     scoring first = {.replica = replica, .batch = &batch};
-    br_workers_run_on(s.server->workers, 0, score_errand, &first);
+    assert_true(br_workers_run_on(s.server->workers, 0, score_errand, &first));
     assert_int_equal(first.status, BR_OK);
     for (int32_t w = 1; w < s.server->devices.worker_count; w++) {
         scoring other = {.replica = replica, .batch = &batch};
-        br_workers_run_on(s.server->workers, w, score_errand, &other);
+        assert_true(br_workers_run_on(s.server->workers, w, score_errand, &other));
         assert_int_equal(other.status, BR_OK);
         assert_memory_equal(other.quality, first.quality, 2 * heads * sizeof(float));
     }
@@ -133,7 +133,7 @@ static void lose_and_recover(service *s, peer *p)
 {
     peer_answer expected = {0};
     ask(p, &expected);
-    atomic_store(&service_failures, 2);
+    atomic_store(&service_faults[0].failures, 2);
     for (int i = 0; service_counted(s, BR_COUNTER_devices_lost) == 0; i++) {
         ask_and_compare(p, &expected);
         assert_true(i < 10000);

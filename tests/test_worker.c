@@ -139,7 +139,7 @@ static void wait_released(void *context, int32_t worker)
 static void *run_errand(void *argument)
 {
     holder *h = argument;
-    br_workers_run_on(h->workers, 0, wait_released, h);
+    assert_true(br_workers_run_on(h->workers, 0, wait_released, h));
     return NULL;
 }
 
@@ -281,7 +281,7 @@ static void test_an_errand_runs_on_the_worker_it_names(void **state)
     assert_int_equal(br_workers_count(workers), 3);
     for (int32_t i = 0; i < 3; i++) {
         int32_t ran_on = -1;
-        br_workers_run_on(workers, i, note_worker, &ran_on);
+        assert_true(br_workers_run_on(workers, i, note_worker, &ran_on));
         assert_int_equal(ran_on, i);
     }
     br_workers_destroy(workers);

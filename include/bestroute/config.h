@@ -71,6 +71,8 @@ typedef enum br_option_kind {
     X(TEXT, ranks_id, "", 0, 0, "FILE",                                                                      \
       "where rank 0 leaves NCCL's unique id for the others; not needed where NCCL_COMM_ID is set")           \
     X(INT, ranks_timeout_ms, "30000", 100, 3600000, "MS", "longest wait for the other ranks")                \
+    X(INT, pass_timeout_ms, "30000", 0, 3600000, "MS",                                                       \
+      "a device whose encoder pass takes longer is given up as hung; 0: never")                              \
     X(INT, tokenizer_threads, "0", 0, BR_WORKERS_MAX, "N",                                                   \
       "threads that turn text into tokens; 0: as many as the engine needs")                                  \
     X(INT, batch_tokens, "0", 0, BR_BATCH_TOKENS_MAX, "N",                                                   \

@@ -28,6 +28,7 @@
     X(cache_hits, "not computed: the same prompt was scored before")                                         \
     X(cache_misses, "looked for in the score cache in vain")                                                 \
     X(queries_retried, "on another device, after theirs failed")                                             \
+    X(passes_given_up, "a device did not come back from them")                                               \
     X(devices_lost, "taken out after a pass had failed twice")                                               \
     X(devices_readmitted, "taken in again after a probe")                                                    \
     X(batches, "encoder passes")                                                                             \

@@ -13,6 +13,8 @@
 #ifndef BESTROUTE_SERVER_H
 #define BESTROUTE_SERVER_H
 
+#include <stdbool.h>
+
 #include "bestroute/config.h"
 #include "bestroute/error.h"
 #include "bestroute/log.h"
@@ -24,7 +26,8 @@ typedef struct br_server br_server;
 BR_NODISCARD br_status br_server_create(br_server **out, const br_config *config, const br_log *log,
                                         br_error *error);
 
-/* Accepts NULL. br_server_run must not be running. What is in flight is abandoned. */
+/* Accepts NULL. br_server_run must not be running. What is in flight is abandoned. Waits for a device that hangs:
+ * see br_server_stuck. */
 void br_server_destroy(br_server *server);
 
 /* Opens every listener and the admin socket and begins to answer. The error names the URL or TLS file.
@@ -37,6 +40,9 @@ BR_NODISCARD br_status br_server_load(br_server *server, br_error *error);
 /* Serves until br_server_stop, then drains for at most drain_timeout_ms.
  * BR_EDEVICE: it stopped by itself, because the engine's device was lost. */
 BR_NODISCARD br_status br_server_run(br_server *server);
+
+/* A device hangs, perhaps for ever: the process can end, but not the server. */
+bool br_server_stuck(const br_server *server);
 
 /* Drain and leave br_server_run; the second time: leave at once. */
 void br_server_stop(br_server *server);

@@ -2,7 +2,8 @@
  * worker.h - the threads that score: each takes the next batch when it is idle, packs it, runs it.
  *
  * All devices draw from one queue, so none is idle while another has a backlog. Who is woken:
- *   of the idle workers one whose device has the fewest tokens in its passes, accelerators first.
+ *   of the idle workers one whose device has the fewest tokens in its passes, accelerators first, and one
+ *   that is far slower than its like last.
  *   Beside accelerators the host's cores take a batch only when they would be done with it before
  *   the accelerators had worked off the queue.
  *
@@ -13,10 +14,14 @@
  * A job that is still queued when its deadline passes is finished there and then, by a thread that watches deadlines,
  * however long the passes under way take.
  *
+ * A pass that does not end is given up after a number of looks, which somebody takes at even intervals. Its jobs
+ * are seen to as those of a failed one, and what it may still answer is dropped. Its worker is stuck until it comes
+ * back. When all that are left are stuck, what waits is finished with BR_EDEVICE.
+ *
  * A job is one tokenised query. Its replica is the batcher's group, so a batch
  * never mixes bundles. Jobs are the caller's memory, borrowed from push until
- * `done` is called; `done` runs on a worker's thread, or the one that watches deadlines, with no lock held, and the
- * job may be gone once it returns.
+ * `done` is called; `done` runs on a worker's thread, the one that watches deadlines or that of who looks, with
+ * no lock held, and the job may be gone once it returns.
  *
  * One mutex guards the batcher, the list of errands and the flags. No other lock
  * is ever taken while it is held.
@@ -62,7 +67,7 @@ typedef struct br_workers_options {
     bool (*feed)(void *context);
     void *feed_context;
     /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out; otherwise
-     * it was. Called on the worker's thread when the jobs are seen to, without the lock. May be NULL. */
+     * it was. Called when the jobs are seen to, without the lock. May be NULL. */
     void (*lost)(void *context, int32_t device, bool last);
     void *lost_context;
     br_metrics *metrics; /* borrowed */
@@ -73,7 +78,7 @@ typedef struct br_workers_options {
  * BR_CANDIDATES_MAX. BR_ENOMEM, BR_EINTERNAL: no thread. On failure *out is NULL. */
 BR_NODISCARD br_status br_workers_create(br_workers **out, const br_workers_options *options);
 
-/* Accepts NULL. Finishes every job that was pushed, then stops the threads. */
+/* Accepts NULL. Finishes every job that was pushed, then stops the threads: a stuck one is waited for. */
 void br_workers_destroy(br_workers *workers);
 
 /* From now on jobs are handed back with BR_ECLOSED, not computed: a shutdown that ran out of patience. */
@@ -86,10 +91,18 @@ BR_NODISCARD br_status br_workers_push(br_workers *workers, br_job *const *jobs,
 /* Wakes a sleeping worker, which will feed itself. False when none sleeps: somebody else has to. */
 bool br_workers_nudge(br_workers *workers);
 
-/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it.
- * The others keep scoring. One caller at a time. */
+/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it. False when the worker
+ * is stuck: the errand did not run, and will not. The others keep scoring. One caller at a time. */
 typedef void (*br_errand_fn)(void *context, int32_t worker);
-void br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context);
+BR_NODISCARD bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context);
+
+/* Gives up every pass that more than BR_WORKERS_LOOKS looks in a row found under way. Looks are counted rather than
+ * time, so that a process which was stopped for a while takes no device for hung. One caller at a time. */
+enum { BR_WORKERS_LOOKS = 4 };
+void br_workers_look(br_workers *workers);
+
+/* Devices with a worker that is stuck, a bit each. Takes no lock. */
+uint32_t br_workers_stuck(const br_workers *workers);
 
 /* Devices that are out, a bit each. */
 uint32_t br_workers_out(br_workers *workers);
