@@ -6,7 +6,6 @@
 #include "plot.h"
 
 enum {
-    LAMBDAS = 161,
     CAPS = 101,
     GRID = 50, /* costs at which curves are set against hulls */
     DROPS = 3,
@@ -69,11 +68,11 @@ static br_status make_traces(evaluator *e, br_error *error)
     const cli_scores *s = &e->scores;
     const double scale = evaluation_static(&s->table, s->info->reference, s->weights).cost;
     double thresholds[CLI_THRESHOLDS];
-    double lambdas[LAMBDAS];
+    double lambdas[CLI_LAMBDAS];
     double caps[CAPS];
     br_status status = cli_scores_thresholds(thresholds, s);
     if (status != BR_OK) return no_memory(error);
-    for (int i = 0; i < LAMBDAS; i++) lambdas[i] = pow(10, 3 - 6.0 * i / (LAMBDAS - 1)) / scale;
+    cli_scores_lambdas(lambdas, s);
     for (int i = 0; i < CAPS; i++) caps[i] = scale * pow(10, -3 + 4.0 * i / (CAPS - 1));
     e->partner = choose_partner(s);
     const struct {
@@ -83,7 +82,7 @@ static br_status make_traces(evaluator *e, br_error *error)
         int32_t only;
     } wanted[FAMILIES] = {
         [THRESHOLD] = {BR_POLICY_THRESHOLD, thresholds, CLI_THRESHOLDS, -1},
-        [UTILITY] = {BR_POLICY_UTILITY, lambdas, LAMBDAS, -1},
+        [UTILITY] = {BR_POLICY_UTILITY, lambdas, CLI_LAMBDAS, -1},
         [BUDGET] = {BR_POLICY_BUDGET, caps, CAPS, -1},
         [TWO_MODELS] = {BR_POLICY_THRESHOLD, thresholds, CLI_THRESHOLDS,
                         e->partner >= 0 ? e->partner : (int32_t)s->info->reference},
@@ -546,8 +545,8 @@ static void print_document(const evaluator *e, const json_t *document)
            e->scores.info->bundle_name, e->scores.info->bundle_hash, e->scores.records.row_count, o->split,
            e->scores.records.passed_over, o->selector,
            o->by_task ? "each task weighs the same" : "each prompt weighs the same");
-    printf("intervals: 95 %%, %u bootstrap samples within tasks, seed %u\n", (unsigned)o->bootstrap,
-           (unsigned)o->seed);
+    printf("intervals: 95 %%, %u bootstrap samples of %zu stories within tasks, seed %u\n",
+           (unsigned)o->bootstrap, e->scores.table.stories, (unsigned)o->seed);
     for (size_t i = 0; i < json_array_size(tasks) && json_array_size(tasks) > 1; i++)
         print_report(json_array_get(tasks, i));
     print_report(all);
