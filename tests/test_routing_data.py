@@ -138,10 +138,10 @@ class Solving(unittest.TestCase):
         self.weight = np.ones_like(self.match)
 
     def test_a_solved_head_is_where_the_loss_is_least(self):
-        solved = heads.Heads(self.features, self.match, self.weight, 1e-6)
+        solved = heads.Heads(self.features, self.match, self.weight, [1e-6] * 2)
         np.testing.assert_allclose(routing_data.sigmoid(solved.logits(self.features)), self.match, atol=1e-4)
         penalty = 20.0
-        shrunk = heads.Heads(self.features, self.match, self.weight, penalty)
+        shrunk = heads.Heads(self.features, self.match, self.weight, [penalty] * 2)
         x = (self.features - shrunk.mean) / shrunk.spread
         error = routing_data.sigmoid(x @ shrunk.coefficients + shrunk.biases) - self.match
         np.testing.assert_allclose(x.T @ error + penalty * shrunk.coefficients, 0, atol=1e-3)
@@ -149,18 +149,18 @@ class Solving(unittest.TestCase):
 
     def test_folded_heads_are_the_same_heads(self):
         features = self.features * 7 + 3
-        solved = heads.Heads(features, self.match, self.weight, 3.0)
+        solved = heads.Heads(features, self.match, self.weight, [3.0] * 2)
         matrix, biases = solved.folded()
         np.testing.assert_allclose(features @ matrix + biases, solved.logits(features), atol=1e-9)
 
     def test_a_row_s_cross_fitted_score_does_not_know_its_label(self):
         fold = np.arange(400) % 4
         fold[:10] = -1
-        before = heads.cross_fit(self.features, self.match, self.weight, 1.0, fold)
+        before = heads.cross_fit(self.features, self.match, self.weight, [1.0] * 2, fold)
         self.assertTrue(np.isnan(before[:10]).all())
         changed = self.match.copy()
         changed[fold == 2] = 1 - changed[fold == 2]
-        after = heads.cross_fit(self.features, changed, self.weight, 1.0, fold)
+        after = heads.cross_fit(self.features, changed, self.weight, [1.0] * 2, fold)
         np.testing.assert_array_equal(before[fold == 2], after[fold == 2])
         self.assertGreater(np.abs(before[fold == 1] - after[fold == 1]).max(), 0.1)
 
@@ -169,7 +169,7 @@ class Solving(unittest.TestCase):
         weight[::2, 1] = 0
         changed = self.match.copy()
         changed[::2, 1] = 0
-        one, other = (heads.Heads(self.features, m, weight, 1.0) for m in (self.match, changed))
+        one, other = (heads.Heads(self.features, m, weight, [1.0] * 2) for m in (self.match, changed))
         np.testing.assert_array_equal(one.coefficients, other.coefficients)
 
     def test_folds_keep_a_story_together_and_spread_each_task(self):
@@ -190,6 +190,15 @@ class Solving(unittest.TestCase):
         np.testing.assert_allclose(bias, -1 / 3, atol=0.08)
         weight = np.zeros_like(self.weight)
         np.testing.assert_allclose(heads.calibrate(logits, self.match, weight), [[1, 0], [1, 0]])
+
+
+    def test_a_temperature_is_one_scale_for_all_heads(self):
+        logits = np.log(self.match / (1 - self.match))
+        for factor in (0.5, 2):
+            self.assertAlmostEqual(heads.temperature(factor * logits, self.match, 1000 * self.weight), 1 / factor, delta=0.01)
+        self.assertEqual(heads.temperature(logits, self.match, 0 * self.weight), 1)
+        entropy = [heads.cross_entropy(s * logits, self.match, self.weight) for s in (0.5, 1, 2)]
+        self.assertTrue((entropy[1] < entropy[0]).all() and (entropy[1] < entropy[2]).all())
 
 
 class Demo(unittest.TestCase):

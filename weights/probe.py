@@ -26,7 +26,7 @@ import numpy as np
 
 import bundle_io
 from bundle_io import BundleError
-from heads import assign_folds, calibrate, cross_fit
+from heads import assign_folds, cross_fit
 from routing_data import DataError, Row, sigmoid
 from surface import Block, surface
 
@@ -70,11 +70,8 @@ def by_task(rows, features_of, match, measured, penalty, seed):
     out = np.zeros(match.shape)
     for task in np.unique(tasks):
         own = np.flatnonzero(tasks == task)
-        logits = cross_fit(features_of(own), match[own], measured[own].astype(float), penalty, fold[own])
-        for k in range(FOLDS):
-            seen = fold[own] != k
-            scale, bias = np.array(calibrate(logits[seen], match[own][seen], measured[own][seen])).T
-            out[own[~seen]] = sigmoid(logits[~seen] * scale + bias)
+        logits = cross_fit(features_of(own), match[own], measured[own], [penalty] * match.shape[1], fold[own])
+        out[own] = sigmoid(logits)
     return out
 
 

@@ -37,14 +37,14 @@ from tqdm import tqdm
 
 import bundle_io
 from bundle_io import BundleError
-from heads import Heads, assign_folds, calibrate, cross_fit
+from heads import Heads, assign_folds, calibrate, cross_entropy, cross_fit, temperature
 from judging import Judge, expected_calibration_error
 from network import (Router, Stage, Tokenizer, batches, make_encoder, pad, pooled_states, predict,
                      teacher_embeddings, train_tokenizer)
 from routing_data import DataError, Labels, costs, read_rows, sigmoid
 from surface import SurfaceTargets, recombined
 
-UNKNOWN_LOG_ODDS = 6.0  # taken from a pair on a task that its model was never measured on
+UNKNOWN_LOG_ODDS = 4.0  # taken from a pair on a task that its model was never measured on
 
 
 def task_weights(tasks):
@@ -148,43 +148,47 @@ def fine_tune(model, labels, ids, held, judge, options, device):
 
 
 class Solver:
-    """Heads on an encoder that is not moved any more.
+    """Heads on an encoder that is not moved any more: on what its states tell of the lesson.
 
     A head is solved on the rows where its pair was measured. Where its model was never measured on a task, nothing is
-    promised: the lesson taught the state to tell the task, and what tells it lowers the head's log odds.
+    promised: what tells that task lowers the head's log odds.
     """
 
     def __init__(self, model, projection, lesson, labels, tokenizer, options, device):
         self.model, self.tokenizer, self.options, self.device = model, tokenizer, options, device
-        spread = lesson.spread[lesson.is_task]
-        tells = projection.weight.detach().cpu().numpy()[lesson.is_task].T * spread  # [width, tasks]: 1 on its task
-        offset = projection.bias.detach().cpu().numpy()[lesson.is_task] * spread
+        self.projection = projection.weight.detach().cpu().numpy().T.astype(np.float64)  # [width, features]
+        self.offset = projection.bias.detach().cpu().numpy().astype(np.float64)
         tasks = np.array([row.task for row in labels.rows])
         unknown = np.array([~labels.measured[tasks == task].any(0) for task in lesson.own_tasks])  # [tasks, heads]
-        self.lower = (tells @ unknown * UNKNOWN_LOG_ODDS, offset @ unknown * UNKNOWN_LOG_ODDS)
+        self.lower = np.zeros((len(self.offset), unknown.shape[1]))  # [features, heads]
+        self.lower[lesson.is_task] = UNKNOWN_LOG_ODDS * unknown * lesson.spread[lesson.is_task][:, None]
 
-    def states(self, rows):
-        return pooled_states(self.model, [self.tokenizer(row.prompt) for row in rows], self.options, self.device)
+    def features(self, rows):
+        ids = [self.tokenizer(row.prompt) for row in rows]
+        return pooled_states(self.model, ids, self.options, self.device) @ self.projection + self.offset
 
-    def left_out(self, states, labels, fold, penalty):
+    def left_out(self, features, labels, fold, penalties):
         """Log odds of rows by heads that were solved without their fold. [rows, heads]"""
-        return cross_fit(states, labels.match, labels.measured, penalty, fold) - states @ self.lower[0] - self.lower[1]
+        return cross_fit(features, labels.match, labels.measured, penalties, fold) - features @ self.lower
 
-    def choose(self, states, labels, fold, judge):
-        """The penalty whose heads decide best on rows they have not seen, and those rows' log odds."""
-        best = None
-        for penalty in self.options.penalty:
-            logits = self.left_out(states, labels, fold, penalty)
-            area = judge.area(sigmoid(logits))
-            print(f"penalty {penalty:g}: mean quality over costs {area:.5f}, {judge.report(sigmoid(logits))}", flush=True)
-            if best is None or area > best[0]:
-                best = area, penalty, logits
-        return best[1:]
+    def choose(self, features, labels, fold, pairs):
+        """Per model the penalty of least cross-entropy on rows left out of their fold. [heads]"""
+        own = labels.measured & labels.known[:, None]
+        entropy = np.array([cross_entropy(cross_fit(features, labels.match, labels.measured, [penalty] * len(pairs), fold),
+                                          labels.match, own) for penalty in self.options.penalty])  # [penalties, heads]
+        out = np.zeros(len(pairs))
+        for name in dict.fromkeys(name for name, _ in pairs):
+            heads = [index for index, pair in enumerate(pairs) if pair[0] == name]
+            sums = entropy[:, heads].sum(1)
+            out[heads] = self.options.penalty[sums.argmin()]
+            print(f"{name}: penalty {out[heads[0]]:g}, left-out loss {sums.min() / own[:, heads].sum():.4f}", flush=True)
+        return out
 
-    def install(self, states, labels, penalty):
+    def install(self, features, labels, penalties):
         """Writes solved heads into the network: a 2-way head's log odds are z0 - z1."""
-        matrix, biases = Heads(states, labels.match, labels.measured, penalty).folded()
-        matrix, biases = matrix - self.lower[0], biases - self.lower[1]
+        matrix, biases = Heads(features, labels.match, labels.measured, penalties).folded()
+        matrix = matrix - self.lower
+        matrix, biases = self.projection @ matrix, biases + self.offset @ matrix
         with torch.no_grad():
             for index, head in enumerate(self.model.single_heads):
                 half = torch.tensor(matrix[:, index] / 2, dtype=torch.float32)
@@ -192,16 +196,15 @@ class Solver:
                 head[1].bias.copy_(torch.tensor([biases[index] / 2, -biases[index] / 2]))
 
 
-def cross_validate(solver, labels, penalty, options):
+def cross_validate(solver, labels, penalties, options):
     """What each row is given by heads and a calibration that never saw it. [rows, heads]"""
     fold = assign_folds(labels.rows, options.folds, options.seed)
-    logits = solver.left_out(solver.states(labels.rows), labels, fold, penalty)
+    logits = solver.left_out(solver.features(labels.rows), labels, fold, penalties)
     own = labels.measured & labels.known[:, None]
     out = np.zeros_like(logits)
     for k in range(options.folds):
         seen = fold != k
-        scale, bias = np.array(calibrate(logits[seen], labels.match[seen], own[seen])).T
-        out[~seen] = sigmoid(logits[~seen] * scale + bias)
+        out[~seen] = sigmoid(logits[~seen] * temperature(logits[seen], labels.match[seen], own[seen]))
     return out
 
 
@@ -302,8 +305,8 @@ def parse(arguments):
     add("--distil-rate", type=float, default=1e-3)
     add("--recombined", type=int, default=500, help="prompts that a task has at least when the encoder is taught, by "
         "joining beginnings and ends")
-    add("--penalty", type=float, action="append", help="of a head's coefficients; several: the best on rows left out "
-        "of ten folds is taken; default 3, 10, 30, 100")
+    add("--penalty", type=float, action="append", help="of a head's coefficients; several: each model takes the one "
+        "of least loss on rows left out of ten folds; default 3, 10, 30 ... 3000")
     add("--folds", type=int, default=0, help="with --scores: cross-validation over train and val")
     add("--scores", help="file of the qualities that --folds gives each record, for `bestroute eval --scores`")
     add("--epochs", type=int, help="of fine-tuning the whole network; default 12 with --pretrained, else 0: heads alone")
@@ -326,7 +329,7 @@ def parse(arguments):
         parser.error("nothing trains the encoder: --epochs or --distil-epochs")
     if bool(options.folds) != bool(options.scores) or (options.folds and options.epochs) or options.folds == 1:
         parser.error("--folds N (2 or more) and --scores FILE go together, without --epochs")
-    options.penalty = options.penalty or [3, 10, 30, 100]
+    options.penalty = options.penalty or [3, 10, 30, 100, 300, 1000, 3000]
     return options
 
 
@@ -358,12 +361,16 @@ def by_epochs(model, labels, ids, judge_of, options, device):
     return calibrate(logits, labels.match[late], labels.measured[late])
 
 
-def by_solving(solver, labels, judge, options):
-    """Solves the heads with the best penalty; the calibration, by rows left out of a fold, and the penalty."""
-    states = solver.states(labels.rows)
-    penalty, logits = solver.choose(states, labels, assign_folds(labels.rows, 10, options.seed), judge)
-    solver.install(states, labels, penalty)
-    return calibrate(logits, labels.match, labels.measured & labels.known[:, None]), penalty
+def by_solving(solver, labels, pairs, judge, options):
+    """Solves the heads with the best penalties; the calibration, by rows left out of a fold, and the penalties."""
+    features = solver.features(labels.rows)
+    fold = assign_folds(labels.rows, 10, options.seed)
+    penalties = solver.choose(features, labels, fold, pairs)
+    logits = solver.left_out(features, labels, fold, penalties)
+    print(f"rows left out: {judge.report(sigmoid(logits))}", flush=True)
+    solver.install(features, labels, penalties)
+    scale = temperature(logits, labels.match, labels.measured & labels.known[:, None])
+    return [(scale, 0.0)] * len(pairs), penalties
 
 
 class Inputs:
@@ -423,7 +430,7 @@ def run(options):
         calibration = by_epochs(model, labels, ids, judge_of, options, device)
     else:
         solver = Solver(model, projection, lesson, labels, tokenizer, options, device)
-        calibration, penalty = by_solving(solver, labels, judge_of(labels.rows), options)
+        calibration, penalties = by_solving(solver, labels, pairs, judge_of(labels.rows), options)
     write_bundle(options.out, model, spm, models, pairs, calibration, options)
 
     def report_on(rows, predicted):
@@ -440,7 +447,7 @@ def run(options):
     report = {}
     if options.folds:
         rows = data.train + data.val
-        predicted = cross_validate(solver, make_labels(rows + data.extra), penalty, options)[: len(rows)]
+        predicted = cross_validate(solver, make_labels(rows + data.extra), penalties, options)[: len(rows)]
         write_scores(options.scores, rows, predicted)
         print(f"{options.folds} folds over train and val:")
         report["folds"] = report_on(rows, predicted)
