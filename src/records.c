@@ -166,10 +166,12 @@ static br_status read_candidate(records_row *row, const json_t *list, const br_j
     return BR_OK;
 }
 
-/* Its own quality, and from its entry among the candidates the length of its answers. */
-static br_status read_reference(records_row *row, const json_t *list, const br_json *top,
+/* Its own quality, and from its entry among the candidates the length of its answers. Not *known: judging by the second
+ * half is wanted, and the reference has none here. */
+static br_status read_reference(records_row *row, bool *known, const json_t *list, const br_json *top,
                                 const json_t *reference, const records_options *options)
 {
+    *known = true;
     const br_json scope = {.object = reference, .file = top->file, .path = "reference.", .error = top->error};
     const json_t *model = NULL;
     br_status status = require_text(&scope, "model", &model);
@@ -177,12 +179,9 @@ static br_status read_reference(records_row *row, const json_t *list, const br_j
     if (status == BR_OK) status = br_json_number(&scope, "quality", 0, 1, &row->reference_quality);
     if (status != BR_OK) return status;
     if (options->second_half) {
-        bool known;
         status =
-            second_half_quality(list, &scope, json_string_value(model), 1, &known, &row->reference_quality);
-        if (status != BR_OK) return status;
-        if (!known)
-            return br_json_refuse(top, BR_EINVAL, "candidates", list, "k, c, k_a and c_a of the reference");
+            second_half_quality(list, &scope, json_string_value(model), 1, known, &row->reference_quality);
+        if (status != BR_OK || !*known) return status;
     }
     const json_t *entry = first_of(list, json_string_value(model));
     if (entry == NULL) return BR_OK;
@@ -212,8 +211,8 @@ static br_status read_texts(records *r, records_row *row, const br_json *top)
     return find_task(r, &row->task, json_string_value(task), top->error);
 }
 
-static br_status read_row(records *r, records_row *row, const br_json *top, const json_t *reference,
-                          const records_options *options)
+static br_status read_row(records *r, records_row *row, bool *known, const br_json *top,
+                          const json_t *reference, const records_options *options)
 {
     br_status status = read_texts(r, row, top);
     if (status != BR_OK) return status;
@@ -223,8 +222,8 @@ static br_status read_row(records *r, records_row *row, const br_json *top, cons
     row->measures = calloc(options->pair_count + 1, sizeof *row->measures);
     if (row->measures == NULL) return no_memory(top->error);
     for (size_t p = 0; p < options->pair_count; p++) row->measures[p].output_tokens = NAN;
-    status = read_reference(row, list, top, reference, options);
-    for (size_t i = 0; i < json_array_size(list) && status == BR_OK; i++) {
+    status = read_reference(row, known, list, top, reference, options);
+    for (size_t i = 0; i < json_array_size(list) && status == BR_OK && *known; i++) {
         char path[40];
         const json_t *value = json_array_get(list, i);
         snprintf(path, sizeof path, "candidates[%zu]", i);
@@ -265,11 +264,13 @@ static br_status read_line(records *r, br_str line, const char *where, const rec
     status = reserve((void **)&r->rows, r->row_count, sizeof *r->rows, error);
     if (status != BR_OK) goto done;
     records_row row = {0};
-    status = read_row(r, &row, &top, reference, options);
-    if (status == BR_OK)
+    bool known = true;
+    status = read_row(r, &row, &known, &top, reference, options);
+    if (status == BR_OK && known)
         r->rows[r->row_count++] = row;
     else
         release(&row);
+    r->passed_over += status == BR_OK && !known;
 
 done:
     json_decref(object);

@@ -253,6 +253,13 @@ class Eval(Case):
         rows = [r for r in make_records() if r["split"] == "val"]
         expected = np.mean([(r["candidates"][0]["c"] - r["candidates"][0]["c_a"]) / 5 for r in rows])
         self.assertAlmostEqual(half["reference"]["quality"]["value"], expected, delta=1e-12)
+        records = make_records()
+        for key in ("k_a", "c_a"):  # the reference of one record was sampled too rarely to be halved
+            del records[0]["candidates"][0][key]
+        path = write("unhalved.jsonl", records)
+        whole = json.loads(self.eval("--json", "--data", path, "--second-half").out)["all"]
+        self.assertEqual(whole["rows"], half["rows"] - 1)
+        self.assertIn("9 records passed over", self.eval("--data", path, "--second-half").out)
 
     def test_scores_of_a_file_stand_for_the_service_s(self):
         records = [r for r in make_records() if r["split"] == "val"]
