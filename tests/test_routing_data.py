@@ -14,6 +14,7 @@ SOURCE = os.environ.get("BESTROUTE_SOURCE", os.path.join(os.path.dirname(os.path
 sys.path.insert(0, os.path.join(SOURCE, "weights"))
 import heads  # noqa: E402
 import judging  # noqa: E402
+import probe  # noqa: E402
 import routing_data  # noqa: E402
 import surface  # noqa: E402
 from routing_data import DataError, Labels, Row, read_rows  # noqa: E402
@@ -199,6 +200,38 @@ class Solving(unittest.TestCase):
         self.assertEqual(heads.temperature(logits, self.match, 0 * self.weight), 1)
         entropy = [heads.cross_entropy(s * logits, self.match, self.weight) for s in (0.5, 1, 2)]
         self.assertTrue((entropy[1] < entropy[0]).all() and (entropy[1] < entropy[2]).all())
+
+
+class Probe(unittest.TestCase):
+    def test_each_predictor_writes_scores_in_the_bundle_s_order(self):
+        with tempfile.TemporaryDirectory() as folder:
+            candidates = [{"model": "small", "n": 2}, {"model": "small", "n": 1}, {"model": "big", "n": 1, "reference": True}]
+            with open(os.path.join(folder, "router.json"), "w", encoding="utf-8") as out:
+                json.dump({"candidates": candidates}, out)
+            records = []
+            for i in range(60):  # hard where there are many numbers
+                right = 9 - i % 9
+                halves = [{"model": "small", "n": 1, "quality": right / 10, "k": 10, "c": right, "k_a": 5, "c_a": right // 2},
+                          {"model": "small", "n": 2, "quality": min(1, right / 8)},
+                          {"model": "big", "n": 1, "quality": 0.8, "k": 10, "c": 8, "k_a": 5, "c_a": 4}]
+                records.append({**record(candidates=halves), "id": f"r{i}", "split": "test" if i == 0 else "train",
+                                "prompt": f"Lot {i} has" + " 12 pears and" * (i % 9) + " no more."})
+            path = os.path.join(folder, "records.jsonl")
+            with open(path, "w", encoding="utf-8") as out:
+                out.writelines(json.dumps(r) + "\n" for r in records)
+            self.assertEqual(probe.main(["--bundle", folder, "--data", path, "--out", folder, "--penalty", "3"]), 0)
+            scores = {}
+            for name in ("mean", "counts", "steps", "half"):
+                with open(os.path.join(folder, f"{name}.jsonl"), encoding="utf-8") as lines:
+                    scores[name] = {line["id"]: line["quality"] for line in map(json.loads, lines)}
+                self.assertEqual(len(scores[name]), 59)
+                self.assertEqual({q[2] for q in scores[name].values()}, {1})
+            np.testing.assert_allclose(scores["half"]["r1"][1], 1 - (1 - 4 / 5) * 4 / 5)  # 8 of 10: 4 of the first 5
+            np.testing.assert_allclose(scores["half"]["r1"][0], 1)  # two of them cannot both miss
+            truth = [1 - (1 - (9 - i % 9) / 10) * 0.8 for i in range(1, 60)]
+            for name, least in (("counts", 0.9), ("steps", 0.9)):
+                self.assertGreater(np.corrcoef(truth, [scores[name][f"r{i}"][1] for i in range(1, 60)])[0, 1], least)
+            self.assertLess(np.ptp([q[1] for q in scores["mean"].values()]), 0.1)
 
 
 class Demo(unittest.TestCase):

@@ -27,7 +27,7 @@ import numpy as np
 import bundle_io
 from bundle_io import BundleError
 from heads import assign_folds, cross_fit
-from routing_data import DataError, Row, sigmoid
+from routing_data import DataError, Row, sigmoid, write_scores
 from surface import Block, surface
 
 FOLDS = 10
@@ -75,12 +75,6 @@ def by_task(rows, features_of, match, measured, penalty, seed):
     return out
 
 
-def write(path, rows, predicted):
-    with open(path, "w", encoding="utf-8") as out:
-        for row, qualities in zip(rows, predicted):
-            out.write(json.dumps({"id": row.id, "quality": [*(round(float(q), 6) for q in qualities), 1]}) + "\n")
-
-
 def run(options):
     router = bundle_io.read_json(os.path.join(options.bundle, "router.json"))
     pairs = [(c["model"], c["n"]) for c in router["candidates"]]
@@ -104,9 +98,9 @@ def run(options):
         predictors["embedding"] = lambda own: embedding[own]
     os.makedirs(options.out, exist_ok=True)
     for name, features_of in predictors.items():
-        write(os.path.join(options.out, f"{name}.jsonl"), rows,
-              by_task(rows, features_of, match, measured, options.penalty, options.seed))
-    write(os.path.join(options.out, "half.jsonl"), rows, from_half(records, pairs))
+        write_scores(os.path.join(options.out, f"{name}.jsonl"), rows,
+                     by_task(rows, features_of, match, measured, options.penalty, options.seed))
+    write_scores(os.path.join(options.out, "half.jsonl"), rows, from_half(records, pairs))
 
 
 def main(arguments):

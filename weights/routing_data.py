@@ -134,3 +134,10 @@ def costs(rows, pairs, models, measured):
                 tokens = row.output_tokens.get((name, n), row.output_tokens.get((name, 1), tokens))
             out[r, p] = model["input_price"] * row.prompt_tokens + model["output_price"] * n * tokens
     return out
+
+
+def write_scores(path, rows, predicted):
+    """The lines of `bestroute score --json`: the reference, last of the candidates, has 1."""
+    with open(path, "w", encoding="utf-8") as out:
+        for row, qualities in zip(rows, predicted):
+            out.write(json.dumps({"id": row.id, "quality": [*(round(float(q), 6) for q in qualities), 1]}) + "\n")

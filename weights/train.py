@@ -41,7 +41,7 @@ from heads import Heads, assign_folds, calibrate, cross_entropy, cross_fit, temp
 from judging import Judge, expected_calibration_error
 from network import (Router, Stage, Tokenizer, batches, make_encoder, pad, pooled_states, predict,
                      teacher_embeddings, train_tokenizer)
-from routing_data import DataError, Labels, costs, read_rows, sigmoid
+from routing_data import DataError, Labels, read_rows, sigmoid, write_scores
 from surface import SurfaceTargets, recombined
 
 UNKNOWN_LOG_ODDS = 4.0  # taken from a pair on a task that its model was never measured on
@@ -206,13 +206,6 @@ def cross_validate(solver, labels, penalties, options):
         seen = fold != k
         out[~seen] = sigmoid(logits[~seen] * temperature(logits[seen], labels.match[seen], own[seen]))
     return out
-
-
-def write_scores(path, rows, predicted):
-    """The lines of `bestroute score --json`: the reference, last of the candidates, has 1."""
-    with open(path, "w", encoding="utf-8") as out:
-        for row, qualities in zip(rows, predicted):
-            out.write(json.dumps({"id": row.id, "quality": [*(round(float(q), 6) for q in qualities), 1]}) + "\n")
 
 
 def price_models(rows, names, reference, references, path):
