@@ -15,6 +15,7 @@ import tempfile
 import time
 
 POLICIES = {
+    "the bundle's default": [],
     "threshold 0.3": ["--threshold", "0.3"],
     "threshold 0.5": ["--threshold", "0.5"],
     "threshold 0.7": ["--threshold", "0.7"],

@@ -69,8 +69,9 @@ typedef struct cli_options {
     bool no_progress;
     const char *data[CLI_DATA_MAX]; /* eval, calibrate: files of records */
     size_t data_count;
-    const char *split; /* of the records; "all" takes every one */
-    const char *plot;  /* stem of the files, or NULL */
+    const char *split;  /* of the records; "all" takes every one */
+    const char *scores; /* file of qualities that stand for the service's, or NULL */
+    const char *plot;   /* stem of the files, or NULL */
     const char *bundle;
     double selector; /* strength in [0, 1]: 1 finds the best of n, 0 picks at random */
     uint32_t bootstrap;

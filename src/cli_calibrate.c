@@ -1,4 +1,4 @@
-/* cli_calibrate.c - `bestroute calibrate`: the threshold that meets a target on the user's own records. */
+/* cli_calibrate.c - `bestroute calibrate`: the threshold or lambda that meets a target on the user's own records. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -11,7 +11,7 @@
 enum { TABLE_ROWS = 21, PATH_BYTES = 4096 };
 
 typedef struct outcome {
-    double threshold;
+    double parameter; /* threshold or lambda */
     double reference_share;
     double cost;
     double quality;
@@ -20,8 +20,10 @@ typedef struct outcome {
 typedef struct calibration {
     const cli_options *options;
     cli_scores scores;
-    evaluation_trace trace;
-    evaluation_point curve[CLI_THRESHOLDS];
+    const char *parameter; /* what the policy is set by: its key in router.json */
+    const char *kind;
+    evaluation_trace trace; /* along it costs rise */
+    evaluation_point curve[CLI_PARAMETERS_MAX];
 } calibration;
 
 static outcome outcome_at(calibration *c, size_t index, const double *weights)
@@ -31,7 +33,7 @@ static outcome outcome_at(calibration *c, size_t index, const double *weights)
                      c->curve[index].cost, c->curve[index].quality};
 }
 
-/* The best threshold that meets the target: the highest that is cheap enough, or the lowest that is good enough.
+/* The best parameter that meets the target: the dearest that is cheap enough, or the cheapest that is good enough.
  * False where none is. */
 static bool find(calibration *c, size_t *index, const double *weights)
 {
@@ -56,9 +58,9 @@ static bool find(calibration *c, size_t *index, const double *weights)
     return false;
 }
 
-static json_t *outcome_json(outcome o)
+static json_t *outcome_json(const char *parameter, outcome o)
 {
-    return json_pack("{sf sf sf sf}", "threshold", o.threshold, "reference_share", o.reference_share,
+    return json_pack("{sf sf sf sf}", parameter, o.parameter, "reference_share", o.reference_share,
                      "mean_cost", o.cost, "quality", o.quality);
 }
 
@@ -78,8 +80,8 @@ static json_t *make_table(calibration *c, br_error *error)
     json_t *table = json_array();
     for (size_t i = 0; i < TABLE_ROWS; i++) {
         const double share = evaluation_reference_share(&trace, i, c->scores.weights);
-        json_array_append_new(table,
-                              outcome_json((outcome){thresholds[i], share, curve[i].cost, curve[i].quality}));
+        const outcome o = {thresholds[i], share, curve[i].cost, curve[i].quality};
+        json_array_append_new(table, outcome_json("threshold", o));
     }
     evaluation_trace_deinit(&trace);
     json_t *out = json_pack("{ss sI so}", "kind", "threshold", "rows", (json_int_t)c->scores.table.rows,
@@ -87,7 +89,7 @@ static json_t *make_table(calibration *c, br_error *error)
     return out;
 }
 
-/* Four intervals: of the threshold as each sample would have chosen it, and of what the chosen one gives. */
+/* Four intervals: of the parameter as each sample would have chosen it, and of what the chosen one gives. */
 static br_status bootstrap(calibration *c, size_t index, double low[4], double high[4], br_error *error)
 {
     const size_t count = c->options->bootstrap;
@@ -151,7 +153,7 @@ static bool is_served(const json_t *router, const cli_scores *s)
     return true;
 }
 
-static br_status update_bundle(calibration *c, double threshold, json_t *table, br_error *error)
+static br_status update_bundle(calibration *c, double parameter, json_t *table, br_error *error)
 {
     char path[PATH_BYTES];
     if ((size_t)snprintf(path, sizeof path, "%s/router.json", c->options->bundle) >= sizeof path)
@@ -164,8 +166,7 @@ static br_status update_bundle(calibration *c, double threshold, json_t *table, 
         status = br_fail(error, BR_EINVAL, "%s is not the bundle '%s' that the service at %s has loaded",
                          path, c->scores.info->bundle_name, c->options->urls[0]);
     } else {
-        json_object_set_new(router, "policy",
-                            json_pack("{ss sf}", "kind", "threshold", "threshold", threshold));
+        json_object_set_new(router, "policy", json_pack("{ss sf}", "kind", c->kind, c->parameter, parameter));
         json_object_set(router, "policy_table", table);
         status = replace_file(path, router, error);
     }
@@ -177,7 +178,7 @@ static void print_outcome(const calibration *c, outcome o, const double *low, co
 {
     const evaluation_point reference =
         evaluation_static(&c->scores.table, c->scores.info->reference, c->scores.weights);
-    printf("threshold        %.4f  [%.4f, %.4f]\n", o.threshold, low[0], high[0]);
+    printf("%-16s %.4f  [%.4f, %.4f]\n", c->parameter, o.parameter, low[0], high[0]);
     printf("to the reference %.1f %%  [%.1f, %.1f]\n", 100 * o.reference_share, 100 * low[1], 100 * high[1]);
     printf("USD per 1000     %.4f  [%.4f, %.4f]; the reference alone %.4f: %.1f %% less\n", 1000 * o.cost,
            1000 * low[2], 1000 * high[2], 1000 * reference.cost, 100 * (1 - o.cost / reference.cost));
@@ -195,15 +196,22 @@ static br_status run(calibration *c, br_client *client, br_error *error)
 {
     br_status status = cli_scores_load(&c->scores, c->options, client, error);
     if (status != BR_OK) return status;
-    double thresholds[CLI_THRESHOLDS];
-    status = cli_scores_thresholds(thresholds, &c->scores);
+    const bool utility = c->options->policy.kind != NULL && strcmp(c->options->policy.kind, "utility") == 0;
+    c->kind = utility ? "utility" : "threshold";
+    c->parameter = utility ? "lambda" : "threshold";
+    double parameters[CLI_PARAMETERS_MAX];
+    if (utility)
+        cli_scores_lambdas(parameters, &c->scores);
+    else
+        status = cli_scores_thresholds(parameters, &c->scores);
     if (status == BR_OK)
-        status = evaluation_trace_init(&c->trace, &c->scores.table, BR_POLICY_THRESHOLD, thresholds,
-                                       CLI_THRESHOLDS, -1);
+        status = evaluation_trace_init(&c->trace, &c->scores.table,
+                                       utility ? BR_POLICY_UTILITY : BR_POLICY_THRESHOLD, parameters,
+                                       utility ? CLI_LAMBDAS : CLI_THRESHOLDS, -1);
     if (status != BR_OK) return br_fail(error, status, "out of memory");
     size_t index;
     if (!find(c, &index, c->scores.weights))
-        return br_fail(error, BR_EINFEASIBLE, "no threshold reaches the target on these records");
+        return br_fail(error, BR_EINFEASIBLE, "no %s reaches the target on these records", c->parameter);
     const outcome chosen = outcome_at(c, index, c->scores.weights);
     double low[4];
     double high[4];
@@ -211,11 +219,11 @@ static br_status run(calibration *c, br_client *client, br_error *error)
     if (status != BR_OK) return status;
     json_t *table = make_table(c, error);
     if (table == NULL) return BR_ENOMEM;
-    if (!c->options->dry_run) status = update_bundle(c, chosen.threshold, table, error);
+    if (!c->options->dry_run) status = update_bundle(c, chosen.parameter, table, error);
     if (status == BR_OK && !c->options->json) print_outcome(c, chosen, low, high);
     if (status == BR_OK && c->options->json) {
-        static const char *const keys[] = {"threshold", "reference_share", "mean_cost", "quality"};
-        json_t *out = outcome_json(chosen);
+        const char *const keys[] = {c->parameter, "reference_share", "mean_cost", "quality"};
+        json_t *out = outcome_json(c->parameter, chosen);
         json_t *intervals = json_object();
         for (int i = 0; i < 4; i++) {
             json_t *pair = json_array();

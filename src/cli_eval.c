@@ -6,7 +6,6 @@
 #include "plot.h"
 
 enum {
-    LAMBDAS = 161,
     CAPS = 101,
     GRID = 50, /* costs at which curves are set against hulls */
     DROPS = 3,
@@ -28,6 +27,7 @@ typedef struct evaluator {
     evaluation_point *hull[HULLS];
     size_t hull_count[HULLS];
     int32_t partner; /* the candidate of two_models */
+    family served;   /* of the bundle's default policy: the plot shows its interval */
     /* Of the last analysis of all tasks together, for the plot. */
     double grid[GRID];
     double low[GRID], high[GRID];
@@ -39,7 +39,7 @@ typedef struct figures {
     double saving[FAMILIES + HULLS][DROPS];
     double above[HULLS][GRID]; /* the threshold curve over each hull */
     double utility_above[HULLS][GRID];
-    double quality[GRID]; /* of the threshold curve */
+    double quality[FAMILIES][GRID]; /* of the threshold and the utility curve */
 } figures;
 
 static br_status no_memory(br_error *error)
@@ -69,13 +69,16 @@ static br_status make_traces(evaluator *e, br_error *error)
     const cli_scores *s = &e->scores;
     const double scale = evaluation_static(&s->table, s->info->reference, s->weights).cost;
     double thresholds[CLI_THRESHOLDS];
-    double lambdas[LAMBDAS];
+    double lambdas[CLI_LAMBDAS];
     double caps[CAPS];
     br_status status = cli_scores_thresholds(thresholds, s);
     if (status != BR_OK) return no_memory(error);
-    for (int i = 0; i < LAMBDAS; i++) lambdas[i] = pow(10, 3 - 6.0 * i / (LAMBDAS - 1)) / scale;
+    cli_scores_lambdas(lambdas, s);
     for (int i = 0; i < CAPS; i++) caps[i] = scale * pow(10, -3 + 4.0 * i / (CAPS - 1));
     e->partner = choose_partner(s);
+    const br_client_policy *policy = s->info->policy;
+    const bool utility = policy != NULL && policy->kind != NULL && strcmp(policy->kind, "utility") == 0;
+    e->served = utility ? UTILITY : THRESHOLD;
     const struct {
         br_policy_kind kind;
         const double *parameters;
@@ -83,7 +86,7 @@ static br_status make_traces(evaluator *e, br_error *error)
         int32_t only;
     } wanted[FAMILIES] = {
         [THRESHOLD] = {BR_POLICY_THRESHOLD, thresholds, CLI_THRESHOLDS, -1},
-        [UTILITY] = {BR_POLICY_UTILITY, lambdas, LAMBDAS, -1},
+        [UTILITY] = {BR_POLICY_UTILITY, lambdas, CLI_LAMBDAS, -1},
         [BUDGET] = {BR_POLICY_BUDGET, caps, CAPS, -1},
         [TWO_MODELS] = {BR_POLICY_THRESHOLD, thresholds, CLI_THRESHOLDS,
                         e->partner >= 0 ? e->partner : (int32_t)s->info->reference},
@@ -119,7 +122,7 @@ static br_status measure(evaluator *e, figures *out, const double *weights, cons
         find_savings(out->saving[f], e->curve, e->traces[f].count, out->reference);
         for (int g = 0; g < GRID && grid != NULL && (f == THRESHOLD || f == UTILITY); g++) {
             const double quality = evaluation_quality_at(e->curve, e->traces[f].count, grid[g]);
-            if (f == THRESHOLD) out->quality[g] = quality;
+            out->quality[f][g] = quality;
             for (int h = 0; h < HULLS; h++) {
                 const double bar = evaluation_quality_at(e->hull[h], e->hull_count[h], grid[g]);
                 (f == THRESHOLD ? out->above : out->utility_above)[h][g] = quality - bar;
@@ -153,8 +156,7 @@ static double pick_utility_above(const figures *f, int a, int b)
 }
 static double pick_quality(const figures *f, int a, int b)
 {
-    (void)a;
-    return f->quality[b];
+    return f->quality[a][b];
 }
 static double pick_reference_quality(const figures *f, int a, int b)
 {
@@ -330,9 +332,9 @@ static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *err
     json_object_set_new(report, "candidates", candidates_json(s, weights, task));
     json_object_set_new(report, "curves", curves_json(e, weights));
     for (int g = 0; g < GRID; g++) {
-        gather(&set, pick_quality, 0, g);
+        gather(&set, pick_quality, (int)e->served, g);
         e->low[g] = evaluation_quantile(scratch, count, 0.025);
-        gather(&set, pick_quality, 0, g);
+        gather(&set, pick_quality, (int)e->served, g);
         e->high[g] = evaluation_quantile(scratch, count, 0.975);
     }
     *out = report;
@@ -449,9 +451,9 @@ static br_status plot_curves(const evaluator *e, const json_t *report, const cha
     const json_t *oracle = json_object_get(report, "oracle");
     json_t *stars = json_pack("[O]", oracle);
     const plot_series series[] = {
-        {.label = "threshold, 95 % interval",
+        {.label = e->served == UTILITY ? "utility, 95 % interval" : "threshold, 95 % interval",
          .kind = PLOT_BAND,
-         .color = 0x1f77b4,
+         .color = e->served == UTILITY ? 0xff7f0e : 0x1f77b4,
          .x = costs,
          .y = e->low,
          .y2 = e->high,
@@ -546,8 +548,8 @@ static void print_document(const evaluator *e, const json_t *document)
            e->scores.info->bundle_name, e->scores.info->bundle_hash, e->scores.records.row_count, o->split,
            e->scores.records.passed_over, o->selector,
            o->by_task ? "each task weighs the same" : "each prompt weighs the same");
-    printf("intervals: 95 %%, %u bootstrap samples within tasks, seed %u\n", (unsigned)o->bootstrap,
-           (unsigned)o->seed);
+    printf("intervals: 95 %%, %u bootstrap samples of %zu stories within tasks, seed %u\n",
+           (unsigned)o->bootstrap, e->scores.table.stories, (unsigned)o->seed);
     for (size_t i = 0; i < json_array_size(tasks) && json_array_size(tasks) > 1; i++)
         print_report(json_array_get(tasks, i));
     print_report(all);

@@ -64,8 +64,8 @@ static const row rows[] = {
      AT(has_deadline), 0, UINT32_MAX},
 
     {.name = "Policy (route; what is not given is the service's default)", .kind = HEADING},
-    {"policy", "KIND", "threshold, budget, utility, tolerance or pool", KIND, CLI_ROUTE, POLICY(kind), 0, 0,
-     0},
+    {"policy", "KIND", "threshold, budget, utility, tolerance or pool; calibrate: threshold or utility", KIND,
+     CLI_ROUTE | CLI_CALIBRATE, POLICY(kind), 0, 0, 0},
     {"threshold", "Q", "threshold: the cheapest candidate of at least this quality; implies the kind", REAL,
      CLI_ROUTE, POLICY(threshold), POLICY(has_threshold), 0, 1},
     {"lambda", "X", "utility: quality per USD; implies the kind", REAL, CLI_ROUTE, POLICY(lambda),
@@ -87,6 +87,8 @@ static const row rows[] = {
      RECORDS, AT(data), 0, 0, 0},
     {"split", "NAME", "only records of this split; all takes every one (val)", TEXT, RECORDS, AT(split), 0, 0,
      0},
+    {"scores", "FILE", "qualities from this file, as `score --json` writes them, by id: not the service's",
+     TEXT, RECORDS, AT(scores), 0, 0, 0},
     {"selector", "R", "how well the best of n is found: 1 always, 0 by chance (1)", REAL, RECORDS,
      AT(selector), 0, 0, 1},
     {"single", NULL, "admit candidates of which one answer alone was measured", FLAG, RECORDS, AT(single), 0,
@@ -138,7 +140,7 @@ void cli_help_print(FILE *to)
         "  ping     is the service ready?\n"
         "  reload   load the bundle again, or another: bestroute reload --admin URL [FOLDER]\n"
         "  eval     replay policies on measured answers: savings, baselines, calibration\n"
-        "  calibrate  the threshold that meets a target on measured answers, written into a bundle\n"
+        "  calibrate  the threshold or lambda that meets a target on measured answers, written into a bundle\n"
         "\n"
         "Prompts are the arguments, or the lines of --file, or of standard input. Blank lines are skipped.\n",
         to);
@@ -312,6 +314,9 @@ static br_status check_records(const cli_options *options, br_error *error)
                        "calibrate needs one target: --reduce-cost, --reference-share or --quality");
     if (options->bundle == NULL && !options->dry_run)
         return br_fail(error, BR_EINVAL, "calibrate needs --bundle DIR, or --dry-run");
+    const char *policy = options->policy.kind;
+    if (policy != NULL && strcmp(policy, "threshold") != 0 && strcmp(policy, "utility") != 0)
+        return br_fail(error, BR_EINVAL, "--policy: calibrate sets threshold or utility, not %s", policy);
     return BR_OK;
 }
 

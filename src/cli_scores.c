@@ -4,6 +4,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "score_file.h"
+#include "stories.h"
+
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status)
 {
     /* With the service's info in hand what fails next are files and what stands in them. */
@@ -139,6 +142,36 @@ static br_status score_batch(cli_scores *s, br_client *client, size_t first, siz
     return status;
 }
 
+static br_status score_all(cli_scores *s, const cli_options *options, br_client *client, br_error *error)
+{
+    const size_t batch = options->batch < s->info->max_queries ? options->batch : s->info->max_queries;
+    br_status status = BR_OK;
+    for (size_t at = 0; at < s->records.row_count && status == BR_OK; at += batch) {
+        const size_t left = s->records.row_count - at;
+        status = score_batch(s, client, at, left < batch ? left : batch, error);
+    }
+    return status;
+}
+
+/* Of each record the line of the file with its id; other lines are for other splits. */
+static br_status take_scores(cli_scores *s, const char *path, br_error *error)
+{
+    const size_t candidates = s->info->candidate_count;
+    score_file file;
+    br_status status = score_file_read(&file, path, candidates, error);
+    for (size_t r = 0; r < s->records.row_count && status == BR_OK; r++) {
+        const float *qualities = score_file_find(&file, s->records.rows[r].id);
+        if (qualities == NULL)
+            status = br_fail(error, BR_EINVAL, "%s: no line has the id '%s' of a record", path,
+                             s->records.rows[r].id);
+        else
+            memcpy(s->table.predicted + evaluation_at(&s->table, r, 0), qualities,
+                   candidates * sizeof *qualities);
+    }
+    score_file_deinit(&file);
+    return status;
+}
+
 br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client *client, br_error *error)
 {
     *out = (cli_scores){0};
@@ -148,12 +181,16 @@ br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client
     if (status == BR_OK) status = fill_table(out, options, error);
     if (status != BR_OK) return status;
 
-    const size_t batch = options->batch < out->info->max_queries ? options->batch : out->info->max_queries;
-    for (size_t at = 0; at < out->records.row_count && status == BR_OK; at += batch) {
-        const size_t left = out->records.row_count - at;
-        status = score_batch(out, client, at, left < batch ? left : batch, error);
-    }
+    status = options->scores == NULL ? score_all(out, options, client, error)
+                                     : take_scores(out, options->scores, error);
     if (status != BR_OK) return status;
+    int32_t *story = calloc(out->records.row_count + 1, sizeof *story);
+    if (story == NULL || stories_number(story, &out->records) != BR_OK) {
+        free(story);
+        return no_memory(error);
+    }
+    evaluation_set_stories(&out->table, story);
+    free(story);
     out->weights = calloc(out->records.row_count, sizeof *out->weights);
     if (out->weights == NULL) return no_memory(error);
     evaluation_weights(out->weights, &out->table, options->by_task);
@@ -188,4 +225,10 @@ br_status cli_scores_thresholds(double *out, const cli_scores *scores)
     out[CLI_THRESHOLDS - 1] = 1;
     free(values);
     return BR_OK;
+}
+
+void cli_scores_lambdas(double *out, const cli_scores *scores)
+{
+    const double scale = evaluation_static(&scores->table, scores->info->reference, scores->weights).cost;
+    for (int i = 0; i < CLI_LAMBDAS; i++) out[i] = pow(10, 3 - 6.0 * i / (CLI_LAMBDAS - 1)) / scale;
 }

@@ -12,7 +12,8 @@
 
 typedef struct cli_scores {
     br_answer *info;
-    br_router *router; /* candidates in info's order, head = index: of the reference too, whose score is 1 or its head's */
+    br_router
+        *router; /* candidates in info's order, head = index; the reference has its head's score, or 1 */
     records_pair pairs[CLI_CANDIDATES_MAX];
     records records;
     evaluation_table table;
@@ -30,10 +31,18 @@ void cli_scores_deinit(cli_scores *scores);
  * cannot be reached. */
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status);
 
-enum { CLI_THRESHOLDS = 201 };
+enum {
+    CLI_THRESHOLDS = 201,
+    CLI_LAMBDAS = 161,
+    CLI_PARAMETERS_MAX = CLI_THRESHOLDS, /* of the two */
+};
 
 /* out[CLI_THRESHOLDS], rising from 0 to 1: quantiles of what was predicted, so that each step changes decisions.
  * BR_ENOMEM. */
 BR_NODISCARD br_status cli_scores_thresholds(double *out, const cli_scores *scores);
+
+/* out[CLI_LAMBDAS], falling evenly in their logarithms from 1000 to 0.001 over the reference's mean cost: as the
+ * thresholds, so that costs rise. */
+void cli_scores_lambdas(double *out, const cli_scores *scores);
 
 #endif

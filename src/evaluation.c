@@ -11,15 +11,22 @@ br_status evaluation_table_init(evaluation_table *out, const br_router *router, 
     const size_t cells = rows * (size_t)router->candidate_count + 1;
     *out = (evaluation_table){.router = router, .rows = rows, .tasks = tasks};
     out->task = calloc(rows + 1, sizeof *out->task);
+    out->story = calloc(rows + 1, sizeof *out->story);
+    out->story_row = calloc(rows + 1, sizeof *out->story_row);
     out->predicted = calloc(cells, sizeof *out->predicted);
     out->measured = calloc(cells, sizeof *out->measured);
     out->quality = calloc(cells, sizeof *out->quality);
     out->match = calloc(cells, sizeof *out->match);
     out->paid = calloc(cells, sizeof *out->paid);
     out->prompt_tokens = calloc(rows + 1, sizeof *out->prompt_tokens);
-    const bool whole = out->task != NULL && out->predicted != NULL && out->measured != NULL &&
-                       out->quality != NULL && out->match != NULL && out->paid != NULL &&
-                       out->prompt_tokens != NULL;
+    const bool whole = out->task != NULL && out->story != NULL && out->story_row != NULL &&
+                       out->predicted != NULL && out->measured != NULL && out->quality != NULL &&
+                       out->match != NULL && out->paid != NULL && out->prompt_tokens != NULL;
+    for (size_t r = 0; r < rows && whole; r++) {
+        out->story[r] = (int32_t)r;
+        out->story_row[r] = r;
+    }
+    out->stories = rows;
     if (whole) return BR_OK;
     evaluation_table_deinit(out);
     return BR_ENOMEM;
@@ -28,6 +35,8 @@ br_status evaluation_table_init(evaluation_table *out, const br_router *router, 
 void evaluation_table_deinit(evaluation_table *table)
 {
     free(table->task);
+    free(table->story);
+    free(table->story_row);
     free(table->predicted);
     free(table->measured);
     free(table->quality);
@@ -35,6 +44,17 @@ void evaluation_table_deinit(evaluation_table *table)
     free(table->paid);
     free(table->prompt_tokens);
     *table = (evaluation_table){0};
+}
+
+void evaluation_set_stories(evaluation_table *table, const int32_t *story)
+{
+    table->stories = 0;
+    for (size_t r = 0; r < table->rows; r++) {
+        assert(story[r] >= 0);
+        assert(story[r] <= (int32_t)table->stories);
+        table->story[r] = story[r];
+        if (story[r] == (int32_t)table->stories) table->story_row[table->stories++] = r;
+    }
 }
 
 static br_resolved_policy make_policy(br_policy_kind kind, double parameter)
@@ -341,14 +361,27 @@ static uint64_t draw(uint64_t *state)
 
 void evaluation_resample(double *out, const evaluation_table *t, const double *weights, uint64_t *state)
 {
+    /* First out[story] counts how often a story is drawn, in place of each of its own task. Then rows are served from
+     * the last: a story's number is never above the number of any of its rows. */
     memset(out, 0, t->rows * sizeof *out);
-    for (size_t r = 0; r < t->rows; r++) {
-        /* Row r is replaced by a row of its own task: passed over until one is drawn. */
+    for (size_t story = 0; story < t->stories; story++) {
         size_t other;
         do {
-            other = (size_t)(draw(state) % t->rows);
-        } while (t->task[other] != t->task[r]);
-        out[other] += weights[other];
+            other = (size_t)(draw(state) % t->stories);
+        } while (t->task[t->story_row[other]] != t->task[t->story_row[story]]);
+        out[other] += 1;
+    }
+    for (size_t r = t->rows; r-- > 0;) out[r] = weights[r] * out[t->story[r]];
+    for (size_t task = 0; task < t->tasks; task++) {
+        double had = 0;
+        double has = 0;
+        for (size_t r = 0; r < t->rows; r++) {
+            if (t->task[r] != (int32_t)task) continue;
+            had += weights[r];
+            has += out[r];
+        }
+        for (size_t r = 0; r < t->rows && has > 0; r++)
+            if (t->task[r] == (int32_t)task) out[r] *= had / has;
     }
 }
 

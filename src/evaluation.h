@@ -26,18 +26,25 @@ typedef struct evaluation_table {
     const br_router *router; /* candidate c has head c; the reference c, or -1: its quality is 1 */
     size_t rows;
     size_t tasks;
-    int32_t *task;           /* [rows] index below tasks */
-    float *predicted;        /* [rows, candidates] match probability; the reference's is read where it has a head */
-    bool *measured;          /* [rows, candidates]; the reference is, always */
-    double *quality;         /* [rows, candidates] of the answer that the selector picks */
-    double *match;           /* [rows, candidates] */
-    double *paid;            /* [rows, candidates] USD with the lengths measured */
+    int32_t *task;  /* [rows] index below tasks */
+    int32_t *story; /* [rows] whose chance is shared: numbered by first appearance, each within one task */
+    size_t stories;
+    size_t *story_row; /* [stories] the first row of each */
+    float *predicted;  /* [rows, candidates] match probability; the reference's is read where it has a head */
+    bool *measured;    /* [rows, candidates]; the reference is, always */
+    double *quality;   /* [rows, candidates] of the answer that the selector picks */
+    double *match;     /* [rows, candidates] */
+    double *paid;      /* [rows, candidates] USD with the lengths measured */
     uint64_t *prompt_tokens; /* [rows] billed */
 } evaluation_table;
 
+/* Each row is a story of its own until the caller says otherwise. BR_ENOMEM. */
 BR_NODISCARD br_status evaluation_table_init(evaluation_table *out, const br_router *router, size_t rows,
                                              size_t tasks);
 void evaluation_table_deinit(evaluation_table *table);
+
+/* story[rows] as described above; copied. */
+void evaluation_set_stories(evaluation_table *table, const int32_t *story);
 
 /* By index. */
 static inline size_t evaluation_at(const evaluation_table *t, size_t row, size_t candidate)
@@ -110,8 +117,9 @@ double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evalua
 /* Weights of rows: the same for each, or for each task the same sum. Sum to 1. */
 void evaluation_weights(double *weights, const evaluation_table *table, bool by_task);
 
-/* One bootstrap sample: as many draws with replacement within each task as it has rows; weights in, weights out.
- * `state` is the generator's and moves on. */
+/* One bootstrap sample: as many draws of whole stories, with replacement, within each task as it has stories; a task
+ * keeps its share of the weight, whatever the lengths of the stories drawn. Weights in, weights out. `state` is the
+ * generator's and moves on. */
 void evaluation_resample(double *out, const evaluation_table *table, const double *weights, uint64_t *state);
 
 /* The q-quantile of values, which are sorted in place; NANs are left out, NAN where nothing is left. */

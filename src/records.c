@@ -1,20 +1,16 @@
 /* records.c - JSON lines to tables of what was measured. */
 #include "records.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "json.h"
+#include "json_lines.h"
 
 enum {
-    LINE_BYTES_MAX = 64 << 20,
-    READ_BYTES = 1 << 16,
     COUNT_MAX = 1 << 20, /* samples of one pair */
-    PATH_BYTES = 320,
 };
 
 double records_best_of(int64_t k, int64_t c, int64_t n)
@@ -170,10 +166,12 @@ static br_status read_candidate(records_row *row, const json_t *list, const br_j
     return BR_OK;
 }
 
-/* Its own quality, and from its entry among the candidates the length of its answers. */
-static br_status read_reference(records_row *row, const json_t *list, const br_json *top,
+/* Its own quality, and from its entry among the candidates the length of its answers. Not *known: judging by the second
+ * half is wanted, and the reference has none here. */
+static br_status read_reference(records_row *row, bool *known, const json_t *list, const br_json *top,
                                 const json_t *reference, const records_options *options)
 {
+    *known = true;
     const br_json scope = {.object = reference, .file = top->file, .path = "reference.", .error = top->error};
     const json_t *model = NULL;
     br_status status = require_text(&scope, "model", &model);
@@ -181,12 +179,9 @@ static br_status read_reference(records_row *row, const json_t *list, const br_j
     if (status == BR_OK) status = br_json_number(&scope, "quality", 0, 1, &row->reference_quality);
     if (status != BR_OK) return status;
     if (options->second_half) {
-        bool known;
         status =
-            second_half_quality(list, &scope, json_string_value(model), 1, &known, &row->reference_quality);
-        if (status != BR_OK) return status;
-        if (!known)
-            return br_json_refuse(top, BR_EINVAL, "candidates", list, "k, c, k_a and c_a of the reference");
+            second_half_quality(list, &scope, json_string_value(model), 1, known, &row->reference_quality);
+        if (status != BR_OK || !*known) return status;
     }
     const json_t *entry = first_of(list, json_string_value(model));
     if (entry == NULL) return BR_OK;
@@ -216,8 +211,8 @@ static br_status read_texts(records *r, records_row *row, const br_json *top)
     return find_task(r, &row->task, json_string_value(task), top->error);
 }
 
-static br_status read_row(records *r, records_row *row, const br_json *top, const json_t *reference,
-                          const records_options *options)
+static br_status read_row(records *r, records_row *row, bool *known, const br_json *top,
+                          const json_t *reference, const records_options *options)
 {
     br_status status = read_texts(r, row, top);
     if (status != BR_OK) return status;
@@ -227,8 +222,8 @@ static br_status read_row(records *r, records_row *row, const br_json *top, cons
     row->measures = calloc(options->pair_count + 1, sizeof *row->measures);
     if (row->measures == NULL) return no_memory(top->error);
     for (size_t p = 0; p < options->pair_count; p++) row->measures[p].output_tokens = NAN;
-    status = read_reference(row, list, top, reference, options);
-    for (size_t i = 0; i < json_array_size(list) && status == BR_OK; i++) {
+    status = read_reference(row, known, list, top, reference, options);
+    for (size_t i = 0; i < json_array_size(list) && status == BR_OK && *known; i++) {
         char path[40];
         const json_t *value = json_array_get(list, i);
         snprintf(path, sizeof path, "candidates[%zu]", i);
@@ -251,7 +246,7 @@ static br_status read_line(records *r, br_str line, const char *where, const rec
                            br_error *error)
 {
     json_t *object;
-    br_status status = br_json_parse(&object, line, LINE_BYTES_MAX, where, error);
+    br_status status = br_json_parse(&object, line, JSON_LINES_BYTES_MAX, where, error);
     if (status != BR_OK) return status;
     const br_json top = {.object = object, .file = where, .path = "", .error = error};
     const json_t *split = json_object_get(object, "split");
@@ -269,70 +264,34 @@ static br_status read_line(records *r, br_str line, const char *where, const rec
     status = reserve((void **)&r->rows, r->row_count, sizeof *r->rows, error);
     if (status != BR_OK) goto done;
     records_row row = {0};
-    status = read_row(r, &row, &top, reference, options);
-    if (status == BR_OK)
+    bool known = true;
+    status = read_row(r, &row, &known, &top, reference, options);
+    if (status == BR_OK && known)
         r->rows[r->row_count++] = row;
     else
         release(&row);
+    r->passed_over += status == BR_OK && !known;
 
 done:
     json_decref(object);
     return status;
 }
 
-/* A line of any length up to the limit, without its end. *bytes is 0 at the end of the file. */
-static br_status next_line(gzFile file, char **line, size_t *room, size_t *bytes, const char *where,
-                           br_error *error)
-{
-    *bytes = 0;
-    for (;;) {
-        if (*room - *bytes < READ_BYTES) {
-            char *larger = realloc(*line, *room * 2 + READ_BYTES);
-            if (larger == NULL) return no_memory(error);
-            *line = larger;
-            *room = *room * 2 + READ_BYTES;
-        }
-        if (gzgets(file, *line + *bytes, (int)READ_BYTES) == NULL) {
-            int code = Z_OK;
-            const char *text = gzerror(file, &code);
-            if (code != Z_OK && code != Z_STREAM_END) return br_fail(error, BR_EIO, "%s: %s", where, text);
-            return BR_OK;
-        }
-        *bytes += strlen(*line + *bytes);
-        if ((*line)[*bytes - 1] == '\n') return BR_OK;
-        if (*bytes > LINE_BYTES_MAX)
-            return br_fail(error, BR_EFORMAT, "%s: a line of more than 64 MiB", where);
-    }
-}
+typedef struct reading {
+    records *out;
+    const records_options *options;
+} reading;
 
-static bool is_blank(br_str line)
+static br_status take_line(void *context, br_str line, const char *where, br_error *error)
 {
-    for (size_t i = 0; i < line.size; i++)
-        if (strchr(" \t\r\n", line.data[i]) == NULL) return false;
-    return true;
+    const reading *r = context;
+    return read_line(r->out, line, where, r->options, error);
 }
 
 br_status records_read(records *out, const char *path, const records_options *options, br_error *error)
 {
-    errno = 0;
-    gzFile file = gzopen(path, "rb");
-    if (file == NULL)
-        return br_fail(error, BR_EIO, "%s: %s", path, errno == 0 ? "out of memory" : strerror(errno));
-    char *line = NULL;
-    size_t room = 0;
-    br_status status = BR_OK;
-    for (size_t number = 1; status == BR_OK; number++) {
-        char where[PATH_BYTES];
-        size_t bytes;
-        snprintf(where, sizeof where, "%s:%zu", path, number);
-        status = next_line(file, &line, &room, &bytes, where, error);
-        if (status != BR_OK || bytes == 0) break;
-        const br_str view = {line, bytes};
-        if (!is_blank(view)) status = read_line(out, view, where, options, error);
-    }
-    free(line);
-    (void)gzclose_r(file);
-    return status;
+    reading r = {out, options};
+    return json_lines_read(path, take_line, &r, error);
 }
 
 void records_deinit(records *r)

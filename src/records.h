@@ -49,7 +49,8 @@ typedef struct records {
     size_t row_count;
     char **tasks;
     size_t task_count;
-    size_t passed_over; /* records of other splits, or without a reference */
+    size_t
+        passed_over; /* records of other splits, without a reference, or without its second half where that judges */
 } records;
 
 typedef struct records_options {

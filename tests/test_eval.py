@@ -17,6 +17,7 @@ import unittest
 import numpy as np
 
 import test_cli
+import test_weights
 from test_cli import BUNDLE, PROMPTS, Service, run
 
 service = None
@@ -85,12 +86,33 @@ def bundle_router(path=BUNDLE):
         return json.load(file)
 
 
-def scores(records):
+def make_scored_bundle(path):
+    """The tiny bundle with N-class heads over three of its models: a kind that scores its reference as well."""
+    shutil.copytree(BUNDLE, path)
+    router = bundle_router()
+    names = ("llama-31-8b", "phi-3-mini", "gpt-4o")
+    tensors = {name: values for name, (_, values) in
+               test_weights.read_tensors(os.path.join(BUNDLE, "model.safetensors")).items() if "single_heads" not in name}
+    random = np.random.default_rng(9)
+    tensors["head_layer.1.weight"] = random.normal(size=(len(names), 64)) / 4
+    tensors["head_layer.1.bias"] = np.array([0.4, 0, 0.2])
+    test_weights.bundle_io.write_safetensors(os.path.join(path, "model.safetensors"), [
+        (name, "F32", values.shape, lambda values=values: [test_weights.bundle_io.to_bytes(values, "F32")])
+        for name, values in tensors.items()])
+    router.update(heads="n_class", name="scored", policy={"kind": "tolerance", "tolerance": 0},
+                  models={name: router["models"][name] for name in names},
+                  candidates=[{"model": name, "n": 1, "head": head, **({"reference": True} if head == 2 else {})}
+                              for head, name in enumerate(names)])
+    test_weights.bundle_io.write_json(os.path.join(path, "router.json"), router)
+    return path
+
+
+def scores(records, url=None):
     text = "".join(json.dumps({"text": record["prompt"]}) + "\n" for record in records)
     path = os.path.join(folder, "prompts.jsonl")
     with open(path, "w", encoding="utf-8") as out:
         out.write(text)
-    done = run("score", "--url", service.url, "--json", "--file", path)
+    done = run("score", "--url", url or service.url, "--json", "--file", path)
     assert done.returncode == 0, done.err
     return [json.loads(line) for line in done.out.splitlines()]
 
@@ -98,13 +120,14 @@ def scores(records):
 class Replay:
     """The same figures, written again from the definitions."""
 
-    def __init__(self, records, single=False, selector=1.0):
-        router = bundle_router()
+    def __init__(self, records, single=False, selector=1.0, bundle=BUNDLE, url=None):
+        router = bundle_router(bundle)
+        self.scored = "heads" in router
         self.models = router["models"]
         self.candidates = router["candidates"]
         self.reference = next(i for i, c in enumerate(self.candidates) if c.get("reference"))
         self.rows = [r for r in records if r["split"] == "val"]
-        self.predicted = np.array([np.array(qualities(line), dtype=np.float64) for line in scores(self.rows)])
+        self.predicted = np.array([np.array(qualities(line), dtype=np.float64) for line in scores(self.rows, url)])
         shape = self.predicted.shape
         self.quality, self.match = np.full(shape, np.nan), np.full(shape, np.nan)
         self.paid, self.estimate = np.zeros(shape), np.zeros(shape)
@@ -131,11 +154,19 @@ class Replay:
         times = n if model.get("input_per_sample") else 1
         return model["input_price"] * row["prompt_tokens"] * times + model["output_price"] * tokens * n
 
+    def utility(self, value):
+        picks = []
+        for r in range(len(self.rows)):
+            known = [c for c in range(len(self.candidates)) if not np.isnan(self.quality[r, c])]
+            picks.append(max(known, key=lambda c: (self.predicted[r, c] - value * self.estimate[r, c], -self.estimate[r, c])))
+        index = np.arange(len(picks))
+        return self.paid[index, picks].mean(), self.quality[index, picks].mean()
+
     def threshold(self, value):
         picks = []
         for r in range(len(self.rows)):
             good = [c for c in range(len(self.candidates)) if not np.isnan(self.quality[r, c])
-                    and (c == self.reference or self.predicted[r, c] >= value)]
+                    and (c == self.reference and not self.scored or self.predicted[r, c] >= value)] or [self.reference]
             picks.append(min(good, key=lambda c: (self.estimate[r, c], -self.predicted[r, c])))
         index = np.arange(len(picks))
         return self.paid[index, picks].mean(), self.quality[index, picks].mean()
@@ -222,6 +253,32 @@ class Eval(Case):
         rows = [r for r in make_records() if r["split"] == "val"]
         expected = np.mean([(r["candidates"][0]["c"] - r["candidates"][0]["c_a"]) / 5 for r in rows])
         self.assertAlmostEqual(half["reference"]["quality"]["value"], expected, delta=1e-12)
+        records = make_records()
+        for key in ("k_a", "c_a"):  # the reference of one record was sampled too rarely to be halved
+            del records[0]["candidates"][0][key]
+        path = write("unhalved.jsonl", records)
+        whole = json.loads(self.eval("--json", "--data", path, "--second-half").out)["all"]
+        self.assertEqual(whole["rows"], half["rows"] - 1)
+        self.assertIn("9 records passed over", self.eval("--data", path, "--second-half").out)
+
+    def test_scores_of_a_file_stand_for_the_service_s(self):
+        records = [r for r in make_records() if r["split"] == "val"]
+        path = write("records.jsonl", records)
+        lines = [{**line, "id": record["id"]} for line, record in zip(scores(records), records)]
+        elsewhere = {**lines[0], "id": "of no record"}
+        given = write("scores.jsonl.gz", [*reversed(lines), elsewhere])
+        self.assertEqual(self.eval("--json", "--data", path).out,
+                         self.eval("--json", "--data", path, "--scores", given).out)
+        flat = write("flat.jsonl", [{**line, "quality": [0.5] * len(line["quality"])} for line in lines])
+        curve = json.loads(self.eval("--json", "--data", path, "--scores", flat).out)["all"]["curves"]["threshold"]
+        self.assertEqual(len({point["cost"] for point in curve}), 2)  # all to the cheapest, or all to the reference
+        for change, word in (({"id": 3}, "bad.jsonl:2: id"), ({"quality": [0.5]}, "bad.jsonl:2: quality"),
+                             ({"quality": [2] * len(lines[0]["quality"])}, "bad.jsonl:2: quality[0]"),
+                             ({"id": lines[0]["id"]}, f"two lines have the id '{lines[0]['id']}'"),
+                             ({"id": "another"}, f"no line has the id '{lines[1]['id']}'")):
+            bad = write("bad.jsonl", [lines[0], {**lines[1], **change}, *lines[2:]])
+            self.assertIn(word, self.eval("--data", path, "--scores", bad, code=2).err)
+        self.assertIn("nowhere", self.eval("--data", path, "--scores", "nowhere", code=2).err)
 
     def test_a_table_and_plots_for_people(self):
         path = write("records.jsonl", make_records())
@@ -256,6 +313,43 @@ class Eval(Case):
         stranger = {**good, "candidates": [good["candidates"][0]]}
         self.assertIn("no record has a measured candidate", self.eval("--data", path_of_good(stranger), code=2).err)
         self.assertIn("--data FILE", self.eval(code=2).err)
+
+
+class ScoredReference(Case):
+    """A kind that scores its reference: evaluated and calibrated as served, without the reference's privilege."""
+
+    def setUp(self):
+        self.bundle = make_scored_bundle(os.path.join(tempfile.mkdtemp(dir=folder), "scored"))
+        self.service = Service(bundle=self.bundle).wait()
+        self.addCleanup(self.service.stop)
+        self.records = make_records()
+        self.path = write("records.jsonl", self.records)
+        self.replay = Replay(self.records, bundle=self.bundle, url=self.service.url)
+
+    def run_on(self, command, *arguments):
+        return json.loads(self.check(run(command, "--url", self.service.url, "--bootstrap", "50", "--json", "--data",
+                                         self.path, *arguments), 0).out)
+
+    def test_it_is_replayed_as_it_is_served(self):
+        np.testing.assert_allclose(self.replay.predicted.sum(1), 1, atol=1e-5)
+        self.assertLess(self.replay.predicted[:, self.replay.reference].max(), 0.999)
+        whole = self.run_on("eval")["all"]
+        for kind in ("threshold", "utility"):
+            for point in whole["curves"][kind]:
+                cost, quality = getattr(self.replay, kind)(point["parameter"])
+                self.assertAlmostEqual(point["cost"], cost, delta=1e-12, msg=f"{kind} {point}")
+                self.assertAlmostEqual(point["quality"], quality, delta=1e-12)
+        self.assertGreater(len({point["cost"] for point in whole["curves"]["utility"]}), 3)
+
+    def test_a_calibration_holds_for_the_policy_that_is_written(self):
+        for kind, key in (("threshold", "threshold"), ("utility", "lambda")):
+            out = self.run_on("calibrate", "--policy", kind, "--bundle", self.bundle, "--reduce-cost", "0.3")
+            written = bundle_router(self.bundle)["policy"]
+            self.assertEqual(list(written), ["kind", key])
+            cost, quality = getattr(self.replay, kind)(written[key])
+            self.assertAlmostEqual(out["mean_cost"], cost, delta=1e-12)
+            self.assertAlmostEqual(out["quality"], quality, delta=1e-12)
+            self.check(run_daemon_check(self.bundle), 0)
 
 
 def path_of_good(record):
@@ -299,6 +393,28 @@ class Calibrate(Case):
                 self.assertEqual(after[key], before[key])
             self.assertFalse([n for n in os.listdir(self.bundle) if n.startswith("router.json.")])
         self.check(run_daemon_check(self.bundle), 0)
+
+    def test_a_lambda_is_set_as_a_threshold_is(self):
+        replay = Replay(make_records())
+        reference = replay.paid[:, replay.reference].mean(), replay.quality[:, replay.reference].mean()
+        for flag, value in (("--reduce-cost", 0.3), ("--quality", 0.9)):
+            out = json.loads(self.calibrate("--json", "--policy", "utility", "--bundle", self.bundle, flag, str(value)).out)
+            after = bundle_router(self.bundle)
+            self.assertEqual(list(after["policy"]), ["kind", "lambda"])
+            self.assertEqual(after["policy"]["kind"], "utility")
+            cost, quality = replay.utility(after["policy"]["lambda"])
+            self.assertAlmostEqual(out["mean_cost"], cost, delta=1e-12)
+            self.assertAlmostEqual(out["quality"], quality, delta=1e-12)
+            low, high = out["intervals"]["lambda"]
+            self.assertLessEqual(low, out["lambda"])
+            self.assertGreaterEqual(high, out["lambda"])
+            if flag == "--reduce-cost":
+                self.assertLessEqual(cost, (1 - value) * reference[0])
+            else:
+                self.assertGreaterEqual(quality, value * reference[1])
+        self.check(run_daemon_check(self.bundle), 0)
+        done = self.calibrate("--policy", "budget", "--dry-run", "--quality", "0.5", code=2)
+        self.assertIn("threshold or utility", done.err)
 
     def test_nothing_is_written_on_a_dry_run_or_a_failure(self):
         before = bundle_router(self.bundle)

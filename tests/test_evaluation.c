@@ -14,6 +14,7 @@
 #include "oom.h"
 #include "policy_fixture.h"
 #include "records.h"
+#include "stories.h"
 
 enum { CHEAP, MIDDLE, REFERENCE, CANDIDATES, ROWS = 4, TASKS = 2 };
 
@@ -226,6 +227,73 @@ static void test_weights_and_samples_keep_the_tasks_apart(void **state)
     assert_true(moved);
 }
 
+static void test_a_story_is_drawn_whole_and_its_task_keeps_its_weight(void **state)
+{
+    fixture *f = *state; /* rows 0 and 1 are of one task, 2 and 3 of the other */
+    static const int32_t stories[ROWS] = {0, 1, 2, 2};
+    evaluation_set_stories(&f->table, stories);
+    assert_int_equal(f->table.stories, 3);
+    assert_int_equal(f->table.story_row[2], 2);
+    double weights[ROWS];
+    double drawn[ROWS];
+    uint64_t chance = 7;
+    bool uneven = false;
+    evaluation_weights(weights, &f->table, false);
+    for (int i = 0; i < 50; i++) {
+        evaluation_resample(drawn, &f->table, weights, &chance);
+        assert_close(drawn[2], 0.25); /* the only story of its task is always drawn, both rows of it */
+        assert_close(drawn[3], 0.25);
+        assert_close(drawn[0] + drawn[1], 0.5);
+        uneven = uneven || drawn[0] != drawn[1];
+    }
+    assert_true(uneven);
+    static const int32_t longer[ROWS] = {0, 1, 1, 1}; /* of one task, of lengths 1 and 3 */
+    for (size_t r = 0; r < ROWS; r++) f->table.task[r] = 0;
+    evaluation_set_stories(&f->table, longer);
+    bool alone = false;
+    for (int i = 0; i < 50; i++) {
+        evaluation_resample(drawn, &f->table, weights, &chance);
+        assert_close(drawn[0] + drawn[1] + drawn[2] + drawn[3], 1);
+        assert_close(drawn[1], drawn[3]);
+        alone = alone || drawn[0] == 1;
+    }
+    assert_true(alone);
+}
+
+static void test_prompts_that_differ_in_their_last_sentence_share_a_story(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *prompt;
+        const char *story;
+    } cases[] = {
+        {"Yesterday was April 30, 2021. What is the date today?", "Yesterday was April 30, 2021."},
+        {"Yesterday was April 30, 2021.\nWhat is it \n ", "Yesterday was April 30, 2021."},
+        {"Too short. Is it?", "Too short. Is it?"},
+        {"One sentence alone, however long it is.", "One sentence alone, however long it is."},
+        {"", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(story_bytes(cases[i].prompt, strlen(cases[i].prompt)), strlen(cases[i].story));
+
+    records_row rows[] = {
+        {.prompt = "The party is on Monday next. What is today?", .task = 0},
+        {.prompt = "Something else altogether.", .task = 0},
+        {.prompt = "The party is on Monday next. What is tomorrow?", .task = 0},
+        {.prompt = "The party is on Monday next. What is tomorrow?", .task = 1},
+        {.prompt = "Something else altogether.", .task = 0},
+    };
+    enum { COUNT = sizeof rows / sizeof rows[0] };
+    for (size_t i = 0; i < COUNT; i++) rows[i].prompt_bytes = strlen(rows[i].prompt);
+    const records all = {.rows = rows, .row_count = COUNT};
+    static const int32_t expected[COUNT] = {0, 1, 0, 2, 1};
+    int32_t story[COUNT];
+    br_status status = BR_OK;
+    BR_OOM_SWEEP({ status = stories_number(story, &all); });
+    assert_int_equal(status, BR_OK);
+    assert_memory_equal(story, expected, sizeof expected);
+}
+
 static void test_quantiles_leave_out_what_is_no_number(void **state)
 {
     (void)state;
@@ -284,6 +352,8 @@ int main(void)
         CASE(test_between_points_lies_what_a_coin_gives),
         CASE(test_calibration_is_the_mean_gap_of_ten_bins),
         CASE(test_weights_and_samples_keep_the_tasks_apart),
+        CASE(test_a_story_is_drawn_whole_and_its_task_keeps_its_weight),
+        CASE(test_prompts_that_differ_in_their_last_sentence_share_a_story),
         CASE(test_quantiles_leave_out_what_is_no_number),
         CASE(test_best_of_n_is_drawn_without_replacement),
         CASE(test_every_allocation_may_fail),

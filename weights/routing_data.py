@@ -11,7 +11,6 @@ that best-of-n is at least as good as one answer of the reference. Labels stay s
 import gzip
 import hashlib
 import json
-import re
 from collections import defaultdict
 
 import numpy as np
@@ -90,8 +89,9 @@ class Labels:
 
     A pair that was measured on a row has its match probability, weight 1. A pair whose model was never measured
     on any row of that task has label 0 with weight `unmeasured`: where nothing is known, nothing is promised, and
-    the reference answers; so has one that is not `offered` (model -> tasks) there. Everything else has weight 0. Rows whose reference is not one of `references` (a file
-    whose strongest model is a weak one) get the mean quality that the references have on that task.
+    the reference answers; so has one that is not `offered` (model -> tasks) there. Everything else has weight 0.
+    Rows that are not `known` to a reference of ours (a file whose strongest model is a weak one) get the mean quality
+    that the references have on that task.
     """
 
     def __init__(self, rows, pairs, references, unmeasured, offered=None):
@@ -103,6 +103,7 @@ class Labels:
         for row in rows:
             measured.update((row.task, model) for model, _ in row.quality if is_offered(row, model, offered))
         self.rows = [row for row in rows if row.task in by_task]
+        self.known = np.array([row.reference_model in references for row in self.rows])
         self.match = np.zeros((len(self.rows), len(pairs)), dtype=np.float32)
         self.weight = np.zeros_like(self.match)
         self.measured = np.zeros(self.match.shape, dtype=bool)
@@ -118,21 +119,8 @@ class Labels:
                     self.weight[r, p] = unmeasured
 
 
-WORDS = re.compile(r"\b(each|every|per|twice|half|times|more|less|than|if|left|remaining|total)\b", re.IGNORECASE)
-NUMBERS = re.compile(r"\d[\d,.]*")
-
-
-def surface(prompt):
-    """What can be counted in a prompt. On arithmetic it says more about difficulty than a sentence embedding."""
-    words = prompt.split()
-    numbers = NUMBERS.findall(prompt)
-    return [
-        np.log1p(len(prompt)), np.log1p(len(words)), len(words) / 50, len(numbers) / 5,
-        np.log1p(len(numbers)), len(re.findall(r"[.?!](\s|$)", prompt)) / 4, prompt.count("%"),
-        prompt.count("$") / 3, len(WORDS.findall(prompt)) / 5, prompt.count("\n") / 10,
-        sum("/" in word for word in words), float("def " in prompt),
-        sum(len(number) for number in numbers) / 10, sum("." in number.rstrip(".,") for number in numbers) / 2,
-    ]
+def sigmoid(x):
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x, dtype=np.float64)))  # exp would overflow
 
 
 def costs(rows, pairs, models, measured):
@@ -148,25 +136,8 @@ def costs(rows, pairs, models, measured):
     return out
 
 
-def threshold_curve(predicted, quality, allowed, estimated, paid, reference, thresholds):
-    """(mean cost, mean quality) for each threshold: the cheapest pair that reaches it, else the reference.
-
-    predicted, quality, allowed, estimated, paid: [rows, pairs]; reference: (quality, estimated, paid) of [rows].
-    """
-    reference_quality, reference_estimate, reference_paid = reference
-    points = []
-    index = np.arange(len(quality))
-    for threshold in thresholds:
-        usable = allowed & (predicted >= threshold) & (estimated <= reference_estimate[:, None])
-        order = np.where(usable, estimated, np.inf)
-        pick = order.argmin(1)
-        found = usable.any(1)
-        points.append((np.where(found, paid[index, pick], reference_paid).mean(),
-                       np.where(found, quality[index, pick], reference_quality).mean()))
-    return np.array(points)
-
-
-def saving(curve, reference_cost, reference_quality, drop):
-    """The largest share of cost saved by a point of the curve at no more than `drop` below the reference."""
-    good = curve[:, 1] >= reference_quality * (1 - drop)
-    return float(1 - curve[good, 0].min() / reference_cost) if good.any() else 0.0
+def write_scores(path, rows, predicted):
+    """The lines of `bestroute score --json`: the reference, last of the candidates, has 1."""
+    with open(path, "w", encoding="utf-8") as out:
+        for row, qualities in zip(rows, predicted):
+            out.write(json.dumps({"id": row.id, "quality": [*(round(float(q), 6) for q in qualities), 1]}) + "\n")

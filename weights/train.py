@@ -3,23 +3,26 @@
 
     python3 weights/train.py --data gsm8k.jsonl.gz --data humaneval.jsonl.gz --prices prices.json \\
         --model MODEL --model MODEL --reference gpt-4 --out bundles/mine
+    ... --folds 10 --scores scores.jsonl              and what each row is given by heads that never saw it
     ... --pretrained deberta-v3-small/ --spm deberta-v3-small/spm.model      the full 44M recipe
-    ... --distil-data more-prompts.jsonl.gz --teacher all-MiniLM-L6-v2/      from scratch, distilled first
 
 Network and loss are BEST-Route's: Hugging Face's DebertaV2Model, a 2-way head per candidate on the state of
-<|source|>, soft match probabilities as labels, cross-entropy.
+<|source|>, soft match probabilities as labels, cross-entropy. Two ways lead there:
 
-    read -> tokenizer -> [distil] -> fine-tune, stop early -> calibrate -> bundle
+    from scratch   read -> tokenizer -> distil -> solve heads on the encoder as it is -> calibrate -> bundle
+    pretrained     read -> fine-tune the whole network, stop early -> calibrate -> bundle
 
-Rows: split `train` trains; a tenth of it, chosen by a hash of the prompt, is held back for early stopping and
-calibration; `val` is only reported at the end, and `test` is never read. Every stage leaves a checkpoint in
---work; --resume goes on from the last one. Same seed, same machine, same threads: same weights.
+From scratch the encoder learns without labels what can be counted in a prompt, and where the prompt lies for a teacher
+if there is one; labels move the heads alone. A few hundred labels to a task would bend an encoder to their noise.
+
+Rows: split `train` trains; what it is calibrated on, and what chooses the penalty or stops the epochs, are its rows
+left out of a fold, or a share held back. `val` is only reported at the end, and `test` is never read. Every stage leaves a
+checkpoint in --work; --resume goes on from the last one. Same seed, same machine, same threads: same weights.
 
 Needs weights/requirements.txt.
 """
 
 import argparse
-import io
 import json
 import math
 import os
@@ -28,168 +31,60 @@ import shutil
 import sys
 
 import numpy as np
-import sentencepiece
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer, DebertaV2Config, DebertaV2Model
 
 import bundle_io
 from bundle_io import BundleError
-from routing_data import DataError, Labels, costs, read_rows, saving, surface, threshold_curve
+from heads import Heads, assign_folds, calibrate, cross_entropy, cross_fit, temperature
+from judging import Judge, expected_calibration_error
+from network import (Router, Stage, Tokenizer, batches, make_encoder, pad, pooled_states, predict,
+                     teacher_embeddings, train_tokenizer)
+from routing_data import DataError, Labels, read_rows, sigmoid, write_scores
+from surface import SurfaceTargets, recombined
 
-CLS, SEP = 1, 2
-PREFIX_TOKENS = 2  # [CLS] <|source|>, where the pooled state is the last of them
-
-
-def train_tokenizer(prompts, pieces, path):
-    """A unigram model in DeBERTa-v3's layout: [PAD] 0, [CLS] 1, [SEP] 2, [UNK] 3, then pieces."""
-    model = io.BytesIO()  # written by us: the trainer would leave its path in the model
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sorted(set(prompts))), model_writer=model, vocab_size=pieces,
-        model_type="unigram", byte_fallback=True, normalization_rule_name="nmt_nfkc", split_digits=True,
-        character_coverage=0.9995, max_sentence_length=16384, pad_id=0, bos_id=1, eos_id=2, unk_id=3,
-        pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]", unk_piece="[UNK]", num_threads=2,
-        minloglevel=2)
-    with open(path, "wb") as out:
-        out.write(model.getvalue())
+UNKNOWN_LOG_ODDS = 4.0  # taken from a pair on a task that its model was never measured on
 
 
-class Tokenizer:
-    def __init__(self, path, max_tokens):
-        self.spm = sentencepiece.SentencePieceProcessor(model_file=path)
-        self.source = len(self.spm) + 1  # [MASK] comes first
-        self.max_tokens = max_tokens
-
-    def __call__(self, prompt):
-        pieces = self.spm.encode(prompt.replace("[SEP]", " "))
-        return [CLS, self.source] + pieces[: self.max_tokens - PREFIX_TOKENS - 1] + [SEP]
+def task_weights(tasks):
+    """A task of a hundred rows would drown among thousands: the square root lies between rows and tasks."""
+    counts = {task: tasks.count(task) for task in set(tasks)}
+    weights = np.array([1 / math.sqrt(counts[task]) for task in tasks])
+    return weights / weights.mean()
 
 
-class Router(torch.nn.Module):
-    """The encoder and its heads, with the tensor names of the bundle."""
+class Lesson:
+    """What the encoder is taught before any label: targets [prompts, width], the first of them surface counts."""
 
-    def __init__(self, encoder, heads):
-        super().__init__()
-        self.pretrained_model = encoder
-        width = encoder.config.hidden_size
-        self.single_heads = torch.nn.ModuleList(
-            torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(width, 2)) for _ in range(heads))
-
-    def pooled(self, ids, mask):
-        return self.pretrained_model(ids, attention_mask=mask).last_hidden_state[:, PREFIX_TOKENS - 1]
-
-    def logits(self, pooled):
-        """z0 - z1 of every head: the log odds of a match. [rows, heads]"""
-        both = torch.stack([head(pooled) for head in self.single_heads], dim=1)
-        return both[..., 0] - both[..., 1]
-
-
-def batches(ids, tokens_max, shuffle):
-    """Index lists of similar lengths, at most tokens_max padded tokens each."""
-    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), shuffle.random()))
-    groups, group = [], []
-    for i in order:
-        if group and (len(group) + 1) * len(ids[i]) > tokens_max:
-            groups.append(group)
-            group = []
-        group.append(i)
-    groups.append(group)
-    shuffle.shuffle(groups)
-    return groups
+    def __init__(self, prompts, tasks, own_tasks, options):
+        unique = dict(sorted(zip(prompts, tasks)))
+        self.own_tasks = own_tasks = [task for task in own_tasks if task in unique.values()]
+        surface = SurfaceTargets(list(unique), list(unique.values()), own_tasks)
+        self.prompts, self.tasks = recombined(unique, unique.values(), own_tasks, options.recombined, options.seed)
+        targets = surface(self.prompts, self.tasks)
+        self.is_task = surface.offsets()
+        self.scale = list(np.where(self.is_task, 10, 1) * 0.5 / targets.shape[1])
+        if options.teacher:
+            cache = os.path.join(options.work, "teacher.npy")
+            if not (options.resume and os.path.exists(cache)):
+                np.save(cache, teacher_embeddings(options.teacher, self.prompts))
+            embedding = np.load(cache)
+            targets = np.hstack([targets, (embedding - embedding.mean(0)) / embedding.std()])
+            self.is_task = np.append(self.is_task, np.zeros(embedding.shape[1], bool))
+            self.scale += [0.5 / embedding.shape[1]] * embedding.shape[1]
+        self.spread = np.where(targets.std(0) > 1e-6, targets.std(0), 1)
+        self.targets = (targets / self.spread).astype(np.float32)
 
 
-def pad(ids, device):
-    longest = max(map(len, ids))
-    out = torch.zeros(len(ids), longest, dtype=torch.long)
-    mask = torch.zeros(len(ids), longest, dtype=torch.long)
-    for row, sequence in enumerate(ids):
-        out[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    return out.to(device), mask.to(device)
-
-
-class Stage:
-    """Epochs with a checkpoint after each: weights, optimiser, schedule, random state, the best so far."""
-
-    def __init__(self, name, modules, options, rate, epochs, steps):
-        self.path = os.path.join(options.work, f"{name}.pt")
-        self.name, self.modules, self.epochs = name, modules, epochs
-        parameters = [p for module in modules if not isinstance(module, AveragedModel)
-                      for p in module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=options.weight_decay)
-        total = max(1, epochs * steps)
-        warm = max(1, total // 12)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda s: min((s + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(1, s / total)))))
-        self.parameters = parameters
-        self.epoch = 0
-        self.best = None
-        self.best_state = None
-        if options.resume and os.path.exists(self.path):
-            saved = torch.load(self.path, weights_only=False)
-            for module, state in zip(modules, saved["modules"]):
-                module.load_state_dict(state)
-            self.epoch, self.best, self.best_state = saved["epoch"], saved["best"], saved["best_state"]
-            if self.epoch < epochs:
-                self.optimiser.load_state_dict(saved["optimiser"])
-                self.schedule.load_state_dict(saved["schedule"])
-            torch.set_rng_state(saved["random"])
-
-    def step(self, loss):
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
-        self.schedule.step()
-
-    def save(self):
-        state = {"modules": [module.state_dict() for module in self.modules], "epoch": self.epoch,
-                 "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
-                 "best": self.best, "best_state": self.best_state, "random": torch.get_rng_state()}
-        torch.save(state, self.path + ".new")
-        os.replace(self.path + ".new", self.path)
-
-
-def teacher_embeddings(folder, prompts):
-    """Mean-pooled, normalised sentence embeddings [prompts, width] of a BERT-like encoder."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
-    out = np.zeros((len(prompts), model.config.hidden_size), dtype=np.float32)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    with torch.inference_mode():
-        for at in tqdm(range(0, len(order), 64), desc="teacher"):
-            part = order[at: at + 64]
-            inputs = tokenizer([prompts[i] for i in part], padding=True, truncation=True, max_length=256,
-                               return_tensors="pt")
-            mask = inputs["attention_mask"][..., None].float()
-            states = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
-            out[part] = torch.nn.functional.normalize(states, dim=1).numpy()
-    return out
-
-
-def distil(model, tokenizer, prompts, options, device):
-    """Teaches the encoder, before any label, where prompts lie: the teacher's embedding and surface counts."""
-    prompts = sorted(set(prompts))
-    targets = np.array([surface(prompt) for prompt in prompts], dtype=np.float32)
-    targets = (targets - targets.mean(0)) / (targets.std(0) + 1e-6)
-    targets = np.clip(targets, -4, 4)
-    if options.teacher:
-        cache = os.path.join(options.work, "teacher.npy")
-        if not (options.resume and os.path.exists(cache)):
-            np.save(cache, teacher_embeddings(options.teacher, prompts))
-        embedding = np.load(cache)
-        embedding = (embedding - embedding.mean(0)) / embedding.std()
-        targets = np.hstack([targets, embedding])
-    counted = len(surface("x"))
-    weights = torch.ones(targets.shape[1], device=device)
-    weights[:counted] = 0.5 / counted
-    weights[counted:] = 0.5 / max(1, targets.shape[1] - counted)
-    ids = [tokenizer(prompt) for prompt in prompts]
-    targets = torch.tensor(targets, device=device)
+def distil(model, tokenizer, lesson, options, device):
+    """Teaches the encoder its lesson; returns the linear map from pooled states to the targets."""
+    ids = [tokenizer(prompt) for prompt in lesson.prompts]
+    targets = torch.tensor(lesson.targets, device=device)
+    scale = torch.tensor(lesson.scale, dtype=torch.float32, device=device)
+    weights = torch.tensor(task_weights(lesson.tasks), dtype=torch.float32, device=device)
     projection = torch.nn.Linear(model.pretrained_model.config.hidden_size, targets.shape[1]).to(device)
-    shuffle = random.Random(options.seed)
-    steps = len(batches(ids, options.batch_tokens, shuffle))
+    steps = len(batches(ids, options.batch_tokens, random.Random(options.seed)))
     stage = Stage("distil", [model.pretrained_model, projection], options, options.distil_rate, options.distil_epochs, steps)
     model.train()
     while stage.epoch < options.distil_epochs:
@@ -199,80 +94,20 @@ def distil(model, tokenizer, prompts, options, device):
         for count, group in enumerate(bar, 1):
             inputs, mask = pad([ids[i] for i in group], device)
             error = (projection(model.pooled(inputs, mask)) - targets[group]) ** 2
-            loss = (error * weights).sum(1).mean()
+            loss = ((error * scale).sum(1) * weights[group]).mean()
             stage.step(loss)
             total += loss.item()
             bar.set_postfix(loss=f"{total / count:.4f}")
         stage.epoch += 1
         stage.save()
-
-
-def predict(model, ids, options, device):
-    """Log odds [rows, heads]."""
-    model.eval()
-    out = np.zeros((len(ids), len(model.single_heads)), dtype=np.float32)
-    with torch.inference_mode():
-        for group in batches(ids, options.batch_tokens * 2, random.Random(0)):
-            inputs, mask = pad([ids[i] for i in group], device)
-            out[group] = model.logits(model.pooled(inputs, mask)).cpu().numpy()
-    model.train()
-    return out
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x.astype(np.float64)))
-
-
-class Judge:
-    """The decision metric on a set of rows: what a threshold saves, and what it costs in quality."""
-
-    def __init__(self, labels, pairs, models, reference, references):
-        keep = [i for i, row in enumerate(labels.rows) if row.reference_model in references]
-        self.keep = keep
-        rows = [labels.rows[i] for i in keep]
-        own = [(reference, 1)]
-        self.quality = np.array([[row.quality.get(pair, 0) for pair in pairs] for row in rows])
-        self.allowed = labels.measured[keep]
-        self.estimated = costs(rows, pairs, models, False)
-        self.paid = costs(rows, pairs, models, True)
-        paid = np.array([models[reference]["input_price"] * row.prompt_tokens + models[reference]["output_price"]
-                         * row.output_tokens.get((row.reference_model, 1), models[reference]["avg_output_tokens"])
-                         for row in rows])
-        self.reference = (np.array([row.reference_quality for row in rows]),
-                          costs(rows, own, models, False)[:, 0], paid)
-
-    def curve(self, predicted):
-        predicted = predicted[self.keep]
-        thresholds = np.concatenate([np.linspace(0, 1, 101), np.quantile(predicted[self.allowed], np.linspace(0, 1, 101))])
-        return threshold_curve(predicted, self.quality, self.allowed, self.estimated, self.paid, self.reference,
-                               np.sort(thresholds))
-
-    def report(self, predicted):
-        curve = self.curve(predicted)
-        cost, quality = self.reference[2].mean(), self.reference[0].mean()
-        return {"reference_quality": round(float(quality), 4), "reference_cost": float(cost),
-                **{f"saving_at_{d}_percent": round(saving(curve, cost, quality, d / 100), 4) for d in (1, 2, 5)}}
-
-    def area(self, predicted):
-        """Mean over costs from the cheapest to the reference's of the best quality within them: higher is better."""
-        curve = self.curve(predicted)
-        curve = curve[np.argsort(curve[:, 0])]
-        best = np.maximum.accumulate(curve[:, 1])
-        grid = np.linspace(curve[0, 0], self.reference[2].mean(), 200)
-        return float(best[np.searchsorted(curve[:, 0], grid, side="right") - 1].mean())
+    return projection
 
 
 def fine_tune(model, labels, ids, held, judge, options, device):
     """Soft cross-entropy; keeps the epoch that is best on the held-back rows, by decisions and by loss."""
     match = torch.tensor(labels.match, device=device)
     weight = torch.tensor(labels.weight, device=device)
-    per_task = {}
-    for row in labels.rows:
-        per_task[row.task] = per_task.get(row.task, 0) + 1
-    # A task of a hundred rows would drown among thousands: the square root lies between rows and tasks.
-    mean = np.mean([1 / math.sqrt(per_task[row.task]) for row in labels.rows])
-    weight *= torch.tensor([1 / math.sqrt(per_task[row.task]) / mean for row in labels.rows],
-                           dtype=torch.float32, device=device)[:, None]
+    weight *= torch.tensor(task_weights([row.task for row in labels.rows]), dtype=torch.float32, device=device)[:, None]
     train = [i for i in range(len(ids)) if i not in held]
     late = sorted(held)
     encoder = [ids[i] for i in train]
@@ -312,32 +147,65 @@ def fine_tune(model, labels, ids, held, judge, options, device):
     model.load_state_dict(stage.best_state)
 
 
-def calibrate(logits, match, weight):
-    """Per head scale and bias of the log odds, by Newton's method on the soft cross-entropy.
+class Solver:
+    """Heads on an encoder that is not moved any more: on what its states tell of the lesson.
 
-    A quadratic prior of ten rows' worth pulls to (1, 0): a head with few rows stays as it was trained.
+    A head is solved on the rows where its pair was measured. Where its model was never measured on a task, nothing is
+    promised: what tells that task lowers the head's log odds.
     """
-    out = []
-    for head in range(logits.shape[1]):
-        x, y, w = logits[:, head].astype(float), match[:, head].astype(float), weight[:, head].astype(float)
-        scale, bias = 1.0, 0.0
-        for _ in range(50):
-            p = 1 / (1 + np.exp(-(scale * x + bias)))
-            g = np.array([(w * (p - y) * x).sum() + 10 * (scale - 1), (w * (p - y)).sum() + bias])
-            h = w * p * (1 - p)
-            hessian = np.array([[(h * x * x).sum() + 10, (h * x).sum()], [(h * x).sum(), h.sum() + 1]])
-            step = np.linalg.solve(hessian, g)
-            scale, bias = scale - step[0], bias - step[1]
-            if np.abs(step).max() < 1e-9:
-                break
-        out.append((max(float(scale), 0.05), float(bias)))
+
+    def __init__(self, model, projection, lesson, labels, tokenizer, options, device):
+        self.model, self.tokenizer, self.options, self.device = model, tokenizer, options, device
+        self.projection = projection.weight.detach().cpu().numpy().T.astype(np.float64)  # [width, features]
+        self.offset = projection.bias.detach().cpu().numpy().astype(np.float64)
+        tasks = np.array([row.task for row in labels.rows])
+        unknown = np.array([~labels.measured[tasks == task].any(0) for task in lesson.own_tasks])  # [tasks, heads]
+        self.lower = np.zeros((len(self.offset), unknown.shape[1]))  # [features, heads]
+        self.lower[lesson.is_task] = UNKNOWN_LOG_ODDS * unknown * lesson.spread[lesson.is_task][:, None]
+
+    def features(self, rows):
+        ids = [self.tokenizer(row.prompt) for row in rows]
+        return pooled_states(self.model, ids, self.options, self.device) @ self.projection + self.offset
+
+    def left_out(self, features, labels, fold, penalties):
+        """Log odds of rows by heads that were solved without their fold. [rows, heads]"""
+        return cross_fit(features, labels.match, labels.measured, penalties, fold) - features @ self.lower
+
+    def choose(self, features, labels, fold, pairs):
+        """Per model the penalty of least cross-entropy on rows left out of their fold. [heads]"""
+        own = labels.measured & labels.known[:, None]
+        entropy = np.array([cross_entropy(cross_fit(features, labels.match, labels.measured, [penalty] * len(pairs), fold),
+                                          labels.match, own) for penalty in self.options.penalty])  # [penalties, heads]
+        out = np.zeros(len(pairs))
+        for name in dict.fromkeys(name for name, _ in pairs):
+            heads = [index for index, pair in enumerate(pairs) if pair[0] == name]
+            sums = entropy[:, heads].sum(1)
+            out[heads] = self.options.penalty[sums.argmin()]
+            print(f"{name}: penalty {out[heads[0]]:g}, left-out loss {sums.min() / own[:, heads].sum():.4f}", flush=True)
+        return out
+
+    def install(self, features, labels, penalties):
+        """Writes solved heads into the network: a 2-way head's log odds are z0 - z1."""
+        matrix, biases = Heads(features, labels.match, labels.measured, penalties).folded()
+        matrix = matrix - self.lower
+        matrix, biases = self.projection @ matrix, biases + self.offset @ matrix
+        with torch.no_grad():
+            for index, head in enumerate(self.model.single_heads):
+                half = torch.tensor(matrix[:, index] / 2, dtype=torch.float32)
+                head[1].weight.copy_(torch.stack([half, -half]))
+                head[1].bias.copy_(torch.tensor([biases[index] / 2, -biases[index] / 2]))
+
+
+def cross_validate(solver, labels, penalties, options):
+    """What each row is given by heads and a calibration that never saw it. [rows, heads]"""
+    fold = assign_folds(labels.rows, options.folds, options.seed)
+    logits = solver.left_out(solver.features(labels.rows), labels, fold, penalties)
+    own = labels.measured & labels.known[:, None]
+    out = np.zeros_like(logits)
+    for k in range(options.folds):
+        seen = fold != k
+        out[~seen] = sigmoid(logits[~seen] * temperature(logits[seen], labels.match[seen], own[seen]))
     return out
-
-
-def expected_calibration_error(predicted, match, bins=10):
-    index = np.minimum((predicted * bins).astype(int), bins - 1)
-    return float(sum((index == b).mean() * abs(predicted[index == b].mean() - match[index == b].mean())
-                     for b in range(bins) if (index == b).any()))
 
 
 def price_models(rows, names, reference, references, path):
@@ -397,20 +265,6 @@ def write_bundle(out, model, spm, models, pairs, calibration, options):
     })
 
 
-def make_encoder(options, pieces):
-    if options.pretrained:
-        encoder = DebertaV2Model.from_pretrained(options.pretrained)
-        if encoder.get_input_embeddings().num_embeddings < pieces + 2:
-            encoder.resize_token_embeddings(pieces + 2)
-        return encoder.float()
-    return DebertaV2Model(DebertaV2Config(
-        vocab_size=pieces + 2, hidden_size=options.hidden, num_hidden_layers=options.layers,
-        num_attention_heads=options.heads, intermediate_size=options.hidden * 4, max_position_embeddings=512,
-        type_vocab_size=0, relative_attention=True, position_buckets=options.buckets, max_relative_positions=-1,
-        pos_att_type=["p2c", "c2p"], share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False,
-        layer_norm_eps=1e-7, pad_token_id=0))
-
-
 def parse(arguments):
     parser = argparse.ArgumentParser(description="Trains a router on measured answers and writes a bundle.")
     add = parser.add_argument
@@ -438,11 +292,17 @@ def parse(arguments):
     add("--max-tokens", type=int, default=256)
     add("--dtype", choices=("f32", "f16", "bf16"), default="f16")
     add("--threshold", type=float, default=0.9, help="of the bundle's default policy")
-    add("--unmeasured", type=float, default=0.2, help="weight of label 0 for models never measured on a task")
+    add("--unmeasured", type=float, default=0.2, help="--epochs: weight of label 0 for models never measured on a task")
     add("--held-back", type=float, default=0.15, help="share of the training rows for stopping and calibration")
-    add("--distil-epochs", type=int, default=4)
-    add("--distil-rate", type=float, default=5e-4)
-    add("--epochs", type=int, default=12)
+    add("--distil-epochs", type=int, default=10)
+    add("--distil-rate", type=float, default=1e-3)
+    add("--recombined", type=int, default=500, help="prompts that a task has at least when the encoder is taught, by "
+        "joining beginnings and ends")
+    add("--penalty", type=float, action="append", help="of a head's coefficients; several: each model takes the one "
+        "of least loss on rows left out of ten folds; default 3, 10, 30 ... 3000")
+    add("--folds", type=int, default=0, help="with --scores: cross-validation over train and val")
+    add("--scores", help="file of the qualities that --folds gives each record, for `bestroute eval --scores`")
+    add("--epochs", type=int, help="of fine-tuning the whole network; default 12 with --pretrained, else 0: heads alone")
     add("--patience", type=int, default=4, help="epochs without a better score before stopping")
     add("--rate", type=float, default=2e-4)
     add("--weight-decay", type=float, default=0.05)
@@ -454,6 +314,15 @@ def parse(arguments):
     options.work = options.work or options.out.rstrip("/") + ".work"
     if options.pretrained and not options.spm:
         parser.error("--pretrained needs --spm")
+    if options.epochs is None:
+        options.epochs = 12 if options.pretrained else 0
+    if options.pretrained:
+        options.distil_epochs = 0
+    if not options.epochs and not options.distil_epochs:
+        parser.error("nothing trains the encoder: --epochs or --distil-epochs")
+    if bool(options.folds) != bool(options.scores) or (options.folds and options.epochs) or options.folds == 1:
+        parser.error("--folds N (2 or more) and --scores FILE go together, without --epochs")
+    options.penalty = options.penalty or [3, 10, 30, 100, 300, 1000, 3000]
     return options
 
 
@@ -474,6 +343,45 @@ def read_models(options):
     return names, pairs, offered
 
 
+def by_epochs(model, labels, ids, judge_of, options, device):
+    """Fine-tunes the whole network, stopped and calibrated by a share of the rows held back; the calibration."""
+    held = {i for i, row in enumerate(labels.rows)
+            if labels.known[i] and row.share(options.seed) < options.held_back}
+    late = sorted(held)
+    print(f"{len(ids) - len(held)} rows to train, {len(held)} held back", flush=True)
+    fine_tune(model, labels, ids, held, judge_of([labels.rows[i] for i in late]), options, device)
+    logits = predict(model, [ids[i] for i in late], options, device)
+    return calibrate(logits, labels.match[late], labels.measured[late])
+
+
+def by_solving(solver, labels, pairs, judge, options):
+    """Solves the heads with the best penalties; the calibration, by rows left out of a fold, and the penalties."""
+    features = solver.features(labels.rows)
+    fold = assign_folds(labels.rows, 10, options.seed)
+    penalties = solver.choose(features, labels, fold, pairs)
+    logits = solver.left_out(features, labels, fold, penalties)
+    print(f"rows left out: {judge.report(sigmoid(logits))}", flush=True)
+    solver.install(features, labels, penalties)
+    scale = temperature(logits, labels.match, labels.measured & labels.known[:, None])
+    return [(scale, 0.0)] * len(pairs), penalties
+
+
+class Inputs:
+    """Rows to train on and to report, and the prompts to teach, with nothing of a reported prompt among the others."""
+
+    def __init__(self, options):
+        main = [row for path in options.data for row in read_rows(path)]
+        self.val = [row for row in main if row.split == "val"]
+        self.train = [row for row in main if row.split == "train"]
+        self.tasks = sorted({row.task for row in main})
+        own = {row.prompt for row in self.train + self.val}
+        self.extra = [row for path in options.extra_data for row in read_rows(path)
+                      if row.split != "test" and row.prompt not in own]
+        val = {row.prompt for row in self.val}
+        more = [row for path in options.distil_data for row in read_rows(path) if row.split != "val"]
+        self.taught = [row for row in self.train + self.extra + more if row.prompt not in val]
+
+
 def run(options):
     os.makedirs(options.work, exist_ok=True)
     random.seed(options.seed)
@@ -484,15 +392,8 @@ def run(options):
 
     references = {options.reference, *options.same_reference}
     names, pairs, offered = read_models(options)
-    main_rows = [row for path in options.data for row in read_rows(path)]
-    val_rows = [row for row in main_rows if row.split == "val"]
-    val_prompts = {row.prompt for row in val_rows}
-    extra = [row for path in options.extra_data for row in read_rows(path)]
-    train_rows = [row for row in main_rows if row.split == "train"]
-    train_rows += [row for row in extra if row.split != "test"]
-    train_rows = [row for row in train_rows if row.prompt not in val_prompts]
-    others = [row for path in options.distil_data for row in read_rows(path) if row.split != "val"]
-    prompts = [row.prompt for row in train_rows + others if row.prompt not in val_prompts]
+    data = Inputs(options)
+    prompts = [row.prompt for row in data.taught]
 
     spm = options.spm
     if spm is None:
@@ -502,38 +403,51 @@ def run(options):
     tokenizer = Tokenizer(spm, options.max_tokens)
     pieces = bundle_io.spm_piece_count(spm)
 
-    labels = Labels(train_rows, pairs, references, options.unmeasured, offered)
+    def make_labels(rows, unmeasured=options.unmeasured):
+        return Labels(rows, pairs, references, unmeasured, offered)
+
+    labels = make_labels(data.train + data.extra)
     models = price_models(labels.rows, names, options.reference, references, options.prices)
-    ids = [tokenizer(row.prompt) for row in labels.rows]
-    held = {i for i, row in enumerate(labels.rows)
-            if row.reference_model in references and row.share(options.seed) < options.held_back}
-    print(f"{len(ids) - len(held)} rows to train, {len(held)} held back, {len(val_rows)} to report, "
-          f"{len(pairs)} pairs, {pieces} pieces, {len(set(prompts))} prompts", flush=True)
+    print(f"{len(labels.rows)} rows to train, {len(data.val)} to report, {len(pairs)} pairs, {pieces} pieces, "
+          f"{len(set(prompts))} prompts", flush=True)
+
+    def judge_of(rows):
+        return Judge(make_labels(rows, 0), pairs, models, options.reference, references)
 
     model = Router(make_encoder(options, pieces), len(pairs)).to(device)
-    if options.distil_epochs and not options.pretrained:
-        distil(model, tokenizer, prompts, options, device)
-
-    late = sorted(held)
-    part = Labels([labels.rows[i] for i in late], pairs, references, options.unmeasured, offered)
-    judge = Judge(part, pairs, models, options.reference, references)
-    fine_tune(model, labels, ids, held, judge, options, device)
-
-    logits = predict(model, [ids[i] for i in late], options, device)
-    calibration = calibrate(logits, labels.match[late], labels.measured[late])
+    if options.distil_epochs:
+        lesson = Lesson(prompts, [row.task for row in data.taught], data.tasks, options)
+        projection = distil(model, tokenizer, lesson, options, device)
+    if options.epochs:
+        ids = [tokenizer(row.prompt) for row in labels.rows]
+        calibration = by_epochs(model, labels, ids, judge_of, options, device)
+    else:
+        solver = Solver(model, projection, lesson, labels, tokenizer, options, device)
+        calibration, penalties = by_solving(solver, labels, pairs, judge_of(labels.rows), options)
     write_bundle(options.out, model, spm, models, pairs, calibration, options)
 
+    def report_on(rows, predicted):
+        out = {}
+        for task in ["all", *sorted({row.task for row in rows})]:
+            keep = [i for i, row in enumerate(rows) if task in ("all", row.task)]
+            part = make_labels([rows[i] for i in keep], 0)
+            out[task] = {"rows": len(keep), **judge_of(part.rows).report(predicted[keep]),
+                         "calibration_error": round(expected_calibration_error(
+                             predicted[keep][part.measured], part.match[part.measured]), 4)}
+            print(task, out[task], flush=True)
+        return out
+
     report = {}
-    val = Labels(val_rows, pairs, references, 0, offered)
+    if options.folds:
+        rows = data.train + data.val
+        predicted = cross_validate(solver, make_labels(rows + data.extra), penalties, options)[: len(rows)]
+        write_scores(options.scores, rows, predicted)
+        print(f"{options.folds} folds over train and val:")
+        report["folds"] = report_on(rows, predicted)
     scale, bias = np.array(calibration).T
-    predicted = sigmoid(predict(model, [tokenizer(row.prompt) for row in val.rows], options, device) * scale + bias)
-    for task in ["all", *sorted({row.task for row in val.rows})]:
-        keep = [i for i, row in enumerate(val.rows) if task in ("all", row.task)]
-        part = Labels([val.rows[i] for i in keep], pairs, references, 0, offered)
-        report[task] = {"rows": len(keep), **Judge(part, pairs, models, options.reference, references).report(predicted[keep]),
-                        "calibration_error": round(expected_calibration_error(
-                            predicted[keep][part.measured], part.match[part.measured]), 4)}
-        print(task, report[task])
+    logits = predict(model, [tokenizer(row.prompt) for row in data.val], options, device)
+    print("val:")
+    report["val"] = report_on(data.val, sigmoid(logits * scale + bias))
     bundle_io.write_json(os.path.join(options.work, "report.json"), report)
 
 
