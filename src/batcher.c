@@ -219,9 +219,11 @@ static client *better(client *a, client *b)
 }
 
 /* Whose turn it is, of the clients compared: a fresh one, while those are in favour or there are no others; then, of
- * those whose turn is not used up, the one with the first query. When all have used theirs up, each begins another. */
-static client *next_client(br_batcher *b)
+ * those whose turn is not used up, the one with the first query. When all have used theirs up, each begins another.
+ * *favoured: it goes ahead of others. */
+static client *next_client(br_batcher *b, bool *favoured)
 {
+    *favoured = false;
     if (b->active_count == 0) return NULL;
     const int32_t compared = b->active_count < LOOK_MAX ? b->active_count : LOOK_MAX;
     for (;;) {
@@ -235,7 +237,10 @@ static client *next_client(br_batcher *b)
             else if (others++, c->credit > 0)
                 other = better(other, c);
         }
-        if (fresh != NULL && (b->favour > 0 || others == 0)) return fresh;
+        if (fresh != NULL && (b->favour > 0 || others == 0)) {
+            *favoured = others > 0;
+            return fresh;
+        }
         if (other != NULL) return other;
         for (int32_t i = 0; i < compared; i++) {
             client *c = &b->clients[b->active[(b->cursor + i) % b->active_count]];
@@ -270,12 +275,14 @@ static int32_t share_of(const br_batcher *b, int32_t tokens_max, int32_t sharers
     return share < tokens_max ? (int32_t)share : tokens_max;
 }
 
-/* The client's next query is taken. True if it was all that a small client had. */
-static bool charge(br_batcher *b, client *c)
+/* The client's next query is taken. True if it was all that a small client had. Fresh clients among themselves use up
+ * no favour, or it would be gone when the first flood comes. */
+static bool charge(br_batcher *b, client *c, bool favoured)
 {
     const int32_t tokens = c->first->tokens;
     c->credit -= tokens;
-    b->favour += c->fresh ? -tokens : TURNS * tokens;
+    if (favoured) b->favour -= tokens;
+    if (!c->fresh) b->favour += TURNS * tokens;
     if (b->favour > b->options.tokens_max) b->favour = b->options.tokens_max;
     c->fresh = c->fresh && c->credit > 0;
     return c->tokens == tokens && c->pushed <= b->turn_tokens;
@@ -293,11 +300,12 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
     int32_t taken = 0;
     int32_t room = share_of(batcher, tokens_max, sharers);
     bool small_served = false;
+    bool favoured;
     client *c;
     while (taken < batcher->options.seqs_max && room > 0 && skipped_count < BR_BATCH_SKIPS_MAX &&
-           (c = next_client(batcher)) != NULL) {
+           (c = next_client(batcher, &favoured)) != NULL) {
         const bool fits = taken == 0 || (c->first->tokens <= room && c->first->group == items[0]->group);
-        if (fits && charge(batcher, c)) small_served = true;
+        if (fits && charge(batcher, c, favoured)) small_served = true;
         br_batch_item *item = remove_first(batcher, c);
         if (fits) {
             items[taken++] = item;

@@ -749,6 +749,30 @@ static void test_fresh_clients_do_not_starve_the_others(void **state)
     empty(batcher);
 }
 
+/* Clients that each have a query now and then, for as long as you like: the first flood comes after them all the same. */
+static void test_fresh_clients_go_first_however_many_came_before(void **state)
+{
+    (void)state;
+    enum { BEFORE = 1000, FLOOD = 50 };
+    static br_batch_item flood[FLOOD];
+    br_batcher *batcher = create(80, 1, QUEUE_MAX);
+    br_batch_item *batch[1];
+    br_batch_item single = item_of(7, 10, UINT64_MAX);
+    for (int i = 0; i < BEFORE; i++) {
+        push(batcher, &single);
+        assert_int_equal(take(batcher, batch, 0), 1);
+    }
+    for (int i = 0; i < FLOOD; i++) {
+        flood[i] = item_of(1, 5, UINT64_MAX);
+        push(batcher, &flood[i]);
+    }
+    for (int i = 0; i < 2; i++) assert_int_equal(take(batcher, batch, 0), 1); /* its first turn */
+    push(batcher, &single);
+    assert_int_equal(take(batcher, batch, 0), 1);
+    assert_ptr_equal(batch[0], &single);
+    empty(batcher);
+}
+
 static void test_a_query_longer_than_the_takers_budget_goes_alone(void **state)
 {
     (void)state;
@@ -789,6 +813,7 @@ int main(void)
         cmocka_unit_test(test_beside_a_flood_sharers_keep_passes_short_for_a_while),
         cmocka_unit_test(test_many_small_clients_beside_a_flood_share_long_passes),
         cmocka_unit_test(test_fresh_clients_do_not_starve_the_others),
+        cmocka_unit_test(test_fresh_clients_go_first_however_many_came_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
