@@ -773,6 +773,25 @@ static void test_fresh_clients_go_first_however_many_came_before(void **state)
     empty(batcher);
 }
 
+/* Its turn is used up, and its last query, of another bundle than the batch, is put back: that makes it no fresher. */
+static void test_a_client_whose_last_query_is_skipped_does_not_begin_anew(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(80, SEQS_MAX, QUEUE_MAX); /* a turn is 10 */
+    br_batch_item *batch[SEQS_MAX];
+    br_batch_item old[2] = {item_of(1, 12, UINT64_MAX), item_of(1, 12, UINT64_MAX)};
+    br_batch_item fresh[2] = {item_of(2, 1, UINT64_MAX), item_of(3, 1, UINT64_MAX)};
+    old[1].group = group_b;
+    for (int i = 0; i < 2; i++) push(batcher, &old[i]);
+    assert_int_equal(br_batcher_take(batcher, batch, 12, 0, 0), 1);
+    for (int i = 0; i < 2; i++) {
+        push(batcher, &fresh[i]);
+        assert_int_equal(take(batcher, batch, 0), 1);
+        assert_ptr_equal(batch[0], &fresh[i]);
+    }
+    empty(batcher);
+}
+
 static void test_a_query_longer_than_the_takers_budget_goes_alone(void **state)
 {
     (void)state;
@@ -814,6 +833,7 @@ int main(void)
         cmocka_unit_test(test_many_small_clients_beside_a_flood_share_long_passes),
         cmocka_unit_test(test_fresh_clients_do_not_starve_the_others),
         cmocka_unit_test(test_fresh_clients_go_first_however_many_came_before),
+        cmocka_unit_test(test_a_client_whose_last_query_is_skipped_does_not_begin_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
