@@ -140,10 +140,10 @@ static void *serve(void *argument)
     br_workers *all = w->all;
     (void)pthread_mutex_lock(&all->lock);
     for (;;) {
-        if (run_errand(w)) continue;
-        if (serve_batch(w)) continue;
-        if (feed(w)) continue; /* or: expired since serve_batch read the time */
-        if (all->errand != NULL && all->errand_worker == w->index) continue; /* came while feeding */
+        /* Errands take long, and nobody else was called for what this worker was: that comes first. */
+        const bool served = serve_batch(w);
+        if (!served && feed(w)) continue; /* or: expired since serve_batch read the time */
+        if (run_errand(w) || served) continue;
         if (all->stopping) break;
         sleep_until_called(w);
     }

@@ -288,6 +288,28 @@ static void test_an_errand_runs_on_the_worker_it_names(void **state)
     br_workers_destroy(NULL);
 }
 
+static void wait_for_job(void *context, int32_t worker)
+{
+    (void)worker;
+    wait_done(context);
+}
+
+/* The job and the errand come to the same sleeping worker at once; another sleeps. */
+static void test_a_job_waits_for_no_errand_of_the_worker_called_for_it(void **state)
+{
+    (void)state;
+    const br_workers_options options = options_for(2);
+    br_workers *workers;
+    assert_int_equal(br_workers_create(&workers, &options), BR_OK);
+    for (int i = 0; i < 100; i++) {
+        static work w;
+        fill(&w, UINT64_MAX);
+        push(workers, &w, 1);
+        assert_true(br_workers_run_on(workers, 0, wait_for_job, &w));
+    }
+    br_workers_destroy(workers);
+}
+
 static void test_every_failing_allocation_is_survived(void **state)
 {
     (void)state;
@@ -436,6 +458,7 @@ int main(void)
         cmocka_unit_test(test_a_push_that_does_not_fit_keeps_nothing),
         cmocka_unit_test(test_abandoned_jobs_come_back_closed),
         cmocka_unit_test(test_an_errand_runs_on_the_worker_it_names),
+        cmocka_unit_test(test_a_job_waits_for_no_errand_of_the_worker_called_for_it),
         cmocka_unit_test(test_every_failing_allocation_is_survived),
         cmocka_unit_test(test_the_stage_works_on_each_part_once),
         cmocka_unit_test(test_a_helper_steps_through_what_nobody_was_woken_for),
