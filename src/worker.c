@@ -224,7 +224,8 @@ static void stop(br_workers *all)
 void br_workers_destroy(br_workers *workers)
 {
     if (workers == NULL) return;
-    deadline_watch_destroy(workers->watch);
+    /* What the watch finishes may push, so it ends before the workers; and they tell it of deadlines to their end. */
+    deadline_watch_stop(workers->watch);
     if (workers->workers != NULL) {
         stop(workers);
         for (int32_t i = 0; i < workers->options.devices->worker_count; i++) {
@@ -239,6 +240,7 @@ void br_workers_destroy(br_workers *workers)
         (void)pthread_cond_destroy(&workers->ran);
         (void)pthread_mutex_destroy(&workers->lock);
     }
+    deadline_watch_destroy(workers->watch);
     br_batcher_destroy(workers->batcher);
     free(workers->given_up);
     free(workers);
