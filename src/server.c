@@ -179,18 +179,32 @@ static void wait_for_news(br_server *server)
     (void)pthread_cond_timedwait(&server->state_changed, &server->state_lock, &until);
 }
 
+/* Takes out what nobody uses any more, and when no worker is stuck what one had; NULL: nothing. State lock held. */
+static br_replica *next_to_free(br_server *server)
+{
+    br_replica **list = server->retired != NULL || br_server_stuck(server) ? &server->retired : &server->kept;
+    br_replica *first = *list;
+    if (first != NULL) *list = *br_replica_link(first);
+    return first;
+}
+
+static void free_replica(br_server *server, br_replica *replica)
+{
+    char hash[sizeof br_replica_bundle(replica)->hash];
+    memcpy(hash, br_replica_bundle(replica)->hash, sizeof hash);
+    if (br_reload_collect(server, replica))
+        BR_LOG(server->log, BR_LOG_INFO, "bundle_freed", BR_STR("hash", hash));
+}
+
 /* Does one thing that is due, without the lock meanwhile. False when nothing is. State lock held. */
 static bool do_one(br_server *server)
 {
-    /* What a stuck worker may still be running on stays. */
-    br_replica *retired = br_server_stuck(server) ? NULL : server->retired;
+    br_replica *unused = next_to_free(server);
     br_call *call = server->reloads;
     const int32_t device = server->stop_wanted ? -1 : br_revive_due(server);
-    if (retired != NULL) {
-        server->retired = *br_replica_link(retired);
+    if (unused != NULL) {
         (void)pthread_mutex_unlock(&server->state_lock);
-        BR_LOG(server->log, BR_LOG_INFO, "bundle_freed", BR_STR("hash", br_replica_bundle(retired)->hash));
-        br_reload_collect(server, retired);
+        free_replica(server, unused);
     } else if (call != NULL || (server->reload_wanted && !server->stop_wanted)) {
         if (call != NULL)
             server->reloads = call->next;
@@ -340,12 +354,9 @@ static void collect_all(br_server *server)
 {
     while (br_server_stuck(server)) nng_msleep(LINGER_MS);
     if (server->current != NULL && br_replica_release(server->current))
-        br_reload_collect(server, server->current);
-    while (server->retired != NULL) {
-        br_replica *replica = server->retired;
-        server->retired = *br_replica_link(replica);
-        br_reload_collect(server, replica);
-    }
+        (void)br_reload_collect(server, server->current);
+    br_replica *replica;
+    while ((replica = next_to_free(server)) != NULL) (void)br_reload_collect(server, replica);
 }
 
 void br_server_destroy(br_server *server)

@@ -159,6 +159,7 @@ struct br_server {
 
     /* The keeper's alone. */
     int32_t replica_count; /* bundles that exist */
+    br_replica *kept;      /* retired ones of which a stuck worker has something; linked by br_replica_link */
     struct {
         uint64_t look_ns;  /* when to look for a call next */
         uint64_t answered; /* the last call that was, or 0 */
@@ -222,8 +223,9 @@ void br_defaults_release(br_defaults *defaults);
 
 /* reload.c */
 BR_NODISCARD br_status br_reload(br_server *server, const char *folder, br_error *error);
-/* Closes and destroys, on the keeper's thread. What a stuck worker has stays, and the replica is retired again. */
-void br_reload_collect(br_server *server, br_replica *replica);
+/* Closes and destroys, on the keeper's thread. False when a stuck worker has something of it: that stays, and the
+ * replica is kept. Accepts NULL. */
+bool br_reload_collect(br_server *server, br_replica *replica);
 /* The encoders of the device's workers, on their threads. */
 BR_NODISCARD br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device,
                                              br_error *error);
