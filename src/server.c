@@ -99,6 +99,11 @@ void br_server_lose_device(void *context, int32_t device, bool last)
         br_revive_later(server, device);
 }
 
+static void refuse_reload(br_call *call)
+{
+    br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+}
+
 void br_server_ask_reload(br_server *server, br_call *call)
 {
     call->next = NULL;
@@ -111,7 +116,7 @@ void br_server_ask_reload(br_server *server, br_call *call)
         (void)pthread_cond_signal(&server->state_changed);
     }
     (void)pthread_mutex_unlock(&server->state_lock);
-    if (stopping) br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+    if (stopping) refuse_reload(call);
 }
 
 /* One reload, of the present folder where none is asked for; `call` is the admin's that asked, or NULL. */
@@ -210,8 +215,12 @@ static bool do_one(br_server *server)
             server->reloads = call->next;
         else
             server->reload_wanted = false;
+        const bool stopping = server->stop_wanted;
         (void)pthread_mutex_unlock(&server->state_lock);
-        reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
+        if (stopping)
+            refuse_reload(call);
+        else
+            reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
     } else if (device >= 0) {
         (void)pthread_mutex_unlock(&server->state_lock);
         br_revive(server, device);
@@ -346,7 +355,7 @@ static void refuse_reloads(br_server *server)
     while (server->reloads != NULL) {
         br_call *call = server->reloads;
         server->reloads = call->next;
-        br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+        refuse_reload(call);
     }
 }
 
