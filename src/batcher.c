@@ -219,8 +219,15 @@ br_status br_batcher_push(br_batcher *batcher, br_batch_item *item)
 {
     assert(item->tokens >= 1);
     assert(item->tokens <= batcher->options.tokens_max);
+    item->arrival = batcher->arrivals;
+    const br_status status = br_batcher_put_back(batcher, item);
+    if (status == BR_OK) batcher->arrivals++;
+    return status;
+}
+
+br_status br_batcher_put_back(br_batcher *batcher, br_batch_item *item)
+{
     if (batcher->count == batcher->options.queue_max) return BR_EBUSY;
-    item->arrival = batcher->arrivals++;
     insert(batcher, item)->pushed += item->tokens;
     return BR_OK;
 }

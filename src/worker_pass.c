@@ -57,8 +57,8 @@ static void fail_batch(br_scorer *w, br_batch_item **items, int32_t count)
         br_job *job = (br_job *)items[i];
         if (out && !job->retried) {
             job->retried = true;
-            const br_status status = br_batcher_push(all->batcher, &job->item);
-            assert(status == BR_OK); /* admission bounds what is pushed and not yet finished */
+            const br_status status = br_batcher_put_back(all->batcher, &job->item);
+            assert(status == BR_OK); /* see queue_max */
             (void)status;
             if (job->item.deadline_ns < deadline_ns) deadline_ns = job->item.deadline_ns;
         } else {

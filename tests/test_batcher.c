@@ -207,6 +207,25 @@ static void test_the_earliest_deadline_leads_then_arrival(void **state)
     empty(batcher);
 }
 
+/* As what a device failed with is. */
+static void test_what_is_put_back_finds_its_old_place(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, 2, 3);
+    br_batch_item items[4];
+    br_batch_item *batch[2];
+    for (int i = 0; i < 4; i++) items[i] = item(1, UINT64_MAX, group_a);
+    for (int i = 0; i < 3; i++) push(batcher, &items[i]);
+    assert_int_equal(br_batcher_put_back(batcher, &items[3]), BR_EBUSY);
+    assert_int_equal(take(batcher, batch, 0), 2);
+    push(batcher, &items[3]);
+    assert_int_equal(br_batcher_put_back(batcher, &items[1]), BR_OK);
+    assert_int_equal(take(batcher, batch, 0), 2);
+    assert_ptr_equal(batch[0], &items[1]);
+    assert_ptr_equal(batch[1], &items[2]);
+    empty(batcher);
+}
+
 static void test_an_earlier_deadline_overtakes_a_skipped_query(void **state)
 {
     (void)state;
@@ -815,6 +834,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_batcher_gives_nothing),
         cmocka_unit_test(test_batches_hold_what_fits_and_skip_what_does_not),
         cmocka_unit_test(test_the_earliest_deadline_leads_then_arrival),
+        cmocka_unit_test(test_what_is_put_back_finds_its_old_place),
         cmocka_unit_test(test_an_earlier_deadline_overtakes_a_skipped_query),
         cmocka_unit_test(test_groups_never_share_a_batch),
         cmocka_unit_test(test_a_full_queue_is_busy_until_something_leaves),
