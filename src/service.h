@@ -1,20 +1,20 @@
 /*
  * service.h - what the files of the running service share: the server and its calls.
  *
- *   sockets.c   listeners, TLS, permissions
- *   monitor.c   metrics and probes
- *   guard.c     ipc listeners that go on accepting
- *   call.c      one context: receive, decode, hand on, send
- *   scoring.c   route and score: admit, prepare, tokenise, collect
- *   sharing.c   identical prompts in flight
- *   answer.c    policies and the results of a finished call
- *   info.c      info, and the words of the reply that never change
- *   admin.c     the operations of the admin socket
- *   reload.c    bundles: load, try, switch, retire
- *   fleet.c     ranks: called, meeting, agreeing
- *   revive.c    devices that failed: tried again, taken in again
- *   pass_watch.c     passes that do not end
- *   server.c    life and death
+ *   sockets.c     listeners, TLS, permissions
+ *   monitor.c     metrics and probes
+ *   guard.c       ipc listeners that go on accepting
+ *   call.c        one context: receive, decode, hand on, send
+ *   scoring.c     route and score: admit, prepare, tokenise, collect
+ *   sharing.c     identical prompts in flight
+ *   answer.c      policies and the results of a finished call
+ *   info.c        info, and the words of the reply that never change
+ *   admin.c       the operations of the admin socket
+ *   reload.c      bundles: load, try, switch, retire
+ *   fleet.c       ranks: called, meeting, agreeing
+ *   revive.c      devices that failed: tried again, taken in again
+ *   pass_watch.c  passes that do not end
+ *   server.c      life and death, and the keeper
  *
  * A call's way, and who owns it:
  *
@@ -23,9 +23,9 @@
  * Policies are applied and replies packed in nng's callback, as requests are unpacked there: workers go on to their
  * next pass, and a send from nng's own threads wakes no others, where one from a worker wakes two.
  *
- * Locks: `state_lock` guards the fields under it. While it is held no other lock
- * is taken and nothing is sent. worker.c and stage.c have a lock each, never
- * held across a call into this code.
+ * Locks: `state_lock` guards the fields under it. While it is held no other lock is taken and nothing is sent. The
+ * workers, their watch of deadlines, the stage, the sharing, the score cache, the pass watch and the guard have a lock
+ * each, which no other file sees: none is held across a call into this code, nor while another is taken.
  */
 #ifndef BESTROUTE_SERVICE_H
 #define BESTROUTE_SERVICE_H
