@@ -47,22 +47,30 @@ void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaul
     (void)pthread_mutex_unlock(&server->state_lock);
 }
 
-static void note(br_server *server, bool *flag)
+/* At once, not when the keeper comes to it: that may be loading a bundle. State lock held. */
+static void drain(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
-    *flag = true;
-    (void)pthread_cond_signal(&server->state_changed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    if (server->phase == PHASE_DRAINING) return;
+    server->phase = PHASE_DRAINING;
+    server->drain_until_ns =
+        br_clock_now_ns() + (uint64_t)server->config->drain_timeout_ms * (uint64_t)BR_NS_PER_MS;
+    BR_LOG(server->log, BR_LOG_INFO, "draining", BR_I64("in_flight", server->in_flight),
+           BR_I64("timeout_ms", server->config->drain_timeout_ms));
 }
 
 void br_server_reload(br_server *server)
 {
-    note(server, &server->reload_wanted);
+    (void)pthread_mutex_lock(&server->state_lock);
+    server->reload_wanted = true;
+    (void)pthread_cond_signal(&server->state_changed);
+    (void)pthread_mutex_unlock(&server->state_lock);
 }
 
 void br_server_drain(br_server *server)
 {
-    note(server, &server->drain_wanted);
+    (void)pthread_mutex_lock(&server->state_lock);
+    drain(server);
+    (void)pthread_mutex_unlock(&server->state_lock);
 }
 
 void br_server_stop(br_server *server)
@@ -70,7 +78,7 @@ void br_server_stop(br_server *server)
     (void)pthread_mutex_lock(&server->state_lock);
     if (server->stop_wanted) server->hurry = true;
     server->stop_wanted = true;
-    server->drain_wanted = true;
+    drain(server);
     (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
@@ -82,7 +90,7 @@ static void end_without_device(br_server *server)
     (void)pthread_mutex_lock(&server->state_lock);
     server->device_lost = true;
     server->stop_wanted = true;
-    server->drain_wanted = true;
+    drain(server);
     (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
@@ -153,15 +161,6 @@ static void reload(br_server *server, br_call *call, br_str asked)
         .bundle_hash = br_str_from(bundle->hash),
     };
     br_call_reply(call, &reply);
-}
-
-static void begin_drain(br_server *server)
-{
-    server->phase = PHASE_DRAINING;
-    server->drain_until_ns =
-        br_clock_now_ns() + (uint64_t)server->config->drain_timeout_ms * (uint64_t)BR_NS_PER_MS;
-    BR_LOG(server->log, BR_LOG_INFO, "draining", BR_I64("in_flight", server->in_flight),
-           BR_I64("timeout_ms", server->config->drain_timeout_ms));
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -239,7 +238,6 @@ br_status br_server_run(br_server *server)
 {
     (void)pthread_mutex_lock(&server->state_lock);
     for (;;) {
-        if (server->drain_wanted && server->phase != PHASE_DRAINING) begin_drain(server);
         if (server->hurry) break;
         if (do_one(server)) continue;
         if (server->stop_wanted && (server->in_flight == 0 || br_clock_now_ns() >= server->drain_until_ns))
@@ -372,8 +370,8 @@ void br_server_destroy(br_server *server)
 {
     if (server == NULL) return;
     /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a replica or a lock. */
-    br_server_stop(server);
     (void)pthread_mutex_lock(&server->state_lock);
+    server->stop_wanted = true;
     server->phase = PHASE_DRAINING;
     (void)pthread_mutex_unlock(&server->state_lock);
     br_sockets_close(server);

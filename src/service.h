@@ -151,9 +151,8 @@ struct br_server {
     bool stop_wanted;  /* drain, then leave br_server_run */
     bool device_lost;
     bool hurry; /* leave without waiting any longer */
-    bool drain_wanted;
     bool reload_wanted;
-    uint64_t drain_until_ns; /* while draining */
+    uint64_t drain_until_ns; /* while draining, and running */
     br_call *reloads;        /* admin calls that wait for a reload, oldest first */
     br_replica *retired;     /* nobody uses them any more; linked by br_replica_link */
 
