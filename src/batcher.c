@@ -27,6 +27,7 @@ typedef struct client {
     bool fresh;           /* in its first turn since it came: some of its credit is left */
     int32_t position;     /* in active */
     int32_t next;         /* in its bucket or in the list of unused ones; -1: none */
+    int32_t next_emptied; /* of those a take has emptied; -1: none */
 } client;
 
 struct br_batcher {
@@ -145,7 +146,7 @@ static int32_t *bucket_of(br_batcher *b, uint64_t id)
     return &b->buckets[(mixed >> 32) & (uint64_t)(b->bucket_count - 1)];
 }
 
-/* The client with that id, made active when it had nothing waiting. There is always room: each has a query. */
+/* The client with that id, a new one when it had nothing waiting. There is always room: each has a query. */
 static client *client_of(br_batcher *b, uint64_t id)
 {
     int32_t *bucket = bucket_of(b, id);
@@ -155,22 +156,31 @@ static client *client_of(br_batcher *b, uint64_t id)
     assert(index >= 0);
     client *c = &b->clients[index];
     b->unused = c->next;
-    *c = (client){
-        .id = id, .credit = b->turn_tokens, .fresh = true, .position = b->active_count, .next = *bucket};
+    *c = (client){.id = id, .credit = b->turn_tokens, .fresh = true, .next = *bucket};
     *bucket = index;
-    b->active[b->active_count++] = index;
     return c;
 }
 
-static void retire(br_batcher *b, client *c)
+static void activate(br_batcher *b, client *c)
+{
+    c->position = b->active_count;
+    b->active[b->active_count++] = (int32_t)(c - b->clients);
+}
+
+static void deactivate(br_batcher *b, client *c)
+{
+    const int32_t last = b->active[--b->active_count];
+    b->active[c->position] = last;
+    b->clients[last].position = c->position;
+}
+
+/* A client that is not active. */
+static void forget(br_batcher *b, client *c)
 {
     const int32_t index = (int32_t)(c - b->clients);
     int32_t *link = bucket_of(b, c->id);
     while (*link != index) link = &b->clients[*link].next;
     *link = c->next;
-    const int32_t last = b->active[--b->active_count];
-    b->active[c->position] = last;
-    b->clients[last].position = c->position;
     c->next = b->unused;
     b->unused = index;
 }
@@ -187,6 +197,7 @@ static void count(br_batcher *b, client *c, int32_t queries, int32_t tokens)
 static client *insert(br_batcher *b, br_batch_item *item)
 {
     client *c = client_of(b, item->client);
+    if (c->first == NULL) activate(b, c);
     item->child = NULL;
     item->sibling = NULL;
     c->first = join(c->first, item);
@@ -194,12 +205,13 @@ static client *insert(br_batcher *b, br_batch_item *item)
     return c;
 }
 
+/* A client that has no more is not active, but not yet forgotten. */
 static br_batch_item *remove_first(br_batcher *b, client *c)
 {
     br_batch_item *item = c->first;
     c->first = join_children(item);
     count(b, c, -1, -item->tokens);
-    if (c->first == NULL) retire(b, c);
+    if (c->first == NULL) deactivate(b, c);
     return item;
 }
 
@@ -207,8 +219,15 @@ br_status br_batcher_push(br_batcher *batcher, br_batch_item *item)
 {
     assert(item->tokens >= 1);
     assert(item->tokens <= batcher->options.tokens_max);
+    item->arrival = batcher->arrivals;
+    const br_status status = br_batcher_put_back(batcher, item);
+    if (status == BR_OK) batcher->arrivals++;
+    return status;
+}
+
+br_status br_batcher_put_back(br_batcher *batcher, br_batch_item *item)
+{
     if (batcher->count == batcher->options.queue_max) return BR_EBUSY;
-    item->arrival = batcher->arrivals++;
     insert(batcher, item)->pushed += item->tokens;
     return BR_OK;
 }
@@ -219,9 +238,11 @@ static client *better(client *a, client *b)
 }
 
 /* Whose turn it is, of the clients compared: a fresh one, while those are in favour or there are no others; then, of
- * those whose turn is not used up, the one with the first query. When all have used theirs up, each begins another. */
-static client *next_client(br_batcher *b)
+ * those whose turn is not used up, the one with the first query. When all have used theirs up, each begins another.
+ * *favoured: it goes ahead of others. */
+static client *next_client(br_batcher *b, bool *favoured)
 {
+    *favoured = false;
     if (b->active_count == 0) return NULL;
     const int32_t compared = b->active_count < LOOK_MAX ? b->active_count : LOOK_MAX;
     for (;;) {
@@ -235,7 +256,10 @@ static client *next_client(br_batcher *b)
             else if (others++, c->credit > 0)
                 other = better(other, c);
         }
-        if (fresh != NULL && (b->favour > 0 || others == 0)) return fresh;
+        if (fresh != NULL && (b->favour > 0 || others == 0)) {
+            *favoured = others > 0;
+            return fresh;
+        }
         if (other != NULL) return other;
         for (int32_t i = 0; i < compared; i++) {
             client *c = &b->clients[b->active[(b->cursor + i) % b->active_count]];
@@ -257,6 +281,7 @@ static void pile_expired(br_batcher *b, uint64_t now_ns)
             b->count++; /* it still waits to be handed back */
             b->tokens += item->tokens;
         }
+        if (c->first == NULL) forget(b, c);
     }
 }
 
@@ -270,15 +295,27 @@ static int32_t share_of(const br_batcher *b, int32_t tokens_max, int32_t sharers
     return share < tokens_max ? (int32_t)share : tokens_max;
 }
 
-/* The client's next query is taken. True if it was all that a small client had. */
-static bool charge(br_batcher *b, client *c)
+/* The client's next query is taken. True if it was all that a small client had. Fresh clients among themselves use up
+ * no favour, or it would be gone when the first flood comes. */
+static bool charge(br_batcher *b, client *c, bool favoured)
 {
     const int32_t tokens = c->first->tokens;
     c->credit -= tokens;
-    b->favour += c->fresh ? -tokens : TURNS * tokens;
+    if (favoured) b->favour -= tokens;
+    if (!c->fresh) b->favour += TURNS * tokens;
     if (b->favour > b->options.tokens_max) b->favour = b->options.tokens_max;
     c->fresh = c->fresh && c->credit > 0;
     return c->tokens == tokens && c->pushed <= b->turn_tokens;
+}
+
+/* Those to whom nothing was put back. */
+static void forget_emptied(br_batcher *b, int32_t first)
+{
+    while (first >= 0) {
+        client *c = &b->clients[first];
+        first = c->next_emptied;
+        if (c->first == NULL) forget(b, c);
+    }
 }
 
 int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, int32_t sharers,
@@ -292,13 +329,19 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
     int32_t skipped_count = 0;
     int32_t taken = 0;
     int32_t room = share_of(batcher, tokens_max, sharers);
+    int32_t emptied = -1; /* first of the clients that have no more, linked by next_emptied */
     bool small_served = false;
+    bool favoured;
     client *c;
     while (taken < batcher->options.seqs_max && room > 0 && skipped_count < BR_BATCH_SKIPS_MAX &&
-           (c = next_client(batcher)) != NULL) {
+           (c = next_client(batcher, &favoured)) != NULL) {
         const bool fits = taken == 0 || (c->first->tokens <= room && c->first->group == items[0]->group);
-        if (fits && charge(batcher, c)) small_served = true;
+        if (fits && charge(batcher, c, favoured)) small_served = true;
         br_batch_item *item = remove_first(batcher, c);
+        if (c->first == NULL) {
+            c->next_emptied = emptied;
+            emptied = (int32_t)(c - batcher->clients);
+        }
         if (fits) {
             items[taken++] = item;
             room -= item->tokens;
@@ -306,8 +349,9 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
             skipped[skipped_count++] = item;
         }
     }
-    /* With their old arrival they find their old place. */
+    /* With their old arrival they find their old place, and their client, where they were its last, as it was. */
     for (int32_t i = 0; i < skipped_count; i++) (void)insert(batcher, skipped[i]);
+    forget_emptied(batcher, emptied);
     if (small_served && batcher->flood_tokens > 0)
         batcher->contended = CONTENDED_TAKES;
     else if (batcher->contended > 0)

@@ -1,7 +1,6 @@
 /* bestrouted.c - the service's main: reads the configuration, creates, waits for signals, destroys. */
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,16 +21,29 @@ typedef struct signals {
     sigset_t set;
     br_server *server;
     pthread_t thread;
-    _Atomic phase phase;
+
+    /* Guards the phase. The server is told of signals while it is held, so that SERVING lasts as long. */
+    pthread_mutex_t lock;
+    phase phase;
     int code; /* of the process, from TIDYING on */
 } signals;
+
+static phase phase_of(signals *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    const phase now = s->phase;
+    (void)pthread_mutex_unlock(&s->lock);
+    return now;
+}
 
 static void watch_serving(signals *s)
 {
     int signal = 0;
     if (sigwait(&s->set, &signal) != 0) return;
-    if (signal == SIGHUP) br_server_reload(s->server);
-    if (signal == SIGTERM || signal == SIGINT) br_server_stop(s->server);
+    (void)pthread_mutex_lock(&s->lock);
+    if (s->phase == SERVING && signal == SIGHUP) br_server_reload(s->server);
+    if (s->phase == SERVING && (signal == SIGTERM || signal == SIGINT)) br_server_stop(s->server);
+    (void)pthread_mutex_unlock(&s->lock);
 }
 
 /* Nobody waits long for what only frees memory, nor at all when told a second time: nng 1.5 may wait for ever when it closes a
@@ -48,7 +60,7 @@ static void *watch_signals(void *argument)
 {
     signals *s = argument;
     phase now;
-    while ((now = atomic_load(&s->phase)) != DONE) {
+    while ((now = phase_of(s)) != DONE) {
         if (now == SERVING)
             watch_serving(s);
         else
@@ -59,7 +71,9 @@ static void *watch_signals(void *argument)
 
 static void enter(signals *s, phase next)
 {
-    atomic_store(&s->phase, next);
+    (void)pthread_mutex_lock(&s->lock);
+    s->phase = next;
+    (void)pthread_mutex_unlock(&s->lock);
     (void)pthread_kill(s->thread, SIGNAL_WAKE);
 }
 
@@ -72,7 +86,7 @@ static int complain(const br_error *error)
 /* Destroys the server. */
 static int serve(br_server *server, const sigset_t *set, br_error *error)
 {
-    signals s = {.set = *set, .server = server};
+    signals s = {.set = *set, .server = server, .lock = PTHREAD_MUTEX_INITIALIZER};
     br_status status = br_server_listen(server, error);
     if (status == BR_OK && pthread_create(&s.thread, NULL, watch_signals, &s) != 0)
         status = br_fail(error, BR_EINTERNAL, "cannot start the thread that watches signals");

@@ -88,6 +88,7 @@ void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text)
 void br_call_answer(br_call *call)
 {
     call->state = CALL_ANSWERING;
+    /* Always: nobody stops the aio of a call that is in flight. */
     if (nng_aio_begin(call->aio)) nng_aio_finish(call->aio, 0);
 }
 

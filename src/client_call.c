@@ -144,6 +144,7 @@ static br_status begin(way *w, bool rested)
         br_keeper_expect(client, index);
     }
     pthread_mutex_unlock(&client->mutex);
+    w->hedge = NULL; /* over, and the flight may serve again: as this attempt's own */
     if (status == BR_OK) status = launch(w, &w->flights[0], index, w->error);
 
     const bool may_hedge = client->hedge_ms > 0 && !w->has_hedged && w->request->op != BR_OP_RELOAD;

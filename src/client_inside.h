@@ -2,6 +2,8 @@
  * client_inside.h - what the parts of the client library share.
  *
  *   client.c            options, life, the public functions
+ *   client_request.c    what the caller asks, as a message
+ *   client_answer.c     a reply, as what the caller gets
  *   client_call.c       the way of one call: attempts, hedges, retries
  *   client_keeper.c     pings in the background
  *   client_endpoint.c   a socket to one url, and requests in flight on it

@@ -71,14 +71,21 @@ br_status deadline_watch_create(deadline_watch **out, deadline_passed_fn passed,
     return BR_OK;
 }
 
-void deadline_watch_destroy(deadline_watch *watch)
+void deadline_watch_stop(deadline_watch *watch)
 {
-    if (watch == NULL) return;
+    if (watch == NULL || !watch->started) return;
     (void)pthread_mutex_lock(&watch->lock);
     watch->stopping = true;
     (void)pthread_cond_signal(&watch->changed);
     (void)pthread_mutex_unlock(&watch->lock);
-    if (watch->started) (void)pthread_join(watch->thread, NULL);
+    (void)pthread_join(watch->thread, NULL);
+    watch->started = false;
+}
+
+void deadline_watch_destroy(deadline_watch *watch)
+{
+    if (watch == NULL) return;
+    deadline_watch_stop(watch);
     (void)pthread_cond_destroy(&watch->changed);
     (void)pthread_mutex_destroy(&watch->lock);
     free(watch);

@@ -23,7 +23,10 @@ typedef uint64_t (*deadline_passed_fn)(void *context);
 /* BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
 BR_NODISCARD br_status deadline_watch_create(deadline_watch **out, deadline_passed_fn passed, void *context);
 
-/* Accepts NULL. `passed` is not called any more. */
+/* Accepts NULL. `passed` is not called any more, but what has deadlines may still be told of. */
+void deadline_watch_stop(deadline_watch *watch);
+
+/* Accepts NULL. Stops. */
 void deadline_watch_destroy(deadline_watch *watch);
 
 /* There is something with that deadline, for `passed` to see. One load where it is not the earliest. */

@@ -39,29 +39,24 @@ br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t 
     return o.status;
 }
 
-static void retire(br_server *server, br_replica *replica)
+bool br_reload_collect(br_server *server, br_replica *replica)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
-    *br_replica_link(replica) = server->retired;
-    server->retired = replica;
-    (void)pthread_mutex_unlock(&server->state_lock);
-}
-
-void br_reload_collect(br_server *server, br_replica *replica)
-{
-    if (replica == NULL) return;
+    if (replica == NULL) return true;
     bool closed = true;
     for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++) {
+        if (!br_replica_is_on(replica, i)) continue;
         const bool mine = br_reload_close_device(server, replica, i);
         if (mine) br_replica_drop(replica, i);
         closed &= mine;
     }
     if (!closed) {
-        retire(server, replica);
-        return;
+        *br_replica_link(replica) = server->kept;
+        server->kept = replica;
+        return false;
     }
     br_replica_destroy(replica);
     server->replica_count--;
+    return true;
 }
 
 static br_status open_everywhere(br_server *server, br_replica *replica, uint32_t without, br_error *error)
@@ -146,7 +141,7 @@ static br_status prepare(br_server *server, br_replica **out, const char *folder
     br_comm_close(options.fleet);
     if (with_fleet) br_fleet_leave(server);
     if (status == BR_OK) return BR_OK;
-    br_reload_collect(server, *out);
+    (void)br_reload_collect(server, *out);
     *out = NULL;
     return status;
 }

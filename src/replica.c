@@ -110,6 +110,11 @@ void br_replica_drop(br_replica *replica, int32_t device)
     replica->weights[device] = NULL;
 }
 
+bool br_replica_is_on(const br_replica *replica, int32_t device)
+{
+    return replica->weights[device] != NULL;
+}
+
 br_status br_replica_restore(br_replica *replica, int32_t device, br_error *error)
 {
     assert(replica->weights[device] == NULL);

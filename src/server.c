@@ -47,22 +47,30 @@ void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaul
     (void)pthread_mutex_unlock(&server->state_lock);
 }
 
-static void note(br_server *server, bool *flag)
+/* At once, not when the keeper comes to it: that may be loading a bundle. State lock held. */
+static void drain(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
-    *flag = true;
-    (void)pthread_cond_signal(&server->state_changed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    if (server->phase == PHASE_DRAINING) return;
+    server->phase = PHASE_DRAINING;
+    server->drain_until_ns =
+        br_clock_now_ns() + (uint64_t)server->config->drain_timeout_ms * (uint64_t)BR_NS_PER_MS;
+    BR_LOG(server->log, BR_LOG_INFO, "draining", BR_I64("in_flight", server->in_flight),
+           BR_I64("timeout_ms", server->config->drain_timeout_ms));
 }
 
 void br_server_reload(br_server *server)
 {
-    note(server, &server->reload_wanted);
+    (void)pthread_mutex_lock(&server->state_lock);
+    server->reload_wanted = true;
+    (void)pthread_cond_signal(&server->state_changed);
+    (void)pthread_mutex_unlock(&server->state_lock);
 }
 
 void br_server_drain(br_server *server)
 {
-    note(server, &server->drain_wanted);
+    (void)pthread_mutex_lock(&server->state_lock);
+    drain(server);
+    (void)pthread_mutex_unlock(&server->state_lock);
 }
 
 void br_server_stop(br_server *server)
@@ -70,7 +78,7 @@ void br_server_stop(br_server *server)
     (void)pthread_mutex_lock(&server->state_lock);
     if (server->stop_wanted) server->hurry = true;
     server->stop_wanted = true;
-    server->drain_wanted = true;
+    drain(server);
     (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
@@ -82,7 +90,7 @@ static void end_without_device(br_server *server)
     (void)pthread_mutex_lock(&server->state_lock);
     server->device_lost = true;
     server->stop_wanted = true;
-    server->drain_wanted = true;
+    drain(server);
     (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
@@ -99,6 +107,11 @@ void br_server_lose_device(void *context, int32_t device, bool last)
         br_revive_later(server, device);
 }
 
+static void refuse_reload(br_call *call)
+{
+    br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+}
+
 void br_server_ask_reload(br_server *server, br_call *call)
 {
     call->next = NULL;
@@ -111,7 +124,7 @@ void br_server_ask_reload(br_server *server, br_call *call)
         (void)pthread_cond_signal(&server->state_changed);
     }
     (void)pthread_mutex_unlock(&server->state_lock);
-    if (stopping) br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+    if (stopping) refuse_reload(call);
 }
 
 /* One reload, of the present folder where none is asked for; `call` is the admin's that asked, or NULL. */
@@ -150,15 +163,6 @@ static void reload(br_server *server, br_call *call, br_str asked)
     br_call_reply(call, &reply);
 }
 
-static void begin_drain(br_server *server)
-{
-    server->phase = PHASE_DRAINING;
-    server->drain_until_ns =
-        br_clock_now_ns() + (uint64_t)server->config->drain_timeout_ms * (uint64_t)BR_NS_PER_MS;
-    BR_LOG(server->log, BR_LOG_INFO, "draining", BR_I64("in_flight", server->in_flight),
-           BR_I64("timeout_ms", server->config->drain_timeout_ms));
-}
-
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -179,25 +183,43 @@ static void wait_for_news(br_server *server)
     (void)pthread_cond_timedwait(&server->state_changed, &server->state_lock, &until);
 }
 
+/* Takes out what nobody uses any more, and when no worker is stuck what one had; NULL: nothing. State lock held. */
+static br_replica *next_to_free(br_server *server)
+{
+    br_replica **list = server->retired != NULL || br_server_stuck(server) ? &server->retired : &server->kept;
+    br_replica *first = *list;
+    if (first != NULL) *list = *br_replica_link(first);
+    return first;
+}
+
+static void free_replica(br_server *server, br_replica *replica)
+{
+    char hash[sizeof br_replica_bundle(replica)->hash];
+    memcpy(hash, br_replica_bundle(replica)->hash, sizeof hash);
+    if (br_reload_collect(server, replica))
+        BR_LOG(server->log, BR_LOG_INFO, "bundle_freed", BR_STR("hash", hash));
+}
+
 /* Does one thing that is due, without the lock meanwhile. False when nothing is. State lock held. */
 static bool do_one(br_server *server)
 {
-    /* What a stuck worker may still be running on stays. */
-    br_replica *retired = br_server_stuck(server) ? NULL : server->retired;
+    br_replica *unused = next_to_free(server);
     br_call *call = server->reloads;
     const int32_t device = server->stop_wanted ? -1 : br_revive_due(server);
-    if (retired != NULL) {
-        server->retired = *br_replica_link(retired);
+    if (unused != NULL) {
         (void)pthread_mutex_unlock(&server->state_lock);
-        BR_LOG(server->log, BR_LOG_INFO, "bundle_freed", BR_STR("hash", br_replica_bundle(retired)->hash));
-        br_reload_collect(server, retired);
+        free_replica(server, unused);
     } else if (call != NULL || (server->reload_wanted && !server->stop_wanted)) {
         if (call != NULL)
             server->reloads = call->next;
         else
             server->reload_wanted = false;
+        const bool stopping = server->stop_wanted;
         (void)pthread_mutex_unlock(&server->state_lock);
-        reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
+        if (stopping)
+            refuse_reload(call);
+        else
+            reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
     } else if (device >= 0) {
         (void)pthread_mutex_unlock(&server->state_lock);
         br_revive(server, device);
@@ -216,7 +238,6 @@ br_status br_server_run(br_server *server)
 {
     (void)pthread_mutex_lock(&server->state_lock);
     for (;;) {
-        if (server->drain_wanted && server->phase != PHASE_DRAINING) begin_drain(server);
         if (server->hurry) break;
         if (do_one(server)) continue;
         if (server->stop_wanted && (server->in_flight == 0 || br_clock_now_ns() >= server->drain_until_ns))
@@ -332,7 +353,7 @@ static void refuse_reloads(br_server *server)
     while (server->reloads != NULL) {
         br_call *call = server->reloads;
         server->reloads = call->next;
-        br_call_refuse(call, BR_CODE_NOT_READY, "the service is shutting down");
+        refuse_reload(call);
     }
 }
 
@@ -340,20 +361,17 @@ static void collect_all(br_server *server)
 {
     while (br_server_stuck(server)) nng_msleep(LINGER_MS);
     if (server->current != NULL && br_replica_release(server->current))
-        br_reload_collect(server, server->current);
-    while (server->retired != NULL) {
-        br_replica *replica = server->retired;
-        server->retired = *br_replica_link(replica);
-        br_reload_collect(server, replica);
-    }
+        (void)br_reload_collect(server, server->current);
+    br_replica *replica;
+    while ((replica = next_to_free(server)) != NULL) (void)br_reload_collect(server, replica);
 }
 
 void br_server_destroy(br_server *server)
 {
     if (server == NULL) return;
     /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a replica or a lock. */
-    br_server_stop(server);
     (void)pthread_mutex_lock(&server->state_lock);
+    server->stop_wanted = true;
     server->phase = PHASE_DRAINING;
     (void)pthread_mutex_unlock(&server->state_lock);
     br_sockets_close(server);

@@ -1,20 +1,20 @@
 /*
  * service.h - what the files of the running service share: the server and its calls.
  *
- *   sockets.c   listeners, TLS, permissions
- *   monitor.c   metrics and probes
- *   guard.c     ipc listeners that go on accepting
- *   call.c      one context: receive, decode, hand on, send
- *   scoring.c   route and score: admit, prepare, tokenise, collect
- *   sharing.c   identical prompts in flight
- *   answer.c    policies and the results of a finished call
- *   info.c      info, and the words of the reply that never change
- *   admin.c     the operations of the admin socket
- *   reload.c    bundles: load, try, switch, retire
- *   fleet.c     ranks: called, meeting, agreeing
- *   revive.c    devices that failed: tried again, taken in again
- *   pass_watch.c     passes that do not end
- *   server.c    life and death
+ *   sockets.c     listeners, TLS, permissions
+ *   monitor.c     metrics and probes
+ *   guard.c       ipc listeners that go on accepting
+ *   call.c        one context: receive, decode, hand on, send
+ *   scoring.c     route and score: admit, prepare, tokenise, collect
+ *   sharing.c     identical prompts in flight
+ *   answer.c      policies and the results of a finished call
+ *   info.c        info, and the words of the reply that never change
+ *   admin.c       the operations of the admin socket
+ *   reload.c      bundles: load, try, switch, retire
+ *   fleet.c       ranks: called, meeting, agreeing
+ *   revive.c      devices that failed: tried again, taken in again
+ *   pass_watch.c  passes that do not end
+ *   server.c      life and death, and the keeper
  *
  * A call's way, and who owns it:
  *
@@ -23,9 +23,9 @@
  * Policies are applied and replies packed in nng's callback, as requests are unpacked there: workers go on to their
  * next pass, and a send from nng's own threads wakes no others, where one from a worker wakes two.
  *
- * Locks: `state_lock` guards the fields under it. While it is held no other lock
- * is taken and nothing is sent. worker.c and stage.c have a lock each, never
- * held across a call into this code.
+ * Locks: `state_lock` guards the fields under it. While it is held no other lock is taken and nothing is sent. The
+ * workers, their watch of deadlines, the stage, the sharing, the score cache, the pass watch and the guard have a lock
+ * each, which no other file sees: none is held across a call into this code, nor while another is taken.
  */
 #ifndef BESTROUTE_SERVICE_H
 #define BESTROUTE_SERVICE_H
@@ -151,14 +151,14 @@ struct br_server {
     bool stop_wanted;  /* drain, then leave br_server_run */
     bool device_lost;
     bool hurry; /* leave without waiting any longer */
-    bool drain_wanted;
     bool reload_wanted;
-    uint64_t drain_until_ns; /* while draining */
+    uint64_t drain_until_ns; /* while draining, and running */
     br_call *reloads;        /* admin calls that wait for a reload, oldest first */
     br_replica *retired;     /* nobody uses them any more; linked by br_replica_link */
 
     /* The keeper's alone. */
     int32_t replica_count; /* bundles that exist */
+    br_replica *kept;      /* retired ones of which a stuck worker has something; linked by br_replica_link */
     struct {
         uint64_t look_ns;  /* when to look for a call next */
         uint64_t answered; /* the last call that was, or 0 */
@@ -222,8 +222,9 @@ void br_defaults_release(br_defaults *defaults);
 
 /* reload.c */
 BR_NODISCARD br_status br_reload(br_server *server, const char *folder, br_error *error);
-/* Closes and destroys, on the keeper's thread. What a stuck worker has stays, and the replica is retired again. */
-void br_reload_collect(br_server *server, br_replica *replica);
+/* Closes and destroys, on the keeper's thread. False when a stuck worker has something of it: that stays, and the
+ * replica is kept. Accepts NULL. */
+bool br_reload_collect(br_server *server, br_replica *replica);
 /* The encoders of the device's workers, on their threads. */
 BR_NODISCARD br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device,
                                              br_error *error);

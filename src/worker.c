@@ -140,10 +140,10 @@ static void *serve(void *argument)
     br_workers *all = w->all;
     (void)pthread_mutex_lock(&all->lock);
     for (;;) {
-        if (run_errand(w)) continue;
-        if (serve_batch(w)) continue;
-        if (feed(w)) continue; /* or: expired since serve_batch read the time */
-        if (all->errand != NULL && all->errand_worker == w->index) continue; /* came while feeding */
+        /* Errands take long, and nobody else was called for what this worker was: that comes first. */
+        const bool served = serve_batch(w);
+        if (!served && feed(w)) continue; /* or: expired since serve_batch read the time */
+        if (run_errand(w) || served) continue;
         if (all->stopping) break;
         sleep_until_called(w);
     }
@@ -224,7 +224,8 @@ static void stop(br_workers *all)
 void br_workers_destroy(br_workers *workers)
 {
     if (workers == NULL) return;
-    deadline_watch_destroy(workers->watch);
+    /* What the watch finishes may push, so it ends before the workers; and they tell it of deadlines to their end. */
+    deadline_watch_stop(workers->watch);
     if (workers->workers != NULL) {
         stop(workers);
         for (int32_t i = 0; i < workers->options.devices->worker_count; i++) {
@@ -239,6 +240,7 @@ void br_workers_destroy(br_workers *workers)
         (void)pthread_cond_destroy(&workers->ran);
         (void)pthread_mutex_destroy(&workers->lock);
     }
+    deadline_watch_destroy(workers->watch);
     br_batcher_destroy(workers->batcher);
     free(workers->given_up);
     free(workers);

@@ -28,8 +28,8 @@ static br_status run_pass(br_scorer *w, br_replica *replica)
     return status;
 }
 
-/* Takes the worker's device out, unless it is the last; true when it is out. *first: and was not before.
- * Lock held. */
+/* Takes the worker's device out, unless it is the last; true when it is out and its jobs may go back. *first: it was
+ * not out before. Lock held. */
 static bool take_out(br_scorer *w, bool *first)
 {
     br_workers *all = w->all;
@@ -37,8 +37,8 @@ static bool take_out(br_scorer *w, bool *first)
     for (int32_t i = 0; i < all->options.devices->count; i++) in += all->stations[i].out ? 0 : 1;
     br_station *mine = &all->stations[w->device];
     *first = !mine->out;
-    /* Whoever stops waits for the queue to run dry: nothing may come back into it any more. */
-    if (!mine->out && (in == 1 || all->stopping)) return false;
+    /* Whoever stops leaves when the queue is dry: nothing may come back into it any more. */
+    if (all->stopping || (in == 1 && !mine->out)) return false;
     mine->out = true;
     return true;
 }
@@ -57,8 +57,8 @@ static void fail_batch(br_scorer *w, br_batch_item **items, int32_t count)
         br_job *job = (br_job *)items[i];
         if (out && !job->retried) {
             job->retried = true;
-            const br_status status = br_batcher_push(all->batcher, &job->item);
-            assert(status == BR_OK); /* admission bounds what is pushed and not yet finished */
+            const br_status status = br_batcher_put_back(all->batcher, &job->item);
+            assert(status == BR_OK); /* see queue_max */
             (void)status;
             if (job->item.deadline_ns < deadline_ns) deadline_ns = job->item.deadline_ns;
         } else {

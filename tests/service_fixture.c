@@ -181,13 +181,18 @@ static br_status faulty_stream_create(br_backend *backend, br_stream **out, cons
     const br_status status = sound->stream_create(backend, out, model, shape, error);
     int32_t device = 0;
     while (backends[device] != backend) device++;
-    if (status == BR_OK) put_stream(*out, NULL, &service_faults[device]);
-    return status;
+    if (status != BR_OK) return status;
+    put_stream(*out, NULL, &service_faults[device]);
+    (void)atomic_fetch_add(&service_faults[device].streams, 1);
+    return BR_OK;
 }
 
 static void faulty_stream_destroy(br_stream *stream)
 {
-    if (stream != NULL) put_stream(NULL, stream, NULL);
+    if (stream != NULL) {
+        (void)atomic_fetch_sub(&fault_of(stream)->streams, 1);
+        put_stream(NULL, stream, NULL);
+    }
     sound->stream_destroy(stream);
 }
 
@@ -215,6 +220,7 @@ void service_plant_faults(service *s, int32_t device)
         faulty.wait = faulty_wait;
     }
     service_fault *fault = &service_faults[device];
+    atomic_store(&fault->streams, 0);
     atomic_store(&fault->waits, 0);
     atomic_store(&fault->failures, 0);
     atomic_store(&fault->slow_ms, 0);

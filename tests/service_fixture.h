@@ -64,6 +64,7 @@ void service_reload(service *s);
 
 /* What ails a device where its errors come to light, at the wait for a pass. */
 typedef struct service_fault {
+    atomic_int streams;  /* of its encoders that are open */
     atomic_int waits;    /* so many there were */
     atomic_int failures; /* so many of the next ones fail */
     atomic_int slow_ms;  /* they take so much longer */

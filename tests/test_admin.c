@@ -10,6 +10,10 @@
 
 #include <cmocka.h>
 
+#include <nng/nng.h> /* first: the next needs it */
+
+#include <nng/supplemental/util/platform.h>
+
 #include "service.h"
 #include "service_fixture.h"
 
@@ -192,6 +196,55 @@ static void test_stats_count_what_happened(void **state)
     close_both(&b);
 }
 
+static bool waits_for_the_keeper(br_server *server)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    const bool waits = server->reloads != NULL;
+    (void)pthread_mutex_unlock(&server->state_lock);
+    return waits;
+}
+
+/* The keeper comes to it when the service is already to stop: a bundle takes long to load, and nobody will use it. */
+static void test_a_reload_that_waits_when_the_service_stops_is_refused(void **state)
+{
+    (void)state;
+    both b = {0};
+    pending sent;
+    service_listen(&b.s, NULL);
+    peer_open(&b.admin, b.s.admin);
+    pending_send(&sent, &b.admin, &(br_request){.op = BR_OP_RELOAD});
+    while (!waits_for_the_keeper(b.s.server)) nng_msleep(1);
+    br_server_stop(b.s.server);
+    service_load(&b.s);
+    pending_wait(&sent, &b.a);
+    assert_false(b.a.reply.ok);
+    assert_int_equal(b.a.reply.code, BR_CODE_NOT_READY);
+    service_join(&b.s);
+    assert_int_equal(service_counted(&b.s, BR_COUNTER_reloads), 0);
+    answer_free(&b.a);
+    peer_close(&b.admin);
+    service_stop(&b.s);
+}
+
+/* There is no keeper yet, as there is none for anything else while it loads a bundle. */
+static void test_a_drain_waits_for_no_keeper(void **state)
+{
+    (void)state;
+    both b = {0};
+    br_error error = {0};
+    service_listen(&b.s, NULL);
+    assert_int_equal(br_server_load(b.s.server, &error), BR_OK);
+    peer_open(&b.data, b.s.url);
+    peer_ask(&b.data, &b.a, &(br_request){.op = BR_OP_PING});
+    assert_true(b.a.reply.ok);
+    br_server_drain(b.s.server);
+    peer_ask(&b.data, &b.a, &(br_request){.op = BR_OP_PING});
+    assert_int_equal(b.a.reply.code, BR_CODE_NOT_READY);
+    answer_free(&b.a);
+    peer_close(&b.data);
+    service_stop(&b.s);
+}
+
 static void test_drain_refuses_new_work_and_shutdown_ends_the_service(void **state)
 {
     (void)state;
@@ -199,9 +252,7 @@ static void test_drain_refuses_new_work_and_shutdown_ends_the_service(void **sta
     open_both(&b, NULL);
     peer_ask(&b.admin, &b.a, &(br_request){.op = BR_OP_DRAIN});
     assert_true(b.a.reply.ok);
-    do /* the keeper takes notice */
-        peer_ask(&b.data, &b.a, &(br_request){.op = BR_OP_PING});
-    while (b.a.reply.ok);
+    peer_ask(&b.data, &b.a, &(br_request){.op = BR_OP_PING});
     assert_int_equal(b.a.reply.code, BR_CODE_NOT_READY);
     peer_ask(&b.admin, &b.a, &(br_request){.op = BR_OP_STATS}); /* it still runs */
     assert_true(b.a.reply.ok);
@@ -220,6 +271,8 @@ int main(void)
         cmocka_unit_test(test_defaults_that_do_not_resolve_are_refused_and_change_nothing),
         cmocka_unit_test(test_a_bundle_that_does_not_fit_the_defaults_is_refused),
         cmocka_unit_test(test_stats_count_what_happened),
+        cmocka_unit_test(test_a_reload_that_waits_when_the_service_stops_is_refused),
+        cmocka_unit_test(test_a_drain_waits_for_no_keeper),
         cmocka_unit_test(test_drain_refuses_new_work_and_shutdown_ends_the_service),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -207,6 +207,25 @@ static void test_the_earliest_deadline_leads_then_arrival(void **state)
     empty(batcher);
 }
 
+/* As what a device failed with is. */
+static void test_what_is_put_back_finds_its_old_place(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(TOKENS_MAX, 2, 3);
+    br_batch_item items[4];
+    br_batch_item *batch[2];
+    for (int i = 0; i < 4; i++) items[i] = item(1, UINT64_MAX, group_a);
+    for (int i = 0; i < 3; i++) push(batcher, &items[i]);
+    assert_int_equal(br_batcher_put_back(batcher, &items[3]), BR_EBUSY);
+    assert_int_equal(take(batcher, batch, 0), 2);
+    push(batcher, &items[3]);
+    assert_int_equal(br_batcher_put_back(batcher, &items[1]), BR_OK);
+    assert_int_equal(take(batcher, batch, 0), 2);
+    assert_ptr_equal(batch[0], &items[1]);
+    assert_ptr_equal(batch[1], &items[2]);
+    empty(batcher);
+}
+
 static void test_an_earlier_deadline_overtakes_a_skipped_query(void **state)
 {
     (void)state;
@@ -749,6 +768,49 @@ static void test_fresh_clients_do_not_starve_the_others(void **state)
     empty(batcher);
 }
 
+/* Clients that each have a query now and then, for as long as you like: the first flood comes after them all the same. */
+static void test_fresh_clients_go_first_however_many_came_before(void **state)
+{
+    (void)state;
+    enum { BEFORE = 1000, FLOOD = 50 };
+    static br_batch_item flood[FLOOD];
+    br_batcher *batcher = create(80, 1, QUEUE_MAX);
+    br_batch_item *batch[1];
+    br_batch_item single = item_of(7, 10, UINT64_MAX);
+    for (int i = 0; i < BEFORE; i++) {
+        push(batcher, &single);
+        assert_int_equal(take(batcher, batch, 0), 1);
+    }
+    for (int i = 0; i < FLOOD; i++) {
+        flood[i] = item_of(1, 5, UINT64_MAX);
+        push(batcher, &flood[i]);
+    }
+    for (int i = 0; i < 2; i++) assert_int_equal(take(batcher, batch, 0), 1); /* its first turn */
+    push(batcher, &single);
+    assert_int_equal(take(batcher, batch, 0), 1);
+    assert_ptr_equal(batch[0], &single);
+    empty(batcher);
+}
+
+/* Its turn is used up, and its last query, of another bundle than the batch, is put back: that makes it no fresher. */
+static void test_a_client_whose_last_query_is_skipped_does_not_begin_anew(void **state)
+{
+    (void)state;
+    br_batcher *batcher = create(80, SEQS_MAX, QUEUE_MAX); /* a turn is 10 */
+    br_batch_item *batch[SEQS_MAX];
+    br_batch_item old[2] = {item_of(1, 12, UINT64_MAX), item_of(1, 12, UINT64_MAX)};
+    br_batch_item fresh[2] = {item_of(2, 1, UINT64_MAX), item_of(3, 1, UINT64_MAX)};
+    old[1].group = group_b;
+    for (int i = 0; i < 2; i++) push(batcher, &old[i]);
+    assert_int_equal(br_batcher_take(batcher, batch, 12, 0, 0), 1);
+    for (int i = 0; i < 2; i++) {
+        push(batcher, &fresh[i]);
+        assert_int_equal(take(batcher, batch, 0), 1);
+        assert_ptr_equal(batch[0], &fresh[i]);
+    }
+    empty(batcher);
+}
+
 static void test_a_query_longer_than_the_takers_budget_goes_alone(void **state)
 {
     (void)state;
@@ -772,6 +834,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_batcher_gives_nothing),
         cmocka_unit_test(test_batches_hold_what_fits_and_skip_what_does_not),
         cmocka_unit_test(test_the_earliest_deadline_leads_then_arrival),
+        cmocka_unit_test(test_what_is_put_back_finds_its_old_place),
         cmocka_unit_test(test_an_earlier_deadline_overtakes_a_skipped_query),
         cmocka_unit_test(test_groups_never_share_a_batch),
         cmocka_unit_test(test_a_full_queue_is_busy_until_something_leaves),
@@ -789,6 +852,8 @@ int main(void)
         cmocka_unit_test(test_beside_a_flood_sharers_keep_passes_short_for_a_while),
         cmocka_unit_test(test_many_small_clients_beside_a_flood_share_long_passes),
         cmocka_unit_test(test_fresh_clients_do_not_starve_the_others),
+        cmocka_unit_test(test_fresh_clients_go_first_however_many_came_before),
+        cmocka_unit_test(test_a_client_whose_last_query_is_skipped_does_not_begin_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

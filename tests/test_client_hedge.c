@@ -105,6 +105,22 @@ static void test_nobody_is_hedged_to_an_endpoint_that_rests(void **state)
     fleet_stop(&f);
 }
 
+/* Both refuse, the hedge's first: the retry goes there again, and is no hedge. */
+static void test_a_retry_where_the_hedge_went_wins_as_itself(void **state)
+{
+    (void)state;
+    fleet f = {.count = 2,
+               .fakes = {{.refusal = BR_CODE_OVERLOADED, .refusals = 1, .retry_ms = 60000, .delay_ms = 300},
+                         {.refusal = BR_CODE_OVERLOADED, .refusals = 1, .retry_ms = 1}}};
+    fleet_start(&f, (br_client_options){.hedge_ms = 30});
+    fleet_route_well(&f, 1);
+    assert_int_equal(fleet_asked(&f, 1), 2);
+    assert_int_equal(fleet_totals(&f).hedges, 1);
+    assert_int_equal(fleet_totals(&f).hedges_won, 0);
+    assert_int_equal(fleet_totals(&f).retries, 1);
+    fleet_stop(&f);
+}
+
 /* Life. */
 
 static void test_closing_ends_the_calls_in_flight(void **state)
@@ -263,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_when_original_and_hedge_both_fail_the_call_goes_on),
         cmocka_unit_test(test_hedges_are_a_bounded_share_of_the_calls),
         cmocka_unit_test(test_nobody_is_hedged_to_an_endpoint_that_rests),
+        cmocka_unit_test(test_a_retry_where_the_hedge_went_wins_as_itself),
         cmocka_unit_test(test_closing_ends_the_calls_in_flight),
         cmocka_unit_test(test_closing_ends_the_calls_that_wait_for_an_endpoint),
         cmocka_unit_test(test_wrong_options_are_refused),

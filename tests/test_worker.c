@@ -10,6 +10,10 @@
 
 #include <cmocka.h>
 
+#include <nng/nng.h> /* first: the next needs it */
+
+#include <nng/supplemental/util/platform.h>
+
 #include "bestroute/clock.h"
 #include "bestroute/worker.h"
 #include "oom.h"
@@ -118,6 +122,40 @@ static void test_destroying_finishes_what_was_pushed(void **state)
     push(workers, w, JOBS);
     br_workers_destroy(workers);
     for (int i = 0; i < JOBS; i++) assert_true(atomic_load(&w[i].done));
+}
+
+typedef struct leader {
+    work own; /* first */
+    work follower;
+    br_workers *workers;
+    atomic_bool leaving;
+} leader;
+
+static void push_follower(br_job *job)
+{
+    leader *l = (leader *)job;
+    while (!atomic_load(&l->leaving)) (void)sched_yield();
+    nng_msleep(20); /* into br_workers_destroy */
+    push(l->workers, &l->follower, 1);
+    on_done(job);
+}
+
+/* With deadlines, of which the workers still tell who watches them. */
+static void test_what_is_pushed_while_destroying_is_finished(void **state)
+{
+    (void)state;
+    static leader l;
+    const br_workers_options options = options_for(1);
+    assert_int_equal(br_workers_create(&l.workers, &options), BR_OK);
+    const uint64_t deadline_ns = br_clock_now_ns() + SERVICE_WAIT_MS * (uint64_t)BR_NS_PER_MS;
+    fill(&l.own, deadline_ns);
+    fill(&l.follower, deadline_ns);
+    l.own.job.done = push_follower;
+    push(l.workers, &l.own, 1);
+    atomic_store(&l.leaving, true);
+    br_workers_destroy(l.workers);
+    assert_true(atomic_load(&l.own.done));
+    assert_true(atomic_load(&l.follower.done));
 }
 
 typedef struct holder {
@@ -288,6 +326,28 @@ static void test_an_errand_runs_on_the_worker_it_names(void **state)
     br_workers_destroy(NULL);
 }
 
+static void wait_for_job(void *context, int32_t worker)
+{
+    (void)worker;
+    wait_done(context);
+}
+
+/* The job and the errand come to the same sleeping worker at once; another sleeps. */
+static void test_a_job_waits_for_no_errand_of_the_worker_called_for_it(void **state)
+{
+    (void)state;
+    const br_workers_options options = options_for(2);
+    br_workers *workers;
+    assert_int_equal(br_workers_create(&workers, &options), BR_OK);
+    for (int i = 0; i < 100; i++) {
+        static work w;
+        fill(&w, UINT64_MAX);
+        push(workers, &w, 1);
+        assert_true(br_workers_run_on(workers, 0, wait_for_job, &w));
+    }
+    br_workers_destroy(workers);
+}
+
 static void test_every_failing_allocation_is_survived(void **state)
 {
     (void)state;
@@ -430,12 +490,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_job_comes_back_scored),
         cmocka_unit_test(test_destroying_finishes_what_was_pushed),
+        cmocka_unit_test(test_what_is_pushed_while_destroying_is_finished),
         cmocka_unit_test(test_queued_jobs_leave_together_up_to_the_batch_limit),
         cmocka_unit_test(test_expired_jobs_come_back_uncomputed),
         cmocka_unit_test(test_a_deadline_that_passes_in_the_queue_is_told_at_once),
         cmocka_unit_test(test_a_push_that_does_not_fit_keeps_nothing),
         cmocka_unit_test(test_abandoned_jobs_come_back_closed),
         cmocka_unit_test(test_an_errand_runs_on_the_worker_it_names),
+        cmocka_unit_test(test_a_job_waits_for_no_errand_of_the_worker_called_for_it),
         cmocka_unit_test(test_every_failing_allocation_is_survived),
         cmocka_unit_test(test_the_stage_works_on_each_part_once),
         cmocka_unit_test(test_a_helper_steps_through_what_nobody_was_woken_for),

@@ -25,10 +25,10 @@
  * its place and leads a next batch. A batch holds queries of one group only (a loaded bundle): that of the query that
  * leads it. The leader goes even if it is longer than the taker's budget.
  *
- *   push    O(1)
- *   take    O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting) once in a
- *           query's life when it is found expired
- *   expire  O(clients + log waiting)
+ *   push, put_back  O(1)
+ *   take            O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting) once in a
+ *                   query's life when it is found expired
+ *   expire          O(clients + log waiting)
  *
  * Uses: limits, status.  Used by: worker.
  */
@@ -76,6 +76,9 @@ void br_batcher_destroy(br_batcher *batcher);
 
 /* Borrows the item. BR_EBUSY: the queue is full; nothing is kept. */
 BR_NODISCARD br_status br_batcher_push(br_batcher *batcher, br_batch_item *item);
+
+/* Borrows again what take handed out: it finds its old place. BR_EBUSY as above. */
+BR_NODISCARD br_status br_batcher_put_back(br_batcher *batcher, br_batch_item *item);
 
 /* Moves the next batch of at most `tokens_max` tokens, 1 or more, into items[seqs_max], in order, and returns its
  * size; one longer than that goes alone. `sharers`: 0, or how many takers there are, this one among them, whose passes

@@ -74,6 +74,9 @@ BR_NODISCARD br_status br_replica_restore(br_replica *replica, int32_t device, b
 BR_NODISCARD br_status br_replica_run(br_replica *replica, int32_t worker, const br_packing *batch,
                                       float *quality);
 
+/* Whether the device has weights of it; on one that has none no encoder is open. For whoever drops and restores. */
+bool br_replica_is_on(const br_replica *replica, int32_t device);
+
 const br_bundle *br_replica_bundle(const br_replica *replica);
 const char *br_replica_folder(const br_replica *replica);
 

@@ -7,7 +7,7 @@
  *   Beside accelerators the host's cores take a batch only when they would be done with it before
  *   the accelerators had worked off the queue.
  *
- * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back into the queue,
+ * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back to their place in the queue,
  * once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
  * never taken out: its jobs are finished with BR_EDEVICE, as are those that fail a second time.
  *
@@ -23,10 +23,10 @@
  * `done` is called; `done` runs on a worker's thread, the one that watches deadlines or that of who looks, with
  * no lock held, and the job may be gone once it returns.
  *
- * One mutex guards the batcher, the list of errands and the flags. No other lock
- * is ever taken while it is held.
+ * One mutex guards the batcher, the devices' state, the errand and the flags. No other lock is ever taken while it
+ * is held.
  *
- * Uses: batcher, metrics, replica.  Used by: server.
+ * Uses: batcher, log, metrics, replica.  Used by: server.
  */
 #ifndef BESTROUTE_WORKER_H
 #define BESTROUTE_WORKER_H
@@ -61,7 +61,7 @@ typedef struct br_workers br_workers;
 typedef struct br_workers_options {
     const br_devices *devices; /* borrowed; fitted. One thread for each of their workers */
     int32_t seqs_max;          /* per batch */
-    int32_t queue_max;         /* waiting jobs */
+    int32_t queue_max;         /* waiting jobs, with those that failed passes put back */
     /* What an idle worker does before it sleeps: makes jobs, pushes them, returns false when there is
      * nothing to make them from. Called without the lock. May be NULL. */
     bool (*feed)(void *context);
