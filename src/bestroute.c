@@ -72,7 +72,7 @@ const char *cli_code_of(cli_exit code, br_status status)
 
 cli_exit cli_report(const cli_options *options, cli_exit code, const br_error *error)
 {
-    cli_output_error(options->json, cli_code_of(code, error->status), error->text);
+    cli_output_error(options->json, cli_code_of(code, error->status), error->text, NULL);
     return code;
 }
 
@@ -127,26 +127,38 @@ static br_client_options connection_to(const cli_options *options, const char *c
     };
 }
 
+static cli_exit try_open(const cli_options *options, br_client **client, const char *const *urls,
+                         size_t count, br_error *error)
+{
+    const br_client_options connection = connection_to(options, urls, count);
+    const br_status status = br_client_connect(client, &connection, error);
+    if (status == BR_OK) return CLI_EXIT_OK;
+    return status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE;
+}
+
 static cli_exit open_client(const cli_options *options, br_client **client, const char *const *urls,
                             size_t count)
 {
-    const br_client_options connection = connection_to(options, urls, count);
     br_error error = {0};
-    const br_status status = br_client_connect(client, &connection, &error);
-    if (status == BR_OK) return CLI_EXIT_OK;
-    return cli_report(options, status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE, &error);
+    const cli_exit code = try_open(options, client, urls, count, &error);
+    return code == CLI_EXIT_OK ? code : cli_report(options, code, &error);
 }
 
 static cli_exit ping_one(const cli_options *options, const char *url)
 {
     br_client *client;
-    const cli_exit connected = open_client(options, &client, &url, 1);
-    if (connected != CLI_EXIT_OK) return connected;
     double ms;
     br_error error = {0};
-    const br_status status = ping_until_ready(options, client, &ms, &error);
-    br_client_close(client);
-    return status == BR_OK ? print_ping(options, url, ms) : cli_report(options, cli_exit_of(status), &error);
+    cli_exit code = try_open(options, &client, &url, 1, &error);
+    if (code == CLI_EXIT_OK) {
+        const br_status status = ping_until_ready(options, client, &ms, &error);
+        br_client_close(client);
+        if (status == BR_OK) return print_ping(options, url, ms);
+        code = cli_exit_of(status);
+    }
+    const char *which = options->url_count > 1 ? url : NULL;
+    cli_output_error(options->json, cli_code_of(code, error.status), error.text, which);
+    return code;
 }
 
 /* Each of the urls; the first failure is the exit code. */

@@ -128,6 +128,7 @@ static int start(const br_config *config)
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGNAL_WAKE);
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    (void)signal(SIGPIPE, SIG_IGN); /* whoever reads the log may go away */
 
     const br_log log = {.stream = stderr, .level = (br_log_level)config->log_level};
     br_error error = {0};

@@ -217,8 +217,8 @@ void cli_output_info(FILE *to, const cli_options *options, const br_answer *info
 /* The text behind "<code>: ", for where the code stands beside it; else the text itself. */
 const char *cli_without_code(const char *text, const char *code);
 
-/* A line on standard error, and with `json` {"error": {...}} on standard output. */
-void cli_output_error(bool json, const char *code, const char *message);
+/* A line on standard error, and with `json` {"error": {...}} on standard output, with `url` behind it unless NULL. */
+void cli_output_error(bool json, const char *code, const char *message, const char *url);
 
 /* One line of JSON, keys in the order given. Takes over `value`; false when it could not be written. */
 bool cli_json_print(FILE *to, json_t *value);

@@ -134,12 +134,12 @@ void cli_help_print(FILE *to)
     fputs(
         "usage: bestroute COMMAND [OPTION]... [PROMPT]...\n"
         "\n"
-        "  route    choose a model and a number of samples for each prompt\n"
-        "  score    the predicted quality of every candidate for each prompt\n"
-        "  info     the service's candidates, prices, default policy and limits\n"
-        "  ping     is the service ready?\n"
-        "  reload   load the bundle again, or another: bestroute reload --admin URL [FOLDER]\n"
-        "  eval     replay policies on measured answers: savings, baselines, calibration\n"
+        "  route      choose a model and a number of samples for each prompt\n"
+        "  score      the predicted quality of every candidate for each prompt\n"
+        "  info       the service's candidates, prices, default policy and limits\n"
+        "  ping       is the service ready?\n"
+        "  reload     load the bundle again, or another: bestroute reload --admin URL [FOLDER]\n"
+        "  eval       replay policies on measured answers: savings, baselines, calibration\n"
         "  calibrate  the threshold or lambda that meets a target on measured answers, written into a bundle\n"
         "\n"
         "Prompts are the arguments, or the lines of --file, or of standard input. Blank lines are skipped.\n",

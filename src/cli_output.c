@@ -191,11 +191,12 @@ const char *cli_without_code(const char *text, const char *code)
     return strncmp(text, code, bytes) == 0 && strncmp(text + bytes, ": ", 2) == 0 ? text + bytes + 2 : text;
 }
 
-void cli_output_error(bool json, const char *code, const char *message)
+void cli_output_error(bool json, const char *code, const char *message, const char *url)
 {
     if (json) {
         json_t *object = json_object();
         json_object_set_new(object, "error", json_error(code, cli_without_code(message, code)));
+        if (url != NULL) json_object_set_new(object, "url", cli_json_text(url));
         (void)!cli_json_print(stdout, object);
         fflush(stdout);
     }

@@ -465,7 +465,8 @@ cli_exit cli_run(const cli_options *options, br_client *client)
     const cli_exit code = run_all(&r, options, &error);
     /* Behind results an object for the whole run would not be one of theirs. */
     if (error.text[0] != '\0')
-        cli_output_error(options->json && r.output.prompts == 0, cli_code_of(code, error.status), error.text);
+        cli_output_error(options->json && r.output.prompts == 0, cli_code_of(code, error.status), error.text,
+                         NULL);
 
     stop_jobs(&r);
     cli_prompt_deinit(&r.pending);

@@ -58,7 +58,8 @@ static int set_server_name(nng_tls_config *tls, const char *text, const char *na
 static br_status configure_tls(nng_dialer dialer, const char *url, const br_client_options *options,
                                br_error *error)
 {
-    if (options->tls_ca == NULL) return br_fail(error, BR_EINVAL, "%s: tls needs a file of authorities", url);
+    if (options->tls_ca == NULL)
+        return br_fail(error, BR_EINVAL, "%s: tls needs a file of authorities (tls_ca)", url);
 
     nng_tls_config *tls;
     int failed = nng_tls_config_alloc(&tls, NNG_TLS_MODE_CLIENT);
@@ -115,7 +116,8 @@ static br_status dial(br_endpoint *endpoint, const br_client_options *options, b
     nng_dialer dialer;
     int failed = nng_dialer_create(&dialer, endpoint->socket, endpoint->url);
     if (failed != 0)
-        return br_fail(error, status_of_nng(failed), "cannot use the url '%s': %s", endpoint->url,
+        return br_fail(error, status_of_nng(failed),
+                       "cannot use the url '%s', expected tcp://, ipc:// or tls+tcp://: %s", endpoint->url,
                        nng_strerror(failed));
     if (br_url_is_tls(endpoint->url)) {
         const br_status status = configure_tls(dialer, endpoint->url, options, error);

@@ -467,7 +467,8 @@ void br_config_print_help(FILE *stream)
     for (br_option_index i = 0; i < BR_OPTION_COUNT; i++) {
         char name[NAME_BYTES];
         br_config_flag_name(name, sizeof name, i);
-        (void)fprintf(stream, "  %s %s\n      %s", name, rows[i].form, rows[i].help);
+        (void)fprintf(stream, "  %s%s%s\n      %s", name, *rows[i].form != '\0' ? " " : "", rows[i].form,
+                      rows[i].help);
         if (*rows[i].initial != '\0') (void)fprintf(stream, " [%s]", rows[i].initial);
         (void)fputc('\n', stream);
     }

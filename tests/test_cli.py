@@ -139,9 +139,9 @@ class Usage(Case):
             (["ping", "x"], "takes no arguments"),
             (["reload"], "--admin"),
             (["reload", "--admin", "ipc:///x", "a", "b"], "one folder"),
-            (["ping", "--url", "nonsense"], "nonsense"),
+            (["ping", "--url", "nonsense"], "'nonsense', expected tcp://, ipc:// or tls+tcp://"),
             (["ping", "--url", "tcp://127.0.0.1:9", "--tls-ca", "x.pem"], "tls"),
-            (["ping", "--url", "tls+tcp://127.0.0.1:9"], "tls"),
+            (["ping", "--url", "tls+tcp://127.0.0.1:9"], "tls_ca"),
         ):
             with self.subTest(arguments=arguments):
                 done = self.check(run(*arguments), 2)
@@ -576,6 +576,10 @@ class Fleet(Case):
         done = self.check(run("ping", "--url", self.dead, "--url", service.url, "--wait-ms", "200"), 3)
         self.assertIn(f"{service.url} is ready", done.out)
         self.assertIn(self.dead, done.err)
+        urls = (self.dead, service.url, "tls+tcp://127.0.0.1:9")
+        done = self.check(run("ping", "--json", *(f"--url={url}" for url in urls), "--wait-ms", "200"), 3)
+        self.assertEqual([(line["url"], "error" in line) for line in lines(done)],
+                         list(zip(urls, (True, False, True))))
 
     def test_nobody_there(self):
         done = self.check(run("route", "--url", f"{self.dead},ipc:///does/not/exist", "--wait-ms", "200", "x"), 3)
@@ -700,7 +704,11 @@ class Tls(Case):
         self.check(run("route", "--url", self.url, *own, *self.named, "--file", PROMPTS), 0)
 
     def test_the_servers_name_is_the_host_of_the_url(self):
-        if socket.getaddrinfo("localhost", None)[0][4][0] != "127.0.0.1":
+        try:
+            address = socket.getaddrinfo("localhost", None)[0][4][0]
+        except socket.gaierror as error:
+            self.skipTest(f"localhost is no name here: {error}")
+        if address != "127.0.0.1":
             self.skipTest("localhost is not 127.0.0.1 first")
         own = ["--tls-ca", self.path("ca.pem"), "--tls-cert", self.path("client.pem")]
         self.check(self.ping(*own, url=self.url.replace("127.0.0.1", "localhost")), 0)

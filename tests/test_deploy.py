@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What deploy/ promises, against the program: options and metrics exist, ports and labels agree, times to stop suffice. Where the
-package kubernetes-validate can be imported the manifests are also held to Kubernetes' own schemas; without it that part is
-passed over aloud. Programs and paths come from ctest's environment."""
+"""What deploy/ promises, against the program: options and metrics exist, ports and labels agree, times to stop suffice; and that
+docs/OPERATIONS.md lists the events that are logged. Where the package kubernetes-validate can be imported the manifests are also held
+to Kubernetes' own schemas; without it that part is passed over aloud. Programs and paths come from ctest's environment."""
 import configparser
 import fnmatch
 import os
@@ -98,6 +98,21 @@ def check_unit():
     assert level and float(level[1]) <= 2, done.stdout + done.stderr
 
 
+def events_logged():
+    """Every event's name, by the calls in the sources."""
+    names = set()
+    for file in os.listdir(os.path.join(SOURCE, "src")):
+        for call in re.findall(r"BR_LOG\(.*?;", read("src", file), re.DOTALL):
+            names |= set(re.findall(r'"(\w+)"', call.split("BR_STR")[0].split("BR_I64")[0]))
+    return names
+
+
+def check_log_page(page):
+    table = page.split("## The log")[1].split("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))))
+    assert listed == events_logged(), listed ^ events_logged()
+
+
 def main():
     shown = subprocess.run([DAEMON, "--help"], capture_output=True, text=True, check=True).stdout
     known = {name.replace("-", "_") for name in re.findall(r"^  --([a-z-]+) ", shown, re.MULTILINE)}
@@ -161,6 +176,8 @@ def main():
         assert fnmatch.fnmatchcase("char-" + group, allowed), group
     assert not fnmatch.fnmatchcase("char-nvme", allowed)
     check_unit()
+
+    check_log_page(read("docs/OPERATIONS.md"))
 
     # Docker.
     docker = read("Dockerfile")

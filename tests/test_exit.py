@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""How the service leaves: with 0 when told to, also when the transport hangs while it is closed; at once when told again."""
+"""How the service leaves: with 0 when told to, also when the transport hangs while it is closed; at once when told again; and not
+when its log goes nowhere."""
 import os
 import signal
 import subprocess
@@ -11,14 +12,14 @@ ROOT = os.environ["BESTROUTE_SOURCE"]
 PATIENCE_S = 60
 
 
-def start(folder, **more):
+def start(folder, log=subprocess.DEVNULL, **more):
     """A service that is ready. `more`: environment."""
     url = f"ipc://{folder}/service"
     environment = dict(os.environ, **more)
     # A preloaded library stands before a sanitizer's.
     environment["ASAN_OPTIONS"] = environment.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
     service = subprocess.Popen([os.environ["BESTROUTED"], "--bundle", f"{ROOT}/weights/tiny", "--engine", "noop",
-                                "--listen", url], env=environment, stderr=subprocess.DEVNULL)
+                                "--listen", url], env=environment, stderr=log)
     until = time.monotonic() + PATIENCE_S
     while subprocess.run([os.environ["BESTROUTE"], "ping", "--url", url], capture_output=True).returncode != 0:
         assert service.poll() is None and time.monotonic() < until, "the service did not become ready"
@@ -49,6 +50,31 @@ def test_a_transport_that_hangs_does_not_keep_it(folder):
 
 def test_told_again_it_does_not_wait_for_the_transport(folder):
     assert leave(start(folder, LD_PRELOAD=os.environ["HANG_CLOSE"]), signal.SIGTERM, signal.SIGINT) < 3
+
+
+def serves_after_a_reload(service, folder):
+    """A reload is logged."""
+    service.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    return subprocess.run([os.environ["BESTROUTE"], "ping", "--url", f"ipc://{folder}/service"]).returncode == 0
+
+
+def test_a_log_that_nobody_reads_does_not_end_it(folder):
+    service = start(folder, subprocess.PIPE)
+    service.stderr.close()
+    try:
+        assert serves_after_a_reload(service, folder)
+    finally:
+        leave(service, signal.SIGTERM)
+
+
+def test_a_full_disk_under_the_log_does_not_end_it(folder):
+    with open("/dev/full", "w") as full:
+        service = start(folder, full)
+        try:
+            assert serves_after_a_reload(service, folder)
+        finally:
+            leave(service, signal.SIGTERM)
 
 
 def main():

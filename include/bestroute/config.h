@@ -56,7 +56,7 @@ typedef enum br_option_kind {
       "http:// address for /metrics (Prometheus), /healthz and /readyz; empty: none")                        \
     X(WORD, engine, "auto", 0, 0, "auto|reference|cpu|cuda|noop",                                            \
       "what computes; noop answers constant qualities without an encoder, to measure the service alone")     \
-    X(WORD, precision, "auto", 0, 0, "auto|f32|bf16|f16|fp8",                                                    \
+    X(WORD, precision, "auto", 0, 0, "auto|f32|bf16|f16|fp8",                                                \
       "what the engine computes in; auto: its fastest exact enough")                                         \
     X(TEXT, gemm_cache, "", 0, 0, "FILE",                                                                    \
       "engine cuda: measure how each matrix product is best computed, and remember it here; empty: guess")   \
@@ -66,7 +66,7 @@ typedef enum br_option_kind {
     X(INT, workers, "0", 0, BR_WORKERS_MAX, "N",                                                             \
       "scoring threads of each device, one stream each; 0: as many as serve the engine best")                \
     X(INT, ranks, "1", 1, BR_RANKS_MAX, "N",                                                                 \
-      "processes that load bundles together, over NCCL; each is told to reload, none switches unless all do") \
+      "processes that load bundles together, over NCCL: told to reload through rank 0, all switch or none")  \
     X(INT, rank, "0", 0, BR_RANKS_MAX - 1, "N", "which of them this is; weights come from 0")                \
     X(TEXT, ranks_id, "", 0, 0, "FILE",                                                                      \
       "where rank 0 leaves NCCL's unique id for the others; not needed where NCCL_COMM_ID is set")           \
@@ -76,7 +76,7 @@ typedef enum br_option_kind {
     X(INT, tokenizer_threads, "0", 0, BR_WORKERS_MAX, "N",                                                   \
       "threads that turn text into tokens; 0: as many as the engine needs")                                  \
     X(INT, batch_tokens, "0", 0, BR_BATCH_TOKENS_MAX, "N",                                                   \
-      "tokens of one encoder pass, more only for a single longer prompt; 0: what suits the engine")               \
+      "tokens of one encoder pass, more only for a single longer prompt; 0: what suits the engine")          \
     X(INT, batch_seqs, "256", 1, BR_BATCH_SEQS_MAX, "N", "most queries of one encoder pass")                 \
     X(INT, queue_max, "1024", 1, BR_QUEUE_QUERIES_MAX, "N",                                                  \
       "most queries admitted and not yet scored; more are answered `overloaded`")                            \
