@@ -99,7 +99,8 @@ static void fill_prompts(br_packing *batch, const br_bundle *bundle, int32_t len
     for (int32_t b = 0; b < count; b++) {
         for (int32_t t = 0; t < length; t++) {
             state = state * 6364136223846793005u + 1442695040888963407u;
-            ids[t] = 4 + (int32_t)((state >> 33) % (uint64_t)(bundle->source_id > 4 ? bundle->source_id - 4 : pieces));
+            ids[t] = 4 + (int32_t)((state >> 33) %
+                                   (uint64_t)(bundle->source_id > 4 ? bundle->source_id - 4 : pieces));
         }
         ids[0] = br_tokenizer_cls(bundle->tokenizer);
         if (bundle->source_id >= 0) ids[BR_POOL_INDEX] = bundle->source_id;

@@ -16,7 +16,7 @@ typedef struct prompts_options {
     int queries;        /* of one request */
     uint64_t seed;
     br_policy policy;
-    bool score;          /* instead of route */
+    bool score;           /* instead of route */
     uint64_t deadline_ms; /* 0: none */
 } prompts_options;
 

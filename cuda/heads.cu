@@ -132,8 +132,8 @@ br_status br_launch_heads(const br_heads_args *a, br_dtype type, const br_queue 
             constexpr int kRows = decltype(rows)::value;
             return launch(heads_kernel<T, kRows>, ceil_div(a->seqs, kRows), kWarpsPerBlock * kWarp,
                           kRows * row_bytes, queue, a->quality, static_cast<const T *>(a->residual), a->gamma,
-                          a->beta, a->weight, a->bias, a->seqs, a->width, a->heads_count, a->epsilon, a->activation,
-                          a->unit);
+                          a->beta, a->weight, a->bias, a->seqs, a->width, a->heads_count, a->epsilon,
+                          a->activation, a->unit);
         };
         return several ? go(constant<kWarpsPerBlock>()) : go(constant<1>());
     });

@@ -33,10 +33,9 @@ static br_status check_tokens_max(const br_replica *replica, br_error *error)
     const int32_t tokens_max = br_devices_tokens_min(replica->options.devices);
     const int32_t needed = replica->bundle->router.max_tokens;
     if (tokens_max == 0 || tokens_max >= needed) return BR_OK;
-    return br_fail(
-        error, BR_EINVAL,
-        "%s/router.json: max_tokens is %d, but the service was started for prompts of at most %d",
-        replica->folder, (int)needed, (int)tokens_max);
+    return br_fail(error, BR_EINVAL,
+                   "%s/router.json: max_tokens is %d, but the service was started for prompts of at most %d",
+                   replica->folder, (int)needed, (int)tokens_max);
 }
 
 static const br_device *device_of(const br_replica *replica, int32_t worker)

@@ -24,8 +24,9 @@ extern const char *const golden_names[];
 
 typedef struct golden_case {
     const char *name;
-    br_bundle bundle; /* model, prefix, tensors, and of the router max_tokens, head_count and what declares heads */
-    br_dtype type;    /* the weights are stored as */
+    br_bundle
+        bundle; /* model, prefix, tensors, and of the router max_tokens, head_count and what declares heads */
+    br_dtype type; /* the weights are stored as */
     int32_t lengths[GOLDEN_LENGTHS_MAX];
     int32_t length_count;
     bool all_rows;

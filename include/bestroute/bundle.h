@@ -32,10 +32,10 @@ typedef struct br_bundle {
     br_model model;
     br_router router;
     br_tokenizer *tokenizer;
-    const char *prefix;      /* of the encoder's tensors, static: "pretrained_model.", "", ... */
-    int32_t source_id;       /* of router.source_prefix, from added_tokens.json; -1: the first token is pooled */
-    char hash[65];           /* 64 hex digits */
-    uint64_t digest[4];      /* the same as numbers, big-endian */
+    const char *prefix; /* of the encoder's tensors, static: "pretrained_model.", "", ... */
+    int32_t source_id;  /* of router.source_prefix, from added_tokens.json; -1: the first token is pooled */
+    char hash[65];      /* 64 hex digits */
+    uint64_t digest[4]; /* the same as numbers, big-endian */
     br_safetensors *tensors; /* NULL once dropped */
     void *mapping;
     size_t mapping_bytes;

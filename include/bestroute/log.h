@@ -45,8 +45,8 @@ void br_log_write(const br_log *log, br_log_level level, const char *event, cons
                   size_t field_count);
 
 /* BR_LOG(log, BR_LOG_INFO, "listening", BR_STR("url", url)); at least one field. */
-#define BR_LOG(log, level, event, ...)                               \
-    br_log_write(log, level, event, (const br_field[]){__VA_ARGS__}, \
+#define BR_LOG(log, level, event, ...)                                                                       \
+    br_log_write(log, level, event, (const br_field[]){__VA_ARGS__},                                         \
                  sizeof((const br_field[]){__VA_ARGS__}) / sizeof(br_field))
 
 #endif

@@ -45,12 +45,12 @@ typedef struct br_policy {
     uint32_t has; /* BR_HAS_* */
     br_policy_kind kind;
     br_fallback fallback;
-    double threshold;    /* [0, 1] */
-    double max_cost;     /* >= 0, USD */
-    double lambda;       /* >= 0, quality per USD */
-    double tolerance;    /* [0, 1] */
-    double total_budget; /* >= 0, USD */
-    uint32_t max_n;      /* >= 1 */
+    double threshold;     /* [0, 1] */
+    double max_cost;      /* >= 0, USD */
+    double lambda;        /* >= 0, quality per USD */
+    double tolerance;     /* [0, 1] */
+    double total_budget;  /* >= 0, USD */
+    uint32_t max_n;       /* >= 1 */
     const br_str *models; /* names, not yet looked up; views owned by whoever made the policy */
     size_t model_count;
     const br_str *exclude;

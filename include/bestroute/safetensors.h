@@ -22,13 +22,13 @@
 #include "bestroute/memory.h"
 
 typedef struct br_tensor {
-    br_str name;         /* UTF-8, owned by the table */
-    char type_name[16];  /* as written: "F32", "BF16", "I64", ... */
-    br_dtype type;       /* meaningful when readable */
-    bool readable;       /* the type is one of br_dtype */
+    br_str name;        /* UTF-8, owned by the table */
+    char type_name[16]; /* as written: "F32", "BF16", "I64", ... */
+    br_dtype type;      /* meaningful when readable */
+    bool readable;      /* the type is one of br_dtype */
     int32_t rank;
     int64_t shape[BR_TENSOR_RANK_MAX];
-    const void *data;    /* into the borrowed bytes; may be unaligned */
+    const void *data; /* into the borrowed bytes; may be unaligned */
     size_t bytes;
 } br_tensor;
 
