@@ -3,7 +3,7 @@
 
     BESTROUTE_TRAIN_PYTHON=/path/to/venv/bin/python3 python3 tests/test_train.py
 
-Needs the packages of weights/requirements.txt; without them it is skipped aloud (exit code 77). Some 20 seconds.
+Needs the packages of weights/requirements.txt; without them it is skipped aloud (exit code 77). Some two minutes.
 """
 
 import json
