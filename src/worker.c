@@ -6,14 +6,12 @@
 
 #include "bestroute/clock.h"
 
-static void hand_back(br_scorer *w, int32_t count, uint64_t now_ns)
+/* The job was never computed. Without the lock. */
+static void hand_back(br_job *job, br_status status, uint64_t now_ns)
 {
-    for (int32_t i = 0; i < count; i++) {
-        br_job *job = (br_job *)w->items[i];
-        job->started_ns = 0;
-        job->batch = 0;
-        br_job_finish(job, BR_ECLOSED, now_ns);
-    }
+    job->started_ns = 0;
+    job->batch = 0;
+    br_job_finish(job, status, now_ns);
 }
 
 /* The device's share of the work while a batch runs. Lock held. */
@@ -51,10 +49,7 @@ static void drop_expired(br_workers *all, uint64_t now_ns)
     br_batch_item *item;
     while ((item = br_batcher_expire(all->batcher, now_ns)) != NULL) {
         (void)pthread_mutex_unlock(&all->lock);
-        br_job *job = (br_job *)item;
-        job->started_ns = 0;
-        job->batch = 0;
-        br_job_finish(job, BR_ETIMEDOUT, now_ns);
+        hand_back((br_job *)item, BR_ETIMEDOUT, now_ns);
         (void)pthread_mutex_lock(&all->lock);
     }
 }
@@ -124,10 +119,8 @@ static bool serve_batch(br_scorer *w)
     const bool abandoning = all->abandoning;
     (void)pthread_mutex_unlock(&all->lock);
     br_scorer_wake(other);
-    if (abandoning)
-        hand_back(w, count, now_ns);
-    else
-        br_scorer_run(w, count);
+    if (!abandoning) br_scorer_run(w, count);
+    for (int32_t i = 0; abandoning && i < count; i++) hand_back((br_job *)w->items[i], BR_ECLOSED, now_ns);
     const uint64_t ns = br_clock_now_ns() - now_ns;
     (void)pthread_mutex_lock(&all->lock);
     end_batch(w, tokens, ns);
