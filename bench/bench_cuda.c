@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend_cuda.h"
-#include "bestroute/clock.h"
+#include "cuda/backend_cuda.h"
+#include "core/clock.h"
 
 enum {
     WIDTH = 768,

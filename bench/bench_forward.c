@@ -27,10 +27,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "bestroute/bundle.h"
-#include "bestroute/clock.h"
-#include "bestroute/encoder.h"
-#include "bestroute/limits.h"
+#include "bundle/bundle.h"
+#include "core/clock.h"
+#include "encoder/encoder.h"
+#include "core/limits.h"
 
 enum { LENGTHS_MAX = 16, LATENCY_RUNS_MAX = 1000, CHECK_TOKENS = 24, CHECK_SEQS = 2 };
 

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "bestroute/limits.h"
-#include "bestroute/tokenizer.h"
+#include "core/limits.h"
+#include "bundle/tokenizer/tokenizer.h"
 
 enum { RUNS = 5, IDS_MAX = 512 };
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "bestroute/client.h"
-#include "bestroute/server.h"
+#include "serve/server.h"
 #include "child.h"
 #include "curve.h"
 #include "echo.h"

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "plot.h"
+#include "cli/plot.h"
 #include "report.h"
 
 static const struct {

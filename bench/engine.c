@@ -5,8 +5,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "bestroute/clock.h"
-#include "bestroute/replica.h"
+#include "core/clock.h"
+#include "workers/loaded.h"
 #include "options.h"
 
 enum { ONE_RUNS = 30 };

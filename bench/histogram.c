@@ -1,4 +1,4 @@
-/* histogram.c - see histogram.h. */
+/* workers/histogram.c - see workers/histogram.h. */
 #include "histogram.h"
 
 #include <math.h>

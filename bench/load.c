@@ -18,8 +18,8 @@
 
 #include <nng/protocol/reqrep0/req.h>
 
-#include "bestroute/clock.h"
-#include "bestroute/reply.h"
+#include "core/clock.h"
+#include "protocol/reply.h"
 #include "schedule.h"
 #include "usage.h"
 

@@ -10,7 +10,7 @@
 #ifndef BESTROUTE_BENCH_LOAD_H
 #define BESTROUTE_BENCH_LOAD_H
 
-#include "bestroute/wire.h"
+#include "protocol/msgpack.h"
 #include "histogram.h"
 #include "prompts.h"
 #include "trace.h"

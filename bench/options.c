@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bestroute/limits.h"
+#include "core/limits.h"
 
 static const char usage[] =
     "bestroute-bench: loads a bestroute service and measures it.\n\n"

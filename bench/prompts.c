@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bestroute/bundle.h"
-#include "bestroute/request.h"
+#include "bundle/bundle.h"
+#include "protocol/request.h"
 #include "schedule.h"
 
 enum { REQUESTS = 256, TEXTS_MAX = 1 << 16, WORDS_MAX = 100000, WORD_BYTES_MAX = 16 };

@@ -6,7 +6,7 @@
 #define BESTROUTE_BENCH_PROMPTS_H
 
 #include "bestroute/error.h"
-#include "bestroute/policy_spec.h"
+#include "policy/spec.h"
 
 typedef struct prompts_options {
     const char *file; /* a prompt a line; NULL: synthetic */

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bestroute/clock.h"
-#include "bestroute/limits.h"
+#include "core/clock.h"
+#include "core/limits.h"
 
 enum { SENT_MAX = 1 << 20, LINE_BYTES = 256 };
 

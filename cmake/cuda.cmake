@@ -43,15 +43,18 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 
-# Adds the engine's sources to a library.
+# Adds the engine to a library.
 function(bestroute_cuda_engine library)
-  target_sources(${library} PRIVATE ${ARGN})
-  target_include_directories(${library} PRIVATE ${PROJECT_SOURCE_DIR}/cuda)
+  set(folder ${PROJECT_SOURCE_DIR}/cuda)
+  target_sources(${library} PRIVATE
+    ${folder}/backend_cuda.c ${folder}/stream_cuda.c ${folder}/gemm.c ${folder}/gemm_choices.c
+    ${folder}/embed_layernorm.cu ${folder}/layernorm.cu ${folder}/linear.cu ${folder}/quantize_rows.cu
+    ${folder}/gelu.cu ${folder}/attention_band.cu ${folder}/attention_rows.cu ${folder}/pooled_attention.cu
+    ${folder}/gather_rows.cu ${folder}/heads.cu)
   # wgmma is sm_90's alone: this file is compiled for it and nothing else.
-  add_library(${library}_warpgroup OBJECT cuda/linear_warpgroup.cu)
+  add_library(${library}_warpgroup OBJECT ${folder}/linear_warpgroup.cu)
   set_target_properties(${library}_warpgroup PROPERTIES CUDA_ARCHITECTURES OFF)
   target_compile_options(${library}_warpgroup PRIVATE -gencode=arch=compute_90a,code=[sm_90a,compute_90a])
-  target_include_directories(${library}_warpgroup PRIVATE ${PROJECT_SOURCE_DIR}/cuda)
   target_link_libraries(${library}_warpgroup PRIVATE bestroute_flags)
   target_sources(${library} PRIVATE $<TARGET_OBJECTS:${library}_warpgroup>)
   target_compile_definitions(${library} PUBLIC BR_CUDA)

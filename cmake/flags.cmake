@@ -6,7 +6,7 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O3")
 
 add_library(bestroute_flags INTERFACE)
 target_compile_definitions(bestroute_flags INTERFACE _GNU_SOURCE)
-target_include_directories(bestroute_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
+target_include_directories(bestroute_flags INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 set(host_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wundef
     -fno-math-errno -fno-trapping-math -ffp-contract=off)
 target_compile_options(bestroute_flags INTERFACE

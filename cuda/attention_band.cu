@@ -27,7 +27,7 @@
  * Order     keys 0, 1 | 4, 5 | 8, 9 | ... of a tile are columns 0 .. 7 of the first mma, keys 2, 3 | 6, 7 | ...
  *           of the second, so that lane t of a quad holds the four neighbours 4t .. 4t+3.
  * Limits    16-bit types, D of 32 or 64; rows and strides of whole 16 bytes; T * 3C < 2^31.
- * Checked   tests/test_op_attention.c against loops in double.
+ * Checked   tests/engine/test_op_attention.c against loops in double.
  */
 #include "attention_schedule.cuh"
 #include "mma.cuh"

@@ -6,7 +6,7 @@
  * Work      see attention_rows.cuh: a block, or a warp, owns one query of one head.
  * Traffic   every key, value and position row once per query, from L1 and L2: exact, not fast.
  * Limits    vectors: rows of whole 16 bytes. Other heads: D + S floats fit 48 KiB of shared memory.
- * Checked   tests/test_op_attention.c against loops in double.
+ * Checked   tests/engine/test_op_attention.c against loops in double.
  */
 #include "attention_rows.cuh"
 

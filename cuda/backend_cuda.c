@@ -1,5 +1,5 @@
 /*
- * backend_cuda.c - one CUDA device behind the door of backend.h.
+ * backend_cuda.c - one CUDA device behind the door of engine/backend.h.
  *
  * Residual and activation share one type, so LayerNorm works in place and a GEMM adds to what LayerNorm
  * left. Two encoders on a device overlap: while one's pass computes, the other's batch is packed, copied and
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bestroute/memory.h"
+#include "core/memory.h"
 
 enum {
     COMPUTE_CAPABILITY_MIN = 80,  /* bf16, cp.async, ldmatrix with m16n8k16 */

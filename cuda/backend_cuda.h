@@ -7,7 +7,7 @@
 #ifndef BESTROUTE_CUDA_BACKEND_CUDA_H
 #define BESTROUTE_CUDA_BACKEND_CUDA_H
 
-#include "bestroute/backend.h"
+#include "engine/backend.h"
 #include "gemm.h"
 #include "kernels.h"
 

@@ -1,10 +1,10 @@
 /*
- * comm.c - see comm.h: NCCL communicators that never wait for longer than they were told.
+ * comm.c - see engine/comm.h: NCCL communicators that never wait for longer than they were told.
  *
  * Communicators are non-blocking: every call returns at once, and `settle` polls them, then the streams, until the
  * deadline. One that is late or broken is aborted, which frees the devices of its kernels.
  */
-#include "bestroute/comm.h"
+#include "engine/comm.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -13,8 +13,8 @@
 #include <time.h>
 
 #include "backend_cuda.h"
-#include "bestroute/clock.h"
-#include "bestroute/limits.h"
+#include "core/clock.h"
+#include "core/limits.h"
 #include "comm_id.h"
 #include "nccl_library.h"
 

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bestroute/clock.h"
+#include "core/clock.h"
 
 enum { POLL_MS = 10 };
 

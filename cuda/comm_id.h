@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bestroute/comm.h"
+#include "engine/comm.h"
 
 /* Rank 0: writes id[size] and the folder to `path`, whole or not at all, in place of what was there. BR_EIO. */
 BR_NODISCARD br_status br_comm_id_publish(const char *path, const void *id, size_t size, const char *folder,

@@ -9,7 +9,7 @@
  * Numerics  see layernorm.cuh. The table is in the activation type, positions are float32; their sum is not rounded.
  * Limits    any C; ids are in 0 .. V - 1, checked where they enter the service. Tokens behind the last sequence, the
  *           padding of a recorded pass, take position 0.
- * Checked   tests/test_op_embed_layernorm.c against loops in double.
+ * Checked   tests/engine/test_op_embed_layernorm.c against loops in double.
  */
 #include "layernorm.cuh"
 

@@ -5,7 +5,7 @@
  * Traffic   2 * C * sizeof(T) bytes per sequence.
  * Numerics  bits are copied.
  * Limits    any C. A sequence without tokens (the end of a bucket of sequences) copies nothing.
- * Checked   tests/test_op_gather_rows.c, bit for bit.
+ * Checked   tests/engine/test_op_gather_rows.c, bit for bit.
  */
 #include "device.cuh"
 

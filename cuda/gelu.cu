@@ -9,7 +9,7 @@
  * Traffic   2 * sizeof(T) bytes per element. Bound by memory.
  * Numerics  in float, rounded once; its input was rounded once by the GEMM.
  * Limits    any count; the start is aligned to 16 bytes.
- * Checked   tests/test_op_linear.c against loops in double.
+ * Checked   tests/engine/test_op_linear.c against loops in double.
  */
 #include "gelu.cuh"
 

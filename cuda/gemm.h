@@ -14,7 +14,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "bestroute/dtype.h"
+#include "core/dtype.h"
 #include "bestroute/error.h"
 #include "gemm_choices.h"
 

@@ -11,7 +11,7 @@
  * Traffic   C * sizeof(T) per row, and K * C * 4 bytes of weights per block, which L2 serves.
  * Numerics  the normalised row is not rounded; sums and activations in float.
  * Limits    C floats fit 48 KiB of shared memory.
- * Checked   tests/test_op_heads.c against loops in double.
+ * Checked   tests/engine/test_op_heads.c against loops in double.
  */
 #include "device.cuh"
 

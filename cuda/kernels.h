@@ -14,8 +14,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "bestroute/backend.h"
-#include "bestroute/limits.h"
+#include "engine/backend.h"
+#include "core/limits.h"
 
 #ifdef __cplusplus
 extern "C" {

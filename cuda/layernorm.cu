@@ -10,7 +10,7 @@
  * Traffic   2 * C * sizeof(T) bytes per row, and gamma and beta once per block. Bound by memory.
  * Numerics  see layernorm.cuh.
  * Limits    any C; those of whole 16-byte vectors and at most 8 per lane stay in registers.
- * Checked   tests/test_op_layernorm.c against loops in double.
+ * Checked   tests/engine/test_op_layernorm.c against loops in double.
  */
 #include "layernorm.cuh"
 

@@ -16,7 +16,7 @@
  * Traffic   rows * inputs + outputs * inputs + rows * outputs elements when tiles share through L2.
  * Numerics  products summed in float; scales, bias and epilogue in float; rounded once, at the store.
  * Limits    128 bytes divide a row of x, outputs % 64 == 0; e4m3 needs sm_89.
- * Checked   tests/test_op_linear.c against loops in double.
+ * Checked   tests/engine/test_op_linear.c against loops in double.
  */
 #include "linear.cuh"
 

@@ -11,7 +11,7 @@
  * Traffic   rows * inputs + outputs * inputs + rows * outputs elements when tiles share through L2.
  * Numerics  as in linear.cu.
  * Limits    sm_90 only (compiled for sm_90a); 128 bytes divide a row of x, outputs % 128 == 0.
- * Checked   tests/test_op_linear.c, tests/test_op_linear_fp8.c against loops in double.
+ * Checked   tests/engine/test_op_linear.c, tests/engine/test_op_linear_fp8.c against loops in double.
  */
 #include "linear.cuh"
 

@@ -6,7 +6,7 @@
  * Work      see attention_rows.cuh: a block, or a warp, owns one sequence and head.
  * Traffic   2 * D elements per token and head, and two position rows per token from L2. Bound by memory.
  * Limits    vectors: rows of whole 16 bytes. Other heads: D + S floats fit 48 KiB of shared memory.
- * Checked   tests/test_op_pooled_attention.c against loops in double.
+ * Checked   tests/engine/test_op_pooled_attention.c against loops in double.
  */
 #include "attention_rows.cuh"
 

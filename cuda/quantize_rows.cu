@@ -6,7 +6,7 @@
  * Numerics  the largest element of a row becomes 448, e4m3's own largest; the others round to nearest even,
  *           saturating. A row of zeros has scale 1. A row that is not finite stays so, through its scale.
  * Limits    K a multiple of 8; x is float16.
- * Checked   tests/test_op_linear.c against loops in double.
+ * Checked   tests/engine/test_op_linear.c against loops in double.
  */
 #include "device.cuh"
 

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "backend_cuda.h"
-#include "bestroute/limits.h"
-#include "bestroute/memory.h"
+#include "core/limits.h"
+#include "core/memory.h"
 
 enum {
     SHORT_SEQ_TOKENS =

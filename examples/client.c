@@ -1,7 +1,7 @@
 /*
- * client.c - asks a running service which model answers each prompt.
+ * client/client.c - asks a running service which model answers each prompt.
  *
- *   cc client.c $(pkg-config --cflags --libs bestroute_client) -o client
+ *   cc client/client.c $(pkg-config --cflags --libs bestroute_client) -o client
  *   ./client tcp://127.0.0.1:5555 "What is 2 + 2?" "Prove that the square root of 2 is irrational."
  */
 #include <stdio.h>

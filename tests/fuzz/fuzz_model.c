@@ -5,8 +5,8 @@
  */
 #include <stdlib.h>
 
-#include "bestroute/limits.h"
-#include "bestroute/model.h"
+#include "core/limits.h"
+#include "bundle/model.h"
 
 static void demand(bool holds)
 {

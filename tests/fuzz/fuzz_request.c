@@ -6,8 +6,8 @@
  */
 #include <stdlib.h>
 
-#include "../notation.h"
-#include "bestroute/request.h"
+#include "support/notation.h"
+#include "protocol/request.h"
 
 static message encode(const br_request *request)
 {

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "bestroute/router.h"
+#include "policy/router.h"
 
 static void demand(bool holds)
 {

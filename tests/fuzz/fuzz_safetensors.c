@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "bestroute/safetensors.h"
+#include "bundle/safetensors.h"
 
 static volatile unsigned char sink;
 

@@ -1,0 +1,60 @@
+/*
+ * normalizer.h - prompt text to the text that is cut into pieces.
+ *
+ *   1. a literal "[SEP]" becomes a space
+ *   2. white space at both ends goes
+ *   3. the model's character map is applied, one grapheme cluster at a time
+ *   4. runs of spaces become one space
+ *   5. every space becomes U+2581, and the text begins with one
+ *
+ * Steps 2 to 5 are those of Hugging Face's fast tokenizer, quirks included: the
+ * map looks at a cluster of fewer than six bytes as a whole and replaces all of
+ * it when a rule matches its beginning. SentencePiece's own normalizer differs.
+ *
+ * A text is read piece by piece, so that nothing is allocated whatever its
+ * size. The normalizer is immutable: any number of threads may read with it.
+ */
+#ifndef BESTROUTE_BUNDLE_TOKENIZER_NORMALIZER_H
+#define BESTROUTE_BUNDLE_TOKENIZER_NORMALIZER_H
+
+#include "bestroute/error.h"
+#include "core/memory.h"
+#include "grapheme.h"
+
+/* A read writes whole characters and stops when fewer bytes than this are left. */
+enum { BR_NORMALIZER_ROOM_MIN = 2048 };
+
+/* The bytes of U+2581, which stands for a space. */
+#define BR_SPACE_MARK "\xE2\x96\x81"
+enum { BR_SPACE_MARK_BYTES = 3 };
+
+typedef struct br_normalizer br_normalizer;
+
+/* `charsmap` is a model's precompiled map; copied; empty: no rules. BR_EFORMAT, BR_ENOMEM. */
+BR_NODISCARD br_status br_normalizer_create(br_normalizer **out, br_str charsmap, const char *file,
+                                            br_error *error);
+
+/* Accepts NULL. */
+void br_normalizer_destroy(br_normalizer *normalizer);
+
+/* One reading of one text. Fields belong to normalizer.c. */
+typedef struct br_normalizing {
+    const br_normalizer *normalizer;
+    const char *at;
+    const char *end;
+    br_grapheme grapheme; /* of the current cluster */
+    char cluster[8];      /* its bytes while they are fewer than six */
+    size_t cluster_bytes;
+    bool spilled;    /* six bytes were reached: the rest goes character by character */
+    bool started;    /* something was written */
+    bool last_space; /* and a space was the last of it */
+} br_normalizing;
+
+/* Borrows both, and `text` (valid UTF-8), as long as the reading lasts. */
+void br_normalizing_begin(br_normalizing *reading, const br_normalizer *normalizer, br_str text);
+
+/* Writes the next part of the normalized text to out[room], room >= BR_NORMALIZER_ROOM_MIN, and
+ * returns its size; 0 when there is no more. */
+size_t br_normalizing_read(br_normalizing *reading, char *out, size_t room);
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * unigram.h - the most probable way to cut one word into pieces.
+ *
+ * Pieces lie in a trie of bytes; the best cut is found with Viterbi's algorithm
+ * in time linear in the word (times the longest piece). Scores are summed in
+ * double from the word's start and a later cut must be strictly better, so that
+ * ties fall as they do in Hugging Face's Unigram model.
+ *
+ * A character that no piece covers is unseen; neighbouring unseen characters
+ * are one unknown piece together, or their UTF-8 bytes one byte piece each.
+ *
+ * Immutable after create, but for br_unigram_use_bytes.
+ */
+#ifndef BESTROUTE_BUNDLE_TOKENIZER_UNIGRAM_H
+#define BESTROUTE_BUNDLE_TOKENIZER_UNIGRAM_H
+
+#include "spm.h"
+
+typedef struct br_unigram br_unigram;
+
+/* Copies what it needs of `model`. BR_EFORMAT: two pieces are spelled the same. BR_ENOMEM. */
+BR_NODISCARD br_status br_unigram_create(br_unigram **out, const br_spm_model *model, const char *file,
+                                         br_error *error);
+
+/* Accepts NULL. */
+void br_unigram_destroy(br_unigram *unigram);
+
+/* Unseen characters become byte pieces from now on. BR_ENOTSUP: the model lacks some of the 256. */
+BR_NODISCARD br_status br_unigram_use_bytes(br_unigram *unigram);
+
+/* Cuts `word`, valid UTF-8 of `size` bytes, and returns the number of ids, which end up at the
+ * end of path[0 .. size]: the first is path[size + 1 - count]. */
+size_t br_unigram_cut(const br_unigram *unigram, int32_t *path, const char *word, size_t size);
+
+#endif

@@ -1,0 +1,40 @@
+/*
+ * wordpiece.h - text to BERT's pieces (vocab.txt), as Hugging Face's BertTokenizerFast does it.
+ *
+ *   normalize   control characters go, ideographs stand alone; uncased: NFD without its marks, lower case
+ *   words       cut at white space and around each punctuation character
+ *   pieces      the longest that fits, from the left; "##" before those inside a word. A word of
+ *               more than 100 characters, or with a rest that no piece begins, is one [UNK]
+ *
+ * Special tokens in a text are ordinary characters, as everywhere in this service. Combining
+ * characters that are not marks (Hangul tone marks, musical stems) keep their order: NFD's is not restored.
+ *
+ * Immutable: any number of threads may encode at once. Encoding allocates nothing.
+ */
+#ifndef BESTROUTE_BUNDLE_TOKENIZER_WORDPIECE_H
+#define BESTROUTE_BUNDLE_TOKENIZER_WORDPIECE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bestroute/error.h"
+#include "core/memory.h"
+
+typedef struct br_wordpiece br_wordpiece;
+
+/* `vocab`: vocab.txt, one piece a line, its number the id; copied. BR_ETOOBIG: over BR_VOCAB_MAX lines;
+ * BR_EINVAL: [UNK], [CLS] or [SEP] is missing; BR_EFORMAT: not UTF-8. BR_ENOMEM. */
+BR_NODISCARD br_status br_wordpiece_create(br_wordpiece **out, br_str vocab, bool lowercase, const char *file,
+                                           br_error *error);
+void br_wordpiece_destroy(br_wordpiece *wordpiece);
+
+int32_t br_wordpiece_count(const br_wordpiece *wordpiece);
+
+/* The id of a whole line, or -1. */
+int32_t br_wordpiece_find(const br_wordpiece *wordpiece, br_str piece);
+
+/* Writes the first ids_max ids of `text`, which is UTF-8, and returns how many there are in all. */
+size_t br_wordpiece_encode(const br_wordpiece *wordpiece, br_str text, int32_t *ids, size_t ids_max);
+
+#endif

@@ -1,0 +1,48 @@
+/*
+ * measured.h - records scored by the service: what eval and calibrate work on.
+ *
+ * Uses: cli, records, evaluation.  Used by: cli_eval, cli_calibrate.
+ */
+#ifndef BESTROUTE_CLI_MEASURED_H
+#define BESTROUTE_CLI_MEASURED_H
+
+#include "cli.h"
+#include "eval/evaluation.h"
+#include "eval/records.h"
+
+typedef struct cli_scores {
+    br_answer *info;
+    br_router
+        *router; /* candidates in info's order, head = index; the reference has its head's score, or 1 */
+    records_pair pairs[CLI_CANDIDATES_MAX];
+    records records;
+    evaluation_table table;
+    double *weights; /* [rows] by rows, or by tasks where the options say so */
+} cli_scores;
+
+/* Reads the records, asks the service for its candidates and for every prompt's qualities. BR_EINVAL: no record is left,
+ * or none has a measured candidate of this bundle; else what records_read and the client say.
+ * Release with cli_scores_deinit, also after a failure. */
+BR_NODISCARD br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client *client,
+                                       br_error *error);
+void cli_scores_deinit(cli_scores *scores);
+
+/* Its exit code: a file that cannot be read or records that are wrong are the user's to mend, unlike a service that
+ * cannot be reached. */
+cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status);
+
+enum {
+    CLI_THRESHOLDS = 201,
+    CLI_LAMBDAS = 161,
+    CLI_PARAMETERS_MAX = CLI_THRESHOLDS, /* of the two */
+};
+
+/* out[CLI_THRESHOLDS], rising from 0 to 1: quantiles of what was predicted, so that each step changes decisions.
+ * BR_ENOMEM. */
+BR_NODISCARD br_status cli_scores_thresholds(double *out, const cli_scores *scores);
+
+/* out[CLI_LAMBDAS], falling evenly in their logarithms from 1000 to 0.001 over the reference's mean cost: as the
+ * thresholds, so that costs rise. */
+void cli_scores_lambdas(double *out, const cli_scores *scores);
+
+#endif

@@ -1,0 +1,109 @@
+/*
+ * balancer.h - which endpoint a request goes to, and which endpoints are left out for now.
+ *
+ *                       connection lost, not_ready, silence, failures in a row
+ *          ADMITTED ----------------------------------------------------------> EJECTED
+ *             ^                                                                    |
+ *             +----------------------- a ping is answered -------------------------+
+ *
+ * An endpoint is usable while it is connected and admitted. The next request goes to the usable one with the fewest
+ * outstanding; among equals it is the turn of the one behind the last choice. One that answered `overloaded` rests
+ * for the time it asked for: others come first, and a request that was refused waits rather than go there.
+ *
+ * Facts (a lost connection, not_ready) always eject. A mere suspicion does not eject the last usable endpoint, and
+ * failures in a row never leave less than half of them: when everything is slow, nobody is to blame. A pool of one
+ * never ejects, for there is nowhere else to go.
+ *
+ * Pure: no socket, no thread, no clock; the caller passes the time in and holds the lock.
+ *
+ * Uses: nothing.  Used by: client*.c.
+ */
+#ifndef BESTROUTE_CLIENT_BALANCER_H
+#define BESTROUTE_CLIENT_BALANCER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bestroute/client.h"
+
+#define BR_POOL_NONE SIZE_MAX
+#define BR_POOL_NEVER UINT64_MAX
+
+enum {
+    BR_POOL_FAILURES_MAX = 3,    /* in a row eject */
+    BR_POOL_BACKOFF_MS_MIN = 50, /* between two pings of an ejected endpoint; doubles up to the maximum */
+    BR_POOL_BACKOFF_MS_MAX = 2000,
+    BR_POOL_HEDGE_BURST = 10, /* hedges that may come at once */
+};
+
+/* How a request, or a ping, ended. */
+typedef enum br_outcome {
+    BR_OUTCOME_ANSWERED, /* any reply but the next two */
+    BR_OUTCOME_OVERLOADED,
+    BR_OUTCOME_NOT_READY,
+    BR_OUTCOME_LOST,      /* the connection broke behind it */
+    BR_OUTCOME_FAILED,    /* no reply in time, or bytes that are none */
+    BR_OUTCOME_UNSENT,    /* it never left */
+    BR_OUTCOME_ABANDONED, /* its answer is not wanted any more */
+} br_outcome;
+
+typedef struct br_pool_member {
+    bool connected;
+    bool ejected;
+    uint32_t connection; /* the number of the present or last one, from 1 */
+    uint32_t failures;   /* in a row */
+    uint32_t backoff_ms; /* until the ping after the next; 0: none was needed since the last answer */
+    uint64_t ping_at_ns; /* while ejected */
+    uint64_t silent_ns;  /* since when a reply is missing; BR_POOL_NEVER: none is */
+    uint64_t rested_ns;  /* `overloaded` holds until then */
+    uint32_t outstanding;
+    uint64_t sent; /* = outstanding + answered + refused + failed + abandoned */
+    uint64_t answered;
+    uint64_t refused; /* overloaded, not_ready */
+    uint64_t failed;
+    uint64_t abandoned;
+    uint64_t ejections;
+} br_pool_member;
+
+typedef struct br_pool {
+    br_pool_member members[BR_CLIENT_URLS_MAX];
+    size_t count; /* at least 1 */
+    size_t next;  /* whose turn it is among equals */
+    uint64_t silence_ns;
+    uint32_t hedge_percent;
+    uint32_t hedge_credit; /* in hundredths of a hedge */
+} br_pool;
+
+/* Nobody is connected yet. */
+void br_pool_init(br_pool *pool, size_t count, uint64_t silence_ns, uint32_t hedge_percent);
+
+/* BR_POOL_NONE: no endpoint is usable, or none that is `rested` where that is asked for. `avoid` is not chosen. */
+size_t br_pool_choose(br_pool *pool, uint64_t now_ns, size_t avoid, bool rested);
+
+/* When the first usable endpoint is rested; BR_POOL_NEVER: none is usable. */
+uint64_t br_pool_rested_at(const br_pool *pool);
+
+/* A call begins: earns its share of a hedge. */
+void br_pool_earn_hedge(br_pool *pool);
+
+/* False: hedges have had their share of the calls. */
+bool br_pool_spend_hedge(br_pool *pool);
+
+/* A request goes to `index`, or one that did so ended. `connection` is the member's number when it left, retry_ms
+ * that of an `overloaded`. */
+void br_pool_sent(br_pool *pool, size_t index, uint64_t now_ns);
+void br_pool_ended(br_pool *pool, size_t index, br_outcome outcome, uint32_t connection, uint64_t retry_ms,
+                   uint64_t now_ns);
+
+void br_pool_connected(br_pool *pool, size_t index, uint64_t now_ns);
+void br_pool_disconnected(br_pool *pool, size_t index, uint64_t now_ns);
+
+/* When the endpoint is due for a ping: an ejected one after its backoff, another after silence_ns without a reply to what
+ * was sent to it, also if nobody waits for that any more. BR_POOL_NEVER. */
+uint64_t br_pool_ping_at(const br_pool *pool, size_t index);
+
+/* A ping ended. True: the connection is dead and should be dropped. */
+bool br_pool_pinged(br_pool *pool, size_t index, br_outcome outcome, uint64_t now_ns);
+
+#endif

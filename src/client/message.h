@@ -1,0 +1,27 @@
+/*
+ * message.h - between the client's public structs and the messages.
+ *
+ * Used by: client*.c alone.
+ */
+#ifndef BESTROUTE_CLIENT_MESSAGE_H
+#define BESTROUTE_CLIENT_MESSAGE_H
+
+#include <nng/nng.h>
+
+#include "bestroute/client.h"
+#include "protocol/reply.h"
+
+/* Fills *out for br_request_encode. Strings and tokens stay the call's, arrays live in the arena. `call` may be
+ * NULL for operations without queries.
+ * BR_EINVAL: the call is wrong; the error names the query and the field. BR_ENOMEM. */
+BR_NODISCARD br_status br_client_make_request(br_request *out, br_op op, const br_client_call *call,
+                                              br_arena *arena, br_error *error);
+
+/* A request as a message. BR_ETOOBIG: more than any service takes. BR_ENOMEM. */
+BR_NODISCARD br_status br_client_pack(nng_msg **out, const br_request *request, br_error *error);
+
+/* Copies a decoded reply whose `ok` is true into one allocation.
+ * BR_EFORMAT: a number that no service sends. BR_ENOMEM. On failure *out is NULL. */
+BR_NODISCARD br_status br_client_make_answer(br_answer **out, const br_reply *reply, br_error *error);
+
+#endif

@@ -1,0 +1,138 @@
+/*
+ * pinger.c - the thread that pings endpoints: ejected ones to readmit them, silent ones to tell a long
+ * computation from a dead peer. A service answers a ping at once, however busy it is.
+ *
+ * It sleeps while nothing is due: no endpoint is ejected and connected, and none has requests outstanding. A client
+ * with one endpoint has no such thread.
+ */
+#include "inside.h"
+
+#include <string.h>
+
+#include "core/clock.h"
+#include "protocol/reply.h"
+#include "message.h"
+
+/* Under the mutex. */
+static uint64_t due_at(const br_client *client, size_t index)
+{
+    const br_endpoint *endpoint = &client->endpoints[index];
+    if (endpoint->ping == NULL) return br_pool_ping_at(&client->pool, index);
+    return endpoint->ping->done ? 0 : endpoint->ping_end_ns;
+}
+
+void br_keeper_expect(br_client *client, size_t index)
+{
+    if (br_pool_ping_at(&client->pool, index) < client->keeper_due_ns)
+        pthread_cond_signal(&client->keeper_news);
+}
+
+static br_outcome outcome_of_reply(nng_msg *message)
+{
+    br_arena arena;
+    br_arena_init(&arena);
+    br_reply reply;
+    br_outcome outcome = BR_OUTCOME_FAILED;
+    if (br_reply_decode(&reply, nng_msg_body(message), nng_msg_len(message), &arena, NULL) == BR_OK)
+        outcome = !reply.ok && reply.code == BR_CODE_NOT_READY ? BR_OUTCOME_NOT_READY : BR_OUTCOME_ANSWERED;
+    br_arena_deinit(&arena);
+    return outcome;
+}
+
+static br_outcome outcome_of_ping(const br_flight *ping, bool is_done)
+{
+    if (!is_done) return BR_OUTCOME_FAILED;
+    if (ping->failed == 0) return outcome_of_reply(ping->reply);
+    if (ping->failed == NNG_ECONNRESET) return BR_OUTCOME_LOST;
+    return ping->failed == NNG_ETIMEDOUT ? BR_OUTCOME_UNSENT : BR_OUTCOME_ABANDONED;
+}
+
+static void start_ping(br_client *client, br_endpoint *endpoint)
+{
+    const br_request request = {.op = BR_OP_PING};
+    nng_msg *message;
+    br_status status = br_client_pack(&message, &request, NULL);
+    if (status == BR_OK)
+        status = br_flight_start(&endpoint->ping, endpoint, message, &client->keeper_news, NULL);
+    endpoint->ping_end_ns = br_clock_now_ns() + (uint64_t)client->probe_ms * BR_NS_PER_MS;
+    if (status == BR_OK) return;
+    pthread_mutex_lock(&client->mutex); /* out of memory: later */
+    (void)br_pool_pinged(&client->pool, endpoint->index, BR_OUTCOME_ABANDONED, br_clock_now_ns());
+    pthread_mutex_unlock(&client->mutex);
+}
+
+static void end_ping(br_client *client, br_endpoint *endpoint, bool is_done)
+{
+    const br_outcome outcome = outcome_of_ping(endpoint->ping, is_done);
+    br_flight_end(endpoint->ping);
+    endpoint->ping = NULL;
+
+    pthread_mutex_lock(&client->mutex);
+    const bool drop = br_pool_pinged(&client->pool, endpoint->index, outcome, br_clock_now_ns());
+    pthread_cond_broadcast(&client->changed);
+    pthread_mutex_unlock(&client->mutex);
+    if (drop) br_endpoint_disconnect(endpoint);
+}
+
+static void tend(br_client *client, br_endpoint *endpoint)
+{
+    if (endpoint->ping == NULL) {
+        start_ping(client, endpoint);
+        return;
+    }
+    pthread_mutex_lock(&client->mutex);
+    const bool is_done = endpoint->ping->done;
+    pthread_mutex_unlock(&client->mutex);
+    end_ping(client, endpoint, is_done);
+}
+
+/* Under the mutex. The endpoint whose due time is the earliest. */
+static size_t first_due(const br_client *client, uint64_t *due_ns)
+{
+    size_t first = 0;
+    *due_ns = BR_POOL_NEVER;
+    for (size_t i = 0; i < client->endpoint_count; i++) {
+        const uint64_t at_ns = due_at(client, i);
+        if (at_ns >= *due_ns) continue;
+        *due_ns = at_ns;
+        first = i;
+    }
+    return first;
+}
+
+static void *keep(void *context)
+{
+    br_client *client = context;
+    pthread_mutex_lock(&client->mutex);
+    while (!client->closing) {
+        const size_t index = first_due(client, &client->keeper_due_ns);
+        if (client->keeper_due_ns > br_clock_now_ns()) {
+            br_client_wait(client, &client->keeper_news, client->keeper_due_ns);
+            continue;
+        }
+        pthread_mutex_unlock(&client->mutex);
+        tend(client, &client->endpoints[index]);
+        pthread_mutex_lock(&client->mutex);
+    }
+    pthread_mutex_unlock(&client->mutex);
+    return NULL;
+}
+
+br_status br_keeper_start(br_client *client, br_error *error)
+{
+    if (client->endpoint_count == 1) return BR_OK;
+    const int failed = pthread_create(&client->keeper, NULL, keep, client);
+    if (failed != 0) return br_fail(error, BR_ENOMEM, "cannot start a thread: %s", strerror(failed));
+    client->has_keeper = true;
+    return BR_OK;
+}
+
+void br_keeper_stop(br_client *client)
+{
+    if (!client->has_keeper) return;
+    pthread_mutex_lock(&client->mutex);
+    pthread_cond_signal(&client->keeper_news);
+    pthread_mutex_unlock(&client->mutex);
+    pthread_join(client->keeper, NULL);
+    for (size_t i = 0; i < client->endpoint_count; i++) br_flight_end(client->endpoints[i].ping);
+}

@@ -1,0 +1,48 @@
+/*
+ * weights.h - what weights.c makes and encoder.c runs on. Not for others.
+ */
+#ifndef BESTROUTE_ENCODER_WEIGHTS_H
+#define BESTROUTE_ENCODER_WEIGHTS_H
+
+#include "engine/backend.h"
+#include "encoder.h"
+
+/* gamma and beta, in the backend's memory. */
+typedef struct br_layernorm {
+    float *gamma; /* [C] */
+    float *beta;  /* [C] */
+} br_layernorm;
+
+typedef struct br_encoder_layer {
+    br_matrix *qkv;              /* C -> 3C; NULL in the last layer, which has the two below */
+    br_matrix *q;                /* C -> C */
+    br_matrix *kv;               /* C -> 2C */
+    br_matrix *attention_output; /* C -> C, accumulates */
+    br_matrix *ffn_up;           /* C -> F, gelu */
+    br_matrix *ffn_down;         /* F -> C, accumulates */
+    br_positions *positions;     /* NULL: content only */
+    br_layernorm attention_norm;
+    br_layernorm output_norm;
+} br_encoder_layer;
+
+struct br_encoder_weights {
+    br_backend *backend; /* borrowed */
+    br_model model;
+    int32_t seq_tokens_max; /* max_tokens of the bundle: positions reach this far */
+    int32_t heads_count;
+    br_embedding *embedding;
+    float *absolute_positions; /* [max_tokens, C], with the row of token type 0 in; NULL: none */
+    br_layernorm embedding_norm;
+    br_encoder_layer *layers; /* [L] */
+    float *head_weight;       /* [K, C] */
+    float *head_bias;         /* [K] */
+    br_heads_activation head_activation;
+    bool head_unit;
+    float *pooler_weight; /* [C, C]; NULL: none */
+    float *pooler_bias;   /* [C] */
+    br_heads_activation pooler_activation;
+    int32_t pool_index; /* of the token in its sequence */
+    size_t bytes;
+};
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * scores.h - qualities that were computed elsewhere, by the id of the record.
+ *
+ * A line is a JSON object with `id` (text) and `quality`: an array of numbers in [0, 1] in the order of the bundle's
+ * candidates. `bestroute score --json` writes such lines, and so does training for rows it left out of a fold.
+ *
+ * Uses: error, json, json_lines.  Used by: cli_scores.
+ */
+#ifndef BESTROUTE_EVAL_SCORES_H
+#define BESTROUTE_EVAL_SCORES_H
+
+#include <stddef.h>
+
+#include "bestroute/error.h"
+
+typedef struct score_file_entry {
+    char *id;
+    float *qualities; /* [candidates] */
+} score_file_entry;
+
+typedef struct score_file {
+    score_file_entry *entries; /* by id */
+    size_t count;
+    size_t candidates;
+} score_file;
+
+/* BR_EIO: the file. BR_EFORMAT, BR_EINVAL: a line, or an id that two lines have. BR_ENOMEM.
+ * Release with score_file_deinit, also after a failure. */
+BR_NODISCARD br_status score_file_read(score_file *out, const char *path, size_t candidates, br_error *error);
+
+/* Accepts a zeroed one. */
+void score_file_deinit(score_file *file);
+
+/* The qualities of a record; NULL where the file has none. Borrowed. */
+const float *score_file_find(const score_file *file, const char *id);
+
+#endif

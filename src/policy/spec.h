@@ -1,0 +1,69 @@
+/*
+ * spec.h - a policy as it is written: which fields, and the words for them.
+ *
+ * The same struct holds the bundle's defaults, a request's overrides and a
+ * query's. Nothing is looked up or checked against candidates here; policy.h
+ * resolves and decides.
+ */
+#ifndef BESTROUTE_POLICY_SPEC_H
+#define BESTROUTE_POLICY_SPEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/memory.h"
+
+typedef enum br_policy_kind {
+    BR_POLICY_THRESHOLD,
+    BR_POLICY_BUDGET,
+    BR_POLICY_UTILITY,
+    BR_POLICY_TOLERANCE,
+    BR_POLICY_POOL,
+} br_policy_kind;
+
+typedef enum br_fallback {
+    BR_FALLBACK_BEST,
+    BR_FALLBACK_REFERENCE,
+    BR_FALLBACK_ERROR,
+} br_fallback;
+
+/* Which fields of a br_policy are written. Everything else in it is not read. */
+enum {
+    BR_HAS_KIND = 1 << 0,
+    BR_HAS_THRESHOLD = 1 << 1,
+    BR_HAS_MAX_COST = 1 << 2,
+    BR_HAS_LAMBDA = 1 << 3,
+    BR_HAS_TOLERANCE = 1 << 4,
+    BR_HAS_TOTAL_BUDGET = 1 << 5,
+    BR_HAS_MODELS = 1 << 6,
+    BR_HAS_EXCLUDE = 1 << 7,
+    BR_HAS_MAX_N = 1 << 8,
+    BR_HAS_FALLBACK = 1 << 9,
+};
+
+typedef struct br_policy {
+    uint32_t has; /* BR_HAS_* */
+    br_policy_kind kind;
+    br_fallback fallback;
+    double threshold;     /* [0, 1] */
+    double max_cost;      /* >= 0, USD */
+    double lambda;        /* >= 0, quality per USD */
+    double tolerance;     /* [0, 1] */
+    double total_budget;  /* >= 0, USD */
+    uint32_t max_n;       /* >= 1 */
+    const br_str *models; /* names, not yet looked up; views owned by whoever made the policy */
+    size_t model_count;
+    const br_str *exclude;
+    size_t exclude_count;
+} br_policy;
+
+/* The words of PROTOCOL.md: "threshold", ... and "best", ... . False when the word is none of them. */
+const char *br_policy_kind_name(br_policy_kind kind);
+bool br_policy_kind_parse(br_policy_kind *out, br_str word);
+const char *br_fallback_name(br_fallback fallback);
+bool br_fallback_parse(br_fallback *out, br_str word);
+
+/* *base with every field that `over` writes replaced. */
+void br_policy_merge(br_policy *base, const br_policy *over);
+
+#endif

@@ -1,0 +1,377 @@
+/*
+ * http.c - see http.h.
+ *
+ *   reading -> writing -> leaving -> free          any state -> free: its time is up, or the client is gone
+ *
+ * Leaving waits for the client to hang up first: closing at once could take back an answer it has not read.
+ */
+#include "http.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <nng/nng.h>
+
+#include "core/clock.h"
+
+enum { BACKLOG = 64, REST_MS = 100 /* after accepting failed */ };
+
+struct http_page {
+    int status;
+    const char *type;
+    char *text; /* kept for the next page */
+    size_t size;
+    size_t room;
+    bool failed; /* out of memory */
+};
+
+typedef struct connection {
+    enum { FREE, READING, WRITING, LEAVING } state;
+    int fd;
+    uint64_t until_ns;
+    char request[HTTP_REQUEST_BYTES_MAX];
+    size_t request_size;
+    char *answer; /* owned while WRITING */
+    size_t answer_size;
+    size_t sent;
+} connection;
+
+struct http {
+    http_answer_fn answer;
+    void *context;
+    uint64_t patience_ns;
+    int listener;
+    int stop; /* an eventfd */
+    pthread_t thread;
+    http_page page;
+    uint64_t rest_until_ns; /* accepts nothing before */
+    connection connections[HTTP_CONNECTIONS_MAX];
+};
+
+/* Pages. */
+
+void http_begin(http_page *page, int status, const char *type)
+{
+    page->status = status;
+    page->type = type;
+}
+
+static bool grow(http_page *page, size_t room)
+{
+    if (room <= page->room) return true;
+    char *grown = realloc(page->text, room * 2);
+    if (grown == NULL) return false;
+    page->text = grown;
+    page->room = room * 2;
+    return true;
+}
+
+void http_print(http_page *page, const char *format, ...)
+{
+    va_list arguments;
+    va_list again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    const int length = vsnprintf(NULL, 0, format, arguments);
+    page->failed = page->failed || length < 0 || !grow(page, page->size + (size_t)length + 1);
+    if (!page->failed)
+        page->size += (size_t)vsnprintf(page->text + page->size, (size_t)length + 1, format, again);
+    va_end(again);
+    va_end(arguments);
+}
+
+static const char *reason_of(int status)
+{
+    switch (status) {
+    case 200:
+        return "OK";
+    case 400:
+        return "Bad Request";
+    case 404:
+        return "Not Found";
+    case 405:
+        return "Method Not Allowed";
+    case 431:
+        return "Request Header Fields Too Large";
+    default:
+        return "Service Unavailable";
+    }
+}
+
+/* Requests. */
+
+int http_parse(http_request *out, br_str bytes)
+{
+    static const struct {
+        const char *text;
+        bool head;
+    } methods[] = {{"GET ", false}, {"HEAD ", true}};
+    if (memmem(bytes.data, bytes.size, "\r\n\r\n", 4) == NULL)
+        return bytes.size < HTTP_REQUEST_BYTES_MAX ? 0 : 431;
+    const char *end = memchr(bytes.data, '\r', bytes.size);
+    const char *method_end = memchr(bytes.data, ' ', (size_t)(end - bytes.data));
+    if (method_end == NULL) return 400;
+    const char *path = method_end + 1;
+    const char *path_end = memchr(path, ' ', (size_t)(end - path));
+    if (path_end == NULL || *path != '/') return 400;
+    if ((size_t)(end - path_end) != 9 || memcmp(path_end, " HTTP/1.", 8) != 0) return 400;
+    const char *query = memchr(path, '?', (size_t)(path_end - path));
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        const size_t size = strlen(methods[i].text);
+        if ((size_t)(path - bytes.data) != size || memcmp(bytes.data, methods[i].text, size) != 0) continue;
+        *out = (http_request){
+            .path = {path, (size_t)((query != NULL ? query : path_end) - path)},
+            .head = methods[i].head,
+        };
+        return 200;
+    }
+    return 405;
+}
+
+/* Connections. */
+
+static void hang_up(connection *c)
+{
+    (void)close(c->fd);
+    free(c->answer);
+    c->answer = NULL;
+    c->state = FREE;
+}
+
+/* The whole answer, headers and body, becomes the connection's. */
+static bool compose(connection *c, const http_page *page, bool head)
+{
+    char headers[256];
+    const int size = snprintf(headers, sizeof headers,
+                              "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+                              "Connection: close\r\n\r\n",
+                              page->status, reason_of(page->status), page->type, page->size);
+    assert(size > 0);
+    assert((size_t)size < sizeof headers);
+    const size_t body = head ? 0 : page->size;
+    c->answer = malloc((size_t)size + body);
+    if (c->answer == NULL) return false;
+    memcpy(c->answer, headers, (size_t)size);
+    if (body > 0) memcpy(c->answer + size, page->text, body);
+    c->answer_size = (size_t)size + body;
+    c->sent = 0;
+    return true;
+}
+
+static void step_writing(connection *c)
+{
+    const ssize_t size = send(c->fd, c->answer + c->sent, c->answer_size - c->sent, MSG_NOSIGNAL);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (size < 0) {
+        hang_up(c);
+        return;
+    }
+    c->sent += (size_t)size;
+    if (c->sent < c->answer_size) return;
+    c->state = LEAVING;
+    (void)shutdown(c->fd, SHUT_WR);
+}
+
+static void respond(http *server, connection *c, int status, const http_request *request)
+{
+    http_page *page = &server->page;
+    page->size = 0;
+    page->failed = false;
+    http_begin(page, status == 200 ? 404 : status, "text/plain");
+    if (status == 200) server->answer(server->context, request->path, page);
+    if (page->size == 0) http_print(page, "%s\n", reason_of(page->status));
+    if (page->failed || !compose(c, page, status == 200 && request->head)) {
+        hang_up(c);
+        return;
+    }
+    c->state = WRITING;
+    step_writing(c);
+}
+
+static void step_reading(http *server, connection *c)
+{
+    const ssize_t size = recv(c->fd, c->request + c->request_size, sizeof c->request - c->request_size, 0);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (size <= 0) {
+        hang_up(c);
+        return;
+    }
+    c->request_size += (size_t)size;
+    http_request request = {0};
+    const int status = http_parse(&request, (br_str){c->request, c->request_size});
+    if (status != 0) respond(server, c, status, &request);
+}
+
+static void step_leaving(connection *c)
+{
+    char rest[1024];
+    const ssize_t size = recv(c->fd, rest, sizeof rest, 0);
+    if (size > 0 || (size < 0 && (errno == EAGAIN || errno == EINTR))) return;
+    hang_up(c);
+}
+
+static void step(http *server, connection *c)
+{
+    switch (c->state) {
+    case READING:
+        step_reading(server, c);
+        return;
+    case WRITING:
+        step_writing(c);
+        return;
+    case LEAVING:
+        step_leaving(c);
+        return;
+    case FREE:
+        return;
+    }
+}
+
+/* A free one, or else the oldest, which makes room. */
+static connection *make_room(http *server)
+{
+    connection *oldest = &server->connections[0];
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+        connection *c = &server->connections[i];
+        if (c->state == FREE) return c;
+        if (c->until_ns < oldest->until_ns) oldest = c;
+    }
+    hang_up(oldest);
+    return oldest;
+}
+
+static void take_connection(http *server, uint64_t now_ns)
+{
+    const int fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        /* No descriptors, perhaps: trying again at once would find the same. */
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            server->rest_until_ns = now_ns + REST_MS * (uint64_t)BR_NS_PER_MS;
+        return;
+    }
+    connection *c = make_room(server);
+    c->state = READING;
+    c->fd = fd;
+    c->until_ns = now_ns + server->patience_ns;
+    c->request_size = 0;
+    step_reading(server, c); /* most often it is there already */
+}
+
+/* The thread. */
+
+/* Ends what has taken too long. Milliseconds until there is something to end or to accept again; -1: never. */
+static int end_late(http *server, uint64_t now_ns)
+{
+    uint64_t next_ns = server->rest_until_ns > now_ns ? server->rest_until_ns : UINT64_MAX;
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+        connection *c = &server->connections[i];
+        if (c->state != FREE && c->until_ns <= now_ns) hang_up(c);
+        if (c->state != FREE && c->until_ns < next_ns) next_ns = c->until_ns;
+    }
+    return next_ns == UINT64_MAX ? -1 : (int)((next_ns - now_ns) / BR_NS_PER_MS) + 1;
+}
+
+static void *serve(void *argument)
+{
+    http *server = argument;
+    for (;;) {
+        const int wait_ms = end_late(server, br_clock_now_ns());
+        const bool resting = server->rest_until_ns > br_clock_now_ns();
+        struct pollfd fds[2 + HTTP_CONNECTIONS_MAX] = {
+            {.fd = server->stop, .events = POLLIN},
+            {.fd = resting ? -1 : server->listener, .events = POLLIN},
+        };
+        for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+            const connection *c = &server->connections[i];
+            fds[2 + i] = (struct pollfd){.fd = c->state == FREE ? -1 : c->fd,
+                                         .events = c->state == WRITING ? POLLOUT : POLLIN};
+        }
+        (void)poll(fds, 2 + HTTP_CONNECTIONS_MAX, wait_ms);
+        if (fds[0].revents != 0) return NULL;
+        for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++)
+            if (fds[2 + i].revents != 0) step(server, &server->connections[i]);
+        if (fds[1].revents != 0) take_connection(server, br_clock_now_ns());
+    }
+}
+
+/* Opening. */
+
+static int listen_on(const struct addrinfo *address)
+{
+    const int fd = socket(address->ai_family, address->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    const int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0) return fd;
+    const int failed = errno;
+    (void)close(fd);
+    errno = failed;
+    return -1;
+}
+
+static br_status open_listener(http *server, const char *url, br_error *error)
+{
+    nng_url *parts;
+    const int wrong = nng_url_parse(&parts, url);
+    if (wrong != 0) return br_fail(error, BR_EIO, "cannot serve \"%.300s\": %s", url, nng_strerror(wrong));
+    const struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *addresses = NULL;
+    const bool any = *parts->u_hostname == '\0' || strcmp(parts->u_hostname, "*") == 0;
+    const int unknown = getaddrinfo(any ? NULL : parts->u_hostname, parts->u_port, &hints, &addresses);
+    nng_url_free(parts);
+    if (unknown != 0)
+        return br_fail(error, BR_EIO, "cannot serve \"%.300s\": %s", url, gai_strerror(unknown));
+    server->listener = listen_on(addresses);
+    freeaddrinfo(addresses);
+    if (server->listener >= 0) return BR_OK;
+    return br_fail(error, BR_EIO, "cannot serve \"%.300s\": %s", url, strerror(errno));
+}
+
+br_status http_open(http **out, const char *url, uint32_t patience_ms, http_answer_fn answer, void *context,
+                    br_error *error)
+{
+    *out = NULL;
+    http *server = calloc(1, sizeof *server);
+    if (server == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    server->answer = answer;
+    server->context = context;
+    server->patience_ns = patience_ms * (uint64_t)BR_NS_PER_MS;
+    server->stop = -1;
+    server->listener = -1;
+    br_status status = open_listener(server, url, error);
+    if (status == BR_OK) {
+        server->stop = eventfd(0, EFD_CLOEXEC);
+        if (server->stop < 0 || pthread_create(&server->thread, NULL, serve, server) != 0)
+            status = br_fail(error, BR_EINTERNAL, "cannot serve \"%.300s\": no thread", url);
+    }
+    if (status == BR_OK) {
+        *out = server;
+        return BR_OK;
+    }
+    if (server->listener >= 0) (void)close(server->listener);
+    if (server->stop >= 0) (void)close(server->stop);
+    free(server);
+    return status;
+}
+
+void http_close(http *server)
+{
+    if (server == NULL) return;
+    (void)eventfd_write(server->stop, 1);
+    (void)pthread_join(server->thread, NULL);
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++)
+        if (server->connections[i].state != FREE) hang_up(&server->connections[i]);
+    (void)close(server->listener);
+    (void)close(server->stop);
+    free(server->page.text);
+    free(server);
+}

@@ -1,0 +1,85 @@
+/*
+ * in_flight.c - identical prompts in flight are computed once: the first leads, those that come while it waits or
+ * runs follow it and get its qualities.
+ *
+ * A query follows only one of its own client that is at least as urgent, so that sharing never makes it wait for
+ * longer than its own place in the queue would have. When a leader comes to nothing (expired, failed), its followers
+ * are queued themselves.
+ *
+ *   buckets -> leader -> leader ...        by_hash
+ *                |
+ *                +-> follower -> follower  followers
+ */
+#include "score_cache.h"
+#include "service.h"
+
+#include <stdlib.h>
+
+struct br_sharing {
+    pthread_mutex_t lock; /* guards the links of all queries in it */
+    size_t bucket_count;  /* a power of two */
+    br_query_state *buckets[];
+};
+
+br_status br_sharing_create(br_sharing **out, int64_t queue_max)
+{
+    size_t count = 64;
+    while (count < (size_t)queue_max) count *= 2;
+    *out = calloc(1, sizeof **out + count * sizeof(*out)->buckets[0]);
+    if (*out == NULL) return BR_ENOMEM;
+    (*out)->bucket_count = count;
+    (void)pthread_mutex_init(&(*out)->lock, NULL);
+    return BR_OK;
+}
+
+void br_sharing_destroy(br_sharing *sharing)
+{
+    if (sharing == NULL) return;
+    (void)pthread_mutex_destroy(&sharing->lock);
+    free(sharing);
+}
+
+static br_query_state **bucket_of(br_sharing *s, uint64_t hash)
+{
+    return &s->buckets[hash & (s->bucket_count - 1)];
+}
+
+static bool may_follow(const br_query_state *q, const br_query_state *leader)
+{
+    const br_batch_item *a = &q->job.item;
+    const br_batch_item *b = &leader->job.item;
+    return q->hash == leader->hash && a->group == b->group && a->client == b->client &&
+           a->tokens == b->tokens && b->deadline_ns <= a->deadline_ns &&
+           memcmp(q->job.ids, leader->job.ids, (size_t)a->tokens * sizeof *q->job.ids) == 0;
+}
+
+bool br_sharing_follow(br_sharing *sharing, br_query_state *q)
+{
+    q->hash = br_ids_hash(q->job.ids, q->job.item.tokens);
+    q->followers = NULL;
+    (void)pthread_mutex_lock(&sharing->lock);
+    br_query_state **bucket = bucket_of(sharing, q->hash);
+    br_query_state *leader = *bucket;
+    while (leader != NULL && !may_follow(q, leader)) leader = leader->by_hash;
+    if (leader != NULL) {
+        q->next_follower = leader->followers;
+        leader->followers = q;
+    } else {
+        q->by_hash = *bucket;
+        *bucket = q;
+    }
+    (void)pthread_mutex_unlock(&sharing->lock);
+    return leader != NULL;
+}
+
+br_query_state *br_sharing_end(br_sharing *sharing, br_query_state *leader)
+{
+    (void)pthread_mutex_lock(&sharing->lock);
+    br_query_state **link = bucket_of(sharing, leader->hash);
+    while (*link != NULL && *link != leader) link = &(*link)->by_hash;
+    if (*link == leader) *link = leader->by_hash; /* else a follower that was queued itself: it never led */
+    br_query_state *followers = leader->followers;
+    leader->followers = NULL;
+    (void)pthread_mutex_unlock(&sharing->lock);
+    return followers;
+}

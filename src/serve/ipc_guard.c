@@ -1,0 +1,215 @@
+/* ipc_guard.c - tries every ipc listener in turn, and opens again what no longer accepts. */
+#include "ipc_guard.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/limits.h"
+
+enum {
+    WATCHED_MAX = BR_LISTENERS_MAX + 1, /* the data socket's and the admin's */
+    PERIOD_MS = 400,                    /* between rounds */
+    PATIENCE_MS = 2000,                 /* for one connection to be reported */
+    POLL_MS = 50,                       /* between looks at `stopping` */
+};
+
+typedef struct watched {
+    nng_socket socket;
+    nng_listener listener;
+    char url[sizeof((struct sockaddr_un *)NULL)->sun_path + 8];
+    int mode;
+    bool connected; /* a connection was reported since the last try began */
+} watched;
+
+struct guard {
+    const br_log *log;
+    pthread_t thread;
+    bool started;
+
+    pthread_mutex_t lock; /* guards everything below */
+    pthread_cond_t news;  /* on CLOCK_MONOTONIC: a connection was reported, or it is time to stop */
+    bool lock_made;
+    bool stopping;
+    watched all[WATCHED_MAX];
+    int32_t count;
+};
+
+/* Waits for news until the time. Lock held. */
+static void wait_until(guard *g, uint64_t until_ns)
+{
+    const struct timespec until = br_clock_timespec(until_ns);
+    (void)pthread_cond_timedwait(&g->news, &g->lock, &until);
+}
+
+/* nng's: a connection is complete. */
+static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *argument)
+{
+    guard *g = argument;
+    (void)event;
+    const int id = nng_listener_id(nng_pipe_listener(pipe));
+    (void)pthread_mutex_lock(&g->lock);
+    for (int32_t i = 0; i < g->count; i++) {
+        if (nng_listener_id(g->all[i].listener) == id) g->all[i].connected = true;
+    }
+    (void)pthread_cond_signal(&g->news);
+    (void)pthread_mutex_unlock(&g->lock);
+}
+
+static br_status open_listener(watched *w, int *result)
+{
+    nng_listener listener;
+    *result = nng_listener_create(&listener, w->socket, w->url);
+    if (*result != 0) return BR_EIO;
+    if (w->mode != 0) *result = nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, w->mode);
+    if (*result == 0) *result = nng_listener_start(listener, 0);
+    if (*result != 0) {
+        (void)nng_listener_close(listener);
+        return BR_EIO;
+    }
+    w->listener = listener;
+    return BR_OK;
+}
+
+/* A client's side of the handshake, up to the service's header. -1 when that did not come. */
+static int greet(guard *g, const char *path)
+{
+    static const char header[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0}; /* REQ, version 0 */
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) goto fail;
+    if (send(fd, header, sizeof header, MSG_NOSIGNAL) != (ssize_t)sizeof header) goto fail;
+
+    const uint64_t until_ns = br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    while (poll(&wait, 1, POLL_MS) == 0) {
+        (void)pthread_mutex_lock(&g->lock);
+        const bool stopping = g->stopping;
+        (void)pthread_mutex_unlock(&g->lock);
+        if (stopping || br_clock_now_ns() >= until_ns) goto fail;
+    }
+    return fd;
+
+fail:
+    (void)close(fd);
+    return -1;
+}
+
+/* True when the listener accepts a connection, and when it is time to stop. Lock not held. */
+static bool accepts(guard *g, watched *w)
+{
+    (void)pthread_mutex_lock(&g->lock);
+    w->connected = false;
+    (void)pthread_mutex_unlock(&g->lock);
+    const int fd = greet(g, w->url + strlen("ipc://"));
+    const uint64_t until_ns = br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
+    (void)pthread_mutex_lock(&g->lock);
+    while (fd >= 0 && !w->connected && !g->stopping && br_clock_now_ns() < until_ns) wait_until(g, until_ns);
+    const bool good = w->connected || g->stopping;
+    (void)pthread_mutex_unlock(&g->lock);
+    if (fd >= 0) (void)close(fd);
+    return good;
+}
+
+static void revive(guard *g, watched *w)
+{
+    (void)nng_listener_close(w->listener);
+    watched fresh = *w;
+    int result;
+    if (open_listener(&fresh, &result) != BR_OK) {
+        /* The next round finds it closed and tries again. */
+        BR_LOG(g->log, BR_LOG_ERROR, "listener_lost", BR_STR("url", w->url),
+               BR_STR("reason", nng_strerror(result)));
+        return;
+    }
+    (void)pthread_mutex_lock(&g->lock);
+    w->listener = fresh.listener;
+    (void)pthread_mutex_unlock(&g->lock);
+    BR_LOG(g->log, BR_LOG_WARN, "listener_reopened", BR_STR("url", w->url),
+           BR_STR("reason", "it no longer accepted connections"));
+}
+
+static void *watch(void *argument)
+{
+    guard *g = argument;
+    (void)pthread_mutex_lock(&g->lock);
+    while (!g->stopping) {
+        const int32_t count = g->count;
+        (void)pthread_mutex_unlock(&g->lock);
+        for (int32_t i = 0; i < count; i++) {
+            if (!accepts(g, &g->all[i])) revive(g, &g->all[i]);
+        }
+        const uint64_t until_ns = br_clock_now_ns() + PERIOD_MS * (uint64_t)BR_NS_PER_MS;
+        (void)pthread_mutex_lock(&g->lock);
+        while (!g->stopping && br_clock_now_ns() < until_ns) wait_until(g, until_ns);
+    }
+    (void)pthread_mutex_unlock(&g->lock);
+    return NULL;
+}
+
+br_status guard_create(guard **out, const br_log *log, br_error *error)
+{
+    *out = NULL;
+    guard *g = calloc(1, sizeof *g);
+    if (g == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    g->log = log;
+    (void)pthread_mutex_init(&g->lock, NULL);
+    br_clock_cond_init(&g->news);
+    g->lock_made = true;
+    g->started = pthread_create(&g->thread, NULL, watch, g) == 0;
+    if (!g->started) {
+        guard_destroy(g);
+        return br_fail(error, BR_EINTERNAL, "cannot start the thread that watches ipc listeners");
+    }
+    *out = g;
+    return BR_OK;
+}
+
+void guard_stop(guard *g)
+{
+    if (g == NULL || !g->started) return;
+    (void)pthread_mutex_lock(&g->lock);
+    g->stopping = true;
+    (void)pthread_cond_signal(&g->news);
+    (void)pthread_mutex_unlock(&g->lock);
+    (void)pthread_join(g->thread, NULL);
+    g->started = false;
+}
+
+void guard_destroy(guard *g)
+{
+    if (g == NULL) return;
+    guard_stop(g);
+    if (g->lock_made) {
+        (void)pthread_cond_destroy(&g->news);
+        (void)pthread_mutex_destroy(&g->lock);
+    }
+    free(g);
+}
+
+br_status guard_listen(guard *g, nng_socket socket, const char *url, int mode, const char *option,
+                       br_error *error)
+{
+    if (g->count == WATCHED_MAX || strlen(url) >= sizeof g->all->url)
+        return br_fail(error, BR_ETOOBIG, "%s: \"%.200s\" is too long, or one too many", option, url);
+    watched fresh = {.socket = socket, .mode = mode};
+    memcpy(fresh.url, url, strlen(url) + 1);
+    int result = nng_pipe_notify(socket, NNG_PIPE_EV_ADD_POST, on_connection, g);
+    if (result == 0 && open_listener(&fresh, &result) == BR_OK) {
+        (void)pthread_mutex_lock(&g->lock);
+        g->all[g->count++] = fresh;
+        (void)pthread_mutex_unlock(&g->lock);
+        return BR_OK;
+    }
+    return br_fail(error, result == NNG_ENOMEM ? BR_ENOMEM : BR_EIO, "%s: cannot listen on \"%s\": %s",
+                   option, url, nng_strerror(result));
+}

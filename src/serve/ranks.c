@@ -1,0 +1,89 @@
+/*
+ * ranks.c - ranks: when this one is called to load with the others, where it meets them, and that all agree.
+ *
+ * Rank 0 calls whenever it loads; the others look for its call at intervals. All of it on the keeper's thread.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "service.h"
+
+enum { LOOK_MS = 200 };
+
+/* Where NCCL_COMM_ID stands for the file, every rank has to be told itself. */
+static bool is_called(const br_server *server)
+{
+    const br_config *config = server->config;
+    return config->ranks > 1 && config->rank > 0 && config->ranks_id[0] != '\0' &&
+           getenv("NCCL_COMM_ID") == NULL;
+}
+
+uint64_t br_fleet_next_ns(const br_server *server)
+{
+    return is_called(server) ? server->fleet.look_ns : UINT64_MAX;
+}
+
+static void look(const br_server *server, br_comm_call *call)
+{
+    br_comm_look(call, server->config->ranks_id, server->config->ranks_timeout_ms);
+}
+
+bool br_fleet_called(br_server *server, br_comm_call *call)
+{
+    look(server, call);
+    server->fleet.look_ns = br_clock_now_ns() + LOOK_MS * (uint64_t)BR_NS_PER_MS;
+    return call->stamp != 0 && call->stamp != server->fleet.answered;
+}
+
+/* What the others are to load: the folder when it is another than the present one; else "", to each its own. */
+static const char *call_for(const br_server *server, const char *folder)
+{
+    return server->current != NULL && strcmp(folder, br_replica_folder(server->current)) != 0 ? folder : "";
+}
+
+/* The meeting, which this rank's first accelerator goes to. */
+br_status br_fleet_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
+                        br_error *error)
+{
+    const br_config *config = server->config;
+    if (is_called(server)) {
+        br_comm_call call;
+        look(server, &call);
+        server->fleet.answered = call.stamp;
+    }
+    for (int32_t i = 0; i < server->devices.count; i++) {
+        br_backend *backend = server->devices.items[i].backend;
+        if (!server->devices.items[i].accelerator || (without >> i & 1) != 0) continue;
+        const br_comm_options options = {
+            .backends = &backend,
+            .count = 1,
+            .ranks = (int32_t)config->ranks,
+            .rank = (int32_t)config->rank,
+            .id_file = config->ranks_id,
+            .folder = call_for(server, folder),
+            .timeout_ms = config->ranks_timeout_ms,
+        };
+        return br_comm_open(out, &options, error);
+    }
+    return br_fail(error, BR_ENOTSUP, "ranks: this process has no CUDA device to meet the others with");
+}
+
+/* Told also of a failure, so that nobody waits for this rank in vain. */
+br_status br_fleet_confirm(br_comm *fleet, br_status ready, br_error *error)
+{
+    br_error why = {0};
+    const uint64_t word = ready == BR_OK ? 1 : 0;
+    const br_status agreed = br_comm_agree(fleet, &word, 1, &why);
+    if (ready != BR_OK || agreed == BR_OK) return ready;
+    return br_fail(error, agreed, "ranks: another rank could not load the bundle: %.400s", why.text);
+}
+
+/* A call that came after this rank began to wait for one was the one it waited for. */
+void br_fleet_leave(br_server *server)
+{
+    br_comm_call call;
+    if (!is_called(server) || server->fleet.answered != 0) return;
+    look(server, &call);
+    server->fleet.answered = call.stamp;
+}

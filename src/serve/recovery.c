@@ -1,0 +1,90 @@
+/*
+ * recovery.c - devices that failed: when they are tried again, and how they come back. On the keeper's thread.
+ *
+ *   in --pass failed twice--> out --due, and only the current bundle is left--> tried --probe passed--> in
+ *                              ^                                                  |
+ *                              +----------- failed: twice as long a wait ---------+
+ *
+ * A device is reset under every bundle that lives on it, so it waits until the bundles before the current one are
+ * gone. While its last pass has not come back, trying it fails. While it is out, reloads pass it over.
+ */
+#include "core/clock.h"
+#include "service.h"
+
+enum { WAIT_FIRST_MS = 1000, WAIT_MOST_MS = 60000, WAIT_BUNDLES_MS = 50 };
+
+/* Lock held. */
+static void schedule(br_server *server, int32_t device, uint64_t wait_ms)
+{
+    server->revivals[device].due_ns = br_clock_now_ns() + wait_ms * (uint64_t)BR_NS_PER_MS;
+}
+
+void br_revive_later(br_server *server, int32_t device)
+{
+    (void)pthread_mutex_lock(&server->state_lock);
+    server->revivals[device].wait_ms = WAIT_FIRST_MS;
+    schedule(server, device, WAIT_FIRST_MS);
+    (void)pthread_cond_signal(&server->state_changed);
+    (void)pthread_mutex_unlock(&server->state_lock);
+}
+
+uint64_t br_revive_next_ns(const br_server *server)
+{
+    uint64_t next_ns = UINT64_MAX;
+    for (int32_t i = 0; i < server->devices.count; i++) {
+        const uint64_t due_ns = server->revivals[i].due_ns;
+        if (due_ns != 0 && due_ns < next_ns) next_ns = due_ns;
+    }
+    return next_ns;
+}
+
+int32_t br_revive_due(br_server *server)
+{
+    const uint64_t now_ns = br_clock_now_ns();
+    for (int32_t i = 0; i < server->devices.count; i++) {
+        const uint64_t due_ns = server->revivals[i].due_ns;
+        if (due_ns == 0 || due_ns > now_ns) continue;
+        if (server->replica_count == 1) return i;
+        schedule(server, i, WAIT_BUNDLES_MS);
+    }
+    return -1;
+}
+
+/* Everything the current bundle had on the device is made anew, and tried. */
+static br_status rebuild(br_server *server, int32_t device, br_error *error)
+{
+    br_replica *replica = server->current;
+    br_backend *backend = server->devices.items[device].backend;
+    if (!br_reload_close_device(server, replica, device))
+        return br_fail(error, BR_EDEVICE, "a pass on it has not come back");
+    br_replica_drop(replica, device);
+    br_status status = BR_OK;
+    if (backend->table->revive != NULL) status = backend->table->revive(backend, error);
+    if (status == BR_OK) status = br_replica_restore(replica, device, error);
+    if (status == BR_OK) status = br_reload_open_device(server, replica, device, error);
+    if (status == BR_OK) return BR_OK;
+    if (br_reload_close_device(server, replica, device)) br_replica_drop(replica, device);
+    return status;
+}
+
+void br_revive(br_server *server, int32_t device)
+{
+    br_error error = {0};
+    const char *name = server->devices.items[device].backend->device;
+    const br_status status = rebuild(server, device, &error);
+    if (status == BR_OK) {
+        BR_LOG(server->log, BR_LOG_INFO, "device_readmitted", BR_I64("index", device),
+               BR_STR("device", name));
+        br_metrics_add(&server->metrics, BR_COUNTER_devices_readmitted, 1);
+    } else {
+        BR_LOG(server->log, BR_LOG_ERROR, "device_still_lost", BR_I64("index", device),
+               BR_STR("device", name), BR_STR("reason", error.text));
+    }
+    (void)pthread_mutex_lock(&server->state_lock);
+    uint64_t *wait_ms = &server->revivals[device].wait_ms;
+    *wait_ms = 2 * *wait_ms < WAIT_MOST_MS ? 2 * *wait_ms : WAIT_MOST_MS;
+    server->revivals[device].due_ns = 0;
+    if (status != BR_OK) schedule(server, device, *wait_ms);
+    (void)pthread_mutex_unlock(&server->state_lock);
+    if (status == BR_OK) br_workers_readmit(server->workers, device);
+}

@@ -1,0 +1,160 @@
+/* tokenizer_queue.c - a queue of entries and the threads that work through it. */
+#include "tokenizer_queue.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+struct stage {
+    stage_work work;
+    pthread_t *threads;
+    int32_t started;
+
+    pthread_mutex_t lock; /* guards everything below */
+    pthread_cond_t came;
+    stage_entry *first;
+    stage_entry *last;
+    int32_t idle;
+    bool stopping;
+};
+
+/* The next run of the entry at the head, which leaves the queue with its last one. Lock held. */
+static int32_t claim(stage *s, stage_entry *entry, int32_t *first)
+{
+    *first = entry->claimed;
+    int32_t count = entry->parts - entry->claimed;
+    if (count > STAGE_RUN) count = STAGE_RUN;
+    entry->claimed += count;
+    if (entry->claimed == entry->parts) {
+        s->first = entry->next;
+        if (s->first == NULL) s->last = NULL;
+    }
+    return count;
+}
+
+/* Prepares an entry that was taken off the queue and puts it back at the head. Lock held, released meanwhile. */
+static void prepare(stage *s, stage_entry *entry)
+{
+    (void)pthread_mutex_unlock(&s->lock);
+    const int32_t parts = s->work.prepare(entry);
+    (void)pthread_mutex_lock(&s->lock);
+    if (parts == 0) return;
+    entry->parts = parts;
+    entry->next = s->first;
+    s->first = entry;
+    if (s->last == NULL) s->last = entry;
+}
+
+/* One step on the head of the queue, which is not empty. Called and left with the lock held. */
+static void step(stage *s)
+{
+    stage_entry *entry = s->first;
+    if (entry->parts == 0) {
+        s->first = entry->next;
+        if (s->first == NULL) s->last = NULL;
+        prepare(s, entry);
+        return;
+    }
+    int32_t first;
+    const int32_t count = claim(s, entry, &first);
+    const bool wake = s->first == entry && s->idle > 0; /* more runs of it for another thread */
+    (void)pthread_mutex_unlock(&s->lock);
+    if (wake) (void)pthread_cond_signal(&s->came);
+    s->work.run(entry, first, count);
+    (void)pthread_mutex_lock(&s->lock);
+}
+
+static void *serve(void *argument)
+{
+    stage *s = argument;
+    (void)pthread_mutex_lock(&s->lock);
+    for (;;) {
+        if (s->first != NULL) {
+            step(s);
+        } else {
+            if (s->stopping) break;
+            s->idle++;
+            (void)pthread_cond_wait(&s->came, &s->lock);
+            s->idle--;
+        }
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+bool stage_help(stage *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    const bool some = s->first != NULL;
+    if (some) step(s);
+    (void)pthread_mutex_unlock(&s->lock);
+    return some;
+}
+
+br_status stage_create(stage **out, int32_t threads, const stage_work *work)
+{
+    assert(threads >= 1);
+    *out = NULL;
+    stage *s = calloc(1, sizeof *s);
+    if (s == NULL) return BR_ENOMEM;
+    s->work = *work;
+    (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_cond_init(&s->came, NULL);
+    br_status status = BR_ENOMEM;
+    s->threads = calloc((size_t)threads, sizeof *s->threads);
+    if (s->threads == NULL) goto fail;
+    for (; s->started < threads; s->started++) {
+        status = BR_EINTERNAL;
+        if (pthread_create(&s->threads[s->started], NULL, serve, s) != 0) goto fail;
+    }
+    *out = s;
+    return BR_OK;
+
+fail:
+    stage_destroy(s);
+    return status;
+}
+
+void stage_stop(stage *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->stopping = true;
+    (void)pthread_cond_broadcast(&s->came);
+    (void)pthread_mutex_unlock(&s->lock);
+    for (int32_t i = 0; i < s->started; i++) (void)pthread_join(s->threads[i], NULL);
+    s->started = 0;
+}
+
+void stage_destroy(stage *s)
+{
+    if (s == NULL) return;
+    stage_stop(s);
+    (void)pthread_cond_destroy(&s->came);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s->threads);
+    free(s);
+}
+
+void stage_add(stage *s, stage_entry *entry)
+{
+    entry->next = NULL;
+    entry->parts = 0;
+    entry->claimed = 0;
+    (void)pthread_mutex_lock(&s->lock);
+    if (s->last != NULL)
+        s->last->next = entry;
+    else
+        s->first = entry;
+    s->last = entry;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+void stage_wake(stage *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    const bool wake = s->first != NULL && s->idle > 0;
+    (void)pthread_mutex_unlock(&s->lock);
+    /* After unlocking: the woken thread would only wait for the lock. */
+    if (wake) (void)pthread_cond_signal(&s->came);
+}

@@ -1,0 +1,57 @@
+/*
+ * tokenizer_queue.h - threads that work through queued entries, several of them on a large one.
+ *
+ * An entry is prepared by one thread, which learns how many parts it has; its
+ * parts are then handed out in runs of STAGE_RUN to whoever is free, in the
+ * order in which entries came. An entry leaves the queue with its last run, so
+ * whoever finishes it may free it.
+ *
+ * A thread of the caller's with nothing better to do may help: a scoring thread
+ * that is idle tokenises what came and scores it, and saves a change of threads.
+ *
+ * One mutex guards the queue; it is never held while an entry is worked on.
+ */
+#ifndef BESTROUTE_SERVE_TOKENIZER_QUEUE_H
+#define BESTROUTE_SERVE_TOKENIZER_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bestroute/status.h"
+
+enum { STAGE_RUN = 16 };
+
+/* Embedded in the caller's object; borrowed from push until its last run was worked on. */
+typedef struct stage_entry stage_entry;
+struct stage_entry {
+    stage_entry *next;
+    int32_t parts;   /* 0 until prepared */
+    int32_t claimed; /* parts handed out */
+};
+
+typedef struct stage_work {
+    int32_t (*prepare)(stage_entry *entry); /* number of parts; 0: the entry is gone already */
+    void (*run)(stage_entry *entry, int32_t first, int32_t count);
+} stage_work;
+
+typedef struct stage stage;
+
+/* BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
+BR_NODISCARD br_status stage_create(stage **out, int32_t threads, const stage_work *work);
+
+/* Works through what is queued, then stops the threads. Others may still help. */
+void stage_stop(stage *stage);
+
+/* Accepts NULL. Stops as above. */
+void stage_destroy(stage *stage);
+
+/* Adds the entry; wakes nobody. Somebody may finish it before this returns. */
+void stage_add(stage *stage, stage_entry *entry);
+
+/* Wakes a thread for what was added, unless one is on its way. */
+void stage_wake(stage *stage);
+
+/* One step, prepare or run, on the caller's thread. False when nothing is queued. */
+bool stage_help(stage *stage);
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * metrics.h - what the service counts, and the rate from which waiting times are estimated.
+ *
+ * Counters only grow and are read one by one: a snapshot is not one instant.
+ * Lock-free; any thread may call anything.
+ *
+ * Uses: histogram, limits, wire (the error codes).  Used by: replica, worker, server, admin.
+ */
+#ifndef BESTROUTE_WORKERS_METRICS_H
+#define BESTROUTE_WORKERS_METRICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "histogram.h"
+#include "core/limits.h"
+#include "protocol/msgpack.h"
+
+/* A name that ends in _ns counts nanoseconds. */
+#define BR_COUNTER_LIST(X)                                                                                   \
+    X(requests, "messages received on the data socket")                                                      \
+    X(requests_failed, "answered with an error of the whole request")                                        \
+    X(queries, "admitted")                                                                                   \
+    X(queries_scored, "computed")                                                                            \
+    X(queries_failed, "answered with an error of their own")                                                 \
+    X(queries_expired, "not computed: their deadline had passed")                                            \
+    X(queries_shared, "not computed: the same prompt was in flight")                                         \
+    X(cache_hits, "not computed: the same prompt was scored before")                                         \
+    X(cache_misses, "looked for in the score cache in vain")                                                 \
+    X(queries_retried, "on another device, after theirs failed")                                             \
+    X(passes_given_up, "a device did not come back from them")                                               \
+    X(devices_lost, "taken out after a pass had failed twice")                                               \
+    X(devices_readmitted, "taken in again after a probe")                                                    \
+    X(batches, "encoder passes")                                                                             \
+    X(tokens, "of all passes")                                                                               \
+    X(queue_ns, "of all scored queries: from tokenised to the beginning of their pass")                      \
+    X(compute_ns, "of all passes")                                                                           \
+    X(bad_request, "whole requests refused with this code")                                                  \
+    X(too_large, "whole requests refused with this code")                                                    \
+    X(overloaded, "whole requests refused with this code")                                                   \
+    X(deadline, "whole requests refused with this code")                                                     \
+    X(not_ready, "whole requests refused with this code")                                                    \
+    X(unsupported, "whole requests refused with this code")                                                  \
+    X(internal, "whole requests refused with this code")                                                     \
+    X(reloads, "bundles switched to")                                                                        \
+    X(reloads_failed, "bundles refused, the old one serving on")
+
+typedef enum br_counter {
+#define BR_COUNTER_ENUM(name, help) BR_COUNTER_##name,
+    BR_COUNTER_LIST(BR_COUNTER_ENUM)
+#undef BR_COUNTER_ENUM
+        BR_COUNTER_COUNT,
+} br_counter;
+
+/* Of requests answered with results, in nanoseconds, as the timing of their reply has it. */
+#define BR_REQUEST_HISTOGRAM_LIST(X)                                                                         \
+    X(request, TIME, "from a request's arrival to its reply")                                                \
+    X(request_tokenize, TIME, "tokenising, all queries of a request together")                               \
+    X(request_queue, TIME, "from tokenised to the beginning of its pass, of a request's slowest query")      \
+    X(request_compute, TIME, "the pass of a request's slowest query")
+
+/* Of encoder passes, by device. */
+#define BR_PASS_HISTOGRAM_LIST(X)                                                                            \
+    X(pass, TIME, "an encoder pass")                                                                         \
+    X(pass_queries, QUERIES, "queries of an encoder pass")                                                   \
+    X(pass_tokens, TOKENS, "tokens of an encoder pass")
+
+#define BR_HISTOGRAM_ENUM(name, scale, help) BR_HISTOGRAM_##name,
+typedef enum br_request_histogram {
+    BR_REQUEST_HISTOGRAM_LIST(BR_HISTOGRAM_ENUM) BR_REQUEST_HISTOGRAM_COUNT,
+} br_request_histogram;
+
+typedef enum br_pass_histogram {
+    BR_PASS_HISTOGRAM_LIST(BR_HISTOGRAM_ENUM) BR_PASS_HISTOGRAM_COUNT,
+} br_pass_histogram;
+#undef BR_HISTOGRAM_ENUM
+
+typedef struct br_metrics {
+    _Atomic uint64_t counters[BR_COUNTER_COUNT];
+    br_histogram requests[BR_REQUEST_HISTOGRAM_COUNT];
+    br_histogram passes[BR_DEVICES_MAX][BR_PASS_HISTOGRAM_COUNT];
+    _Atomic uint64_t query_ns; /* moving average: time of one worker per query; 0 before the first pass */
+} br_metrics;
+
+/* Zeroes everything. */
+void br_metrics_init(br_metrics *metrics);
+
+void br_metrics_add(br_metrics *metrics, br_counter counter, uint64_t amount);
+uint64_t br_metrics_get(const br_metrics *metrics, br_counter counter);
+
+/* "requests", ... */
+const char *br_counter_name(br_counter counter);
+const char *br_counter_help(br_counter counter);
+
+/* Counts one refused request by its code; codes of single queries alone are not counted here. */
+void br_metrics_refused(br_metrics *metrics, br_code code);
+
+/* One encoder pass of device 0..BR_DEVICES_MAX - 1: counts it and moves the average by an eighth. queries >= 1. */
+void br_metrics_pass(br_metrics *metrics, int32_t device, uint64_t queries, uint64_t tokens, uint64_t ns);
+
+/* One request answered with results. */
+void br_metrics_request(br_metrics *metrics, const uint64_t ns[BR_REQUEST_HISTOGRAM_COUNT]);
+
+/* How long `workers` need for `queries` at the measured rate, in BR_RETRY_MS_MIN..BR_RETRY_MS_MAX. */
+enum { BR_RETRY_MS_MIN = 1, BR_RETRY_MS_MAX = 10000, BR_RETRY_MS_UNKNOWN = 50 };
+uint64_t br_metrics_retry_ms(const br_metrics *metrics, uint64_t queries, int32_t workers);
+
+#endif

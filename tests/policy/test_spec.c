@@ -1,0 +1,131 @@
+/* test_spec.c - the words of a policy, and merging. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "policy/spec.h"
+
+static void test_every_kind_survives_its_word(void **state)
+{
+    (void)state;
+    static const struct {
+        br_policy_kind kind;
+        const char *word;
+    } cases[] = {
+        {BR_POLICY_THRESHOLD, "threshold"}, {BR_POLICY_BUDGET, "budget"}, {BR_POLICY_UTILITY, "utility"},
+        {BR_POLICY_TOLERANCE, "tolerance"}, {BR_POLICY_POOL, "pool"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        br_policy_kind kind = BR_POLICY_THRESHOLD;
+        assert_string_equal(br_policy_kind_name(cases[i].kind), cases[i].word);
+        assert_true(br_policy_kind_parse(&kind, br_str_from(cases[i].word)));
+        assert_int_equal(kind, cases[i].kind);
+    }
+}
+
+static void test_every_fallback_survives_its_word(void **state)
+{
+    (void)state;
+    static const struct {
+        br_fallback fallback;
+        const char *word;
+    } cases[] = {
+        {BR_FALLBACK_BEST, "best"},
+        {BR_FALLBACK_REFERENCE, "reference"},
+        {BR_FALLBACK_ERROR, "error"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        br_fallback fallback = BR_FALLBACK_BEST;
+        assert_string_equal(br_fallback_name(cases[i].fallback), cases[i].word);
+        assert_true(br_fallback_parse(&fallback, br_str_from(cases[i].word)));
+        assert_int_equal(fallback, cases[i].fallback);
+    }
+}
+
+static void test_other_words_are_refused_and_write_nothing(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"", "Threshold", "thresholds", "budge", "best ", "none"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        br_policy_kind kind = BR_POLICY_POOL;
+        br_fallback fallback = BR_FALLBACK_ERROR;
+        assert_false(br_policy_kind_parse(&kind, br_str_from(words[i])));
+        assert_false(br_fallback_parse(&fallback, br_str_from(words[i])));
+        assert_int_equal(kind, BR_POLICY_POOL);
+        assert_int_equal(fallback, BR_FALLBACK_ERROR);
+    }
+    br_policy_kind kind;
+    assert_false(br_policy_kind_parse(&kind, (br_str){NULL, 0}));
+}
+
+static const br_str base_models[] = {{"a", 1}};
+static const br_str over_models[] = {{"b", 1}, {"c", 1}};
+
+static br_policy full_policy(double offset, const br_str *models, size_t model_count)
+{
+    return (br_policy){
+        .has = (BR_HAS_FALLBACK << 1) - 1,
+        .kind = offset > 0 ? BR_POLICY_BUDGET : BR_POLICY_THRESHOLD,
+        .fallback = offset > 0 ? BR_FALLBACK_ERROR : BR_FALLBACK_BEST,
+        .threshold = 1 + offset,
+        .max_cost = 2 + offset,
+        .lambda = 3 + offset,
+        .tolerance = 4 + offset,
+        .total_budget = 5 + offset,
+        .max_n = (uint32_t)(6 + offset),
+        .models = models,
+        .model_count = model_count,
+        .exclude = models,
+        .exclude_count = model_count,
+    };
+}
+
+static void test_each_written_field_replaces_its_own_and_no_other(void **state)
+{
+    (void)state;
+    for (uint32_t bit = BR_HAS_KIND; bit <= BR_HAS_FALLBACK; bit <<= 1) {
+        br_policy merged = full_policy(0, base_models, 1);
+        merged.has &= ~bit;
+        br_policy over = full_policy(100, over_models, 2);
+        over.has = bit;
+        br_policy_merge(&merged, &over);
+
+        assert_int_equal(merged.has, (BR_HAS_FALLBACK << 1) - 1);
+        assert_int_equal(merged.kind, bit == BR_HAS_KIND ? BR_POLICY_BUDGET : BR_POLICY_THRESHOLD);
+        assert_int_equal(merged.fallback, bit == BR_HAS_FALLBACK ? BR_FALLBACK_ERROR : BR_FALLBACK_BEST);
+        assert_true(merged.threshold == (bit == BR_HAS_THRESHOLD ? 101 : 1));
+        assert_true(merged.max_cost == (bit == BR_HAS_MAX_COST ? 102 : 2));
+        assert_true(merged.lambda == (bit == BR_HAS_LAMBDA ? 103 : 3));
+        assert_true(merged.tolerance == (bit == BR_HAS_TOLERANCE ? 104 : 4));
+        assert_true(merged.total_budget == (bit == BR_HAS_TOTAL_BUDGET ? 105 : 5));
+        assert_int_equal(merged.max_n, bit == BR_HAS_MAX_N ? 106 : 6);
+        assert_ptr_equal(merged.models, bit == BR_HAS_MODELS ? over_models : base_models);
+        assert_int_equal(merged.model_count, bit == BR_HAS_MODELS ? 2 : 1);
+        assert_ptr_equal(merged.exclude, bit == BR_HAS_EXCLUDE ? over_models : base_models);
+        assert_int_equal(merged.exclude_count, bit == BR_HAS_EXCLUDE ? 2 : 1);
+    }
+}
+
+static void test_nothing_written_changes_nothing(void **state)
+{
+    (void)state;
+    br_policy merged = full_policy(0, base_models, 1);
+    const br_policy over = {.threshold = 9};
+    br_policy_merge(&merged, &over);
+    assert_true(merged.threshold == 1);
+    assert_int_equal(merged.has, (BR_HAS_FALLBACK << 1) - 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_kind_survives_its_word),
+        cmocka_unit_test(test_every_fallback_survives_its_word),
+        cmocka_unit_test(test_other_words_are_refused_and_write_nothing),
+        cmocka_unit_test(test_each_written_field_replaces_its_own_and_no_other),
+        cmocka_unit_test(test_nothing_written_changes_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

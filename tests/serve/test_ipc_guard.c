@@ -1,0 +1,153 @@
+/* test_ipc_guard.c - ipc listeners go on accepting, whatever peers do during the handshake. */
+#include "serve/ipc_guard.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <nng/protocol/reqrep0/rep.h>
+#include <nng/protocol/reqrep0/req.h>
+
+#include <cmocka.h>
+
+#include "support/oom.h"
+
+/* nng never frees what waits in a listener that no longer accepts: some kilobytes for each time it happens. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libnng.so";
+}
+
+enum { ANSWER_MS = 10000, LEAVERS = 50 };
+
+typedef struct fixture {
+    guard *guard;
+    nng_socket socket;
+    char path[96];
+    char url[104];
+} fixture;
+
+static int set_up(void **state)
+{
+    static fixture f;
+    br_error error = {0};
+    (void)snprintf(f.path, sizeof f.path, "/tmp/bestroute-guard-%d.ipc", (int)getpid());
+    (void)snprintf(f.url, sizeof f.url, "ipc://%s", f.path);
+    assert_int_equal(nng_rep0_open(&f.socket), 0);
+    assert_int_equal(guard_create(&f.guard, NULL, &error), BR_OK);
+    *state = &f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture *f = *state;
+    guard_stop(f->guard);
+    (void)nng_close(f->socket);
+    guard_destroy(f->guard);
+    return 0;
+}
+
+/* Connects, sends the first bytes of a handshake, and leaves. */
+static void connect_and_leave(const fixture *f, size_t bytes)
+{
+    static const char header[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, f->path, strlen(f->path) + 1);
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        (void)!send(fd, header, bytes, MSG_NOSIGNAL);
+    (void)close(fd);
+}
+
+/* A question through a new connection comes back. */
+static void assert_answers(const fixture *f)
+{
+    nng_socket asker;
+    nng_msg *message;
+    assert_int_equal(nng_req0_open(&asker), 0);
+    assert_int_equal(nng_socket_set_ms(asker, NNG_OPT_RECVTIMEO, ANSWER_MS), 0);
+    assert_int_equal(nng_socket_set_ms(f->socket, NNG_OPT_RECVTIMEO, ANSWER_MS), 0);
+    assert_int_equal(nng_socket_set_ms(asker, NNG_OPT_RECONNMINT, 10), 0);
+    assert_int_equal(nng_dial(asker, f->url, NULL, NNG_FLAG_NONBLOCK), 0);
+    assert_int_equal(nng_send(asker, "question", 8, 0), 0);
+    assert_int_equal(nng_recvmsg(f->socket, &message, 0), 0);
+    assert_int_equal(nng_sendmsg(f->socket, message, 0), 0);
+    assert_int_equal(nng_recvmsg(asker, &message, 0), 0);
+    assert_int_equal(nng_msg_len(message), 8);
+    nng_msg_free(message);
+    (void)nng_close(asker);
+}
+
+static void test_peers_that_leave_during_the_handshake_do_not_end_the_listener(void **state)
+{
+    const fixture *f = *state;
+    br_error error = {0};
+    assert_int_equal(guard_listen(f->guard, f->socket, f->url, 0, "listen", &error), BR_OK);
+    assert_answers(f);
+    for (int i = 0; i < LEAVERS; i++) connect_and_leave(f, (size_t)(i % 9));
+    assert_answers(f);
+    for (int i = 0; i < LEAVERS; i++) connect_and_leave(f, 0);
+    assert_answers(f);
+}
+
+static void test_the_permissions_hold_for_a_listener_opened_again(void **state)
+{
+    const fixture *f = *state;
+    br_error error = {0};
+    struct stat found;
+    assert_int_equal(guard_listen(f->guard, f->socket, f->url, 0600, "admin", &error), BR_OK);
+    for (int i = 0; i < LEAVERS; i++) connect_and_leave(f, 0);
+    assert_answers(f);
+    assert_int_equal(stat(f->path, &found), 0);
+    assert_int_equal(found.st_mode & 0777, 0600);
+}
+
+static void test_a_url_that_cannot_be_listened_on_is_named(void **state)
+{
+    const fixture *f = *state;
+    br_error error = {0};
+    assert_int_equal(guard_listen(f->guard, f->socket, "ipc:///no/such/folder/x", 0, "listen", &error),
+                     BR_EIO);
+    assert_non_null(strstr(error.text, "listen: cannot listen on \"ipc:///no/such/folder/x\""));
+
+    char url[300] = "ipc:///tmp/";
+    memset(url + strlen(url), 'x', sizeof url - 1 - strlen(url));
+    url[sizeof url - 1] = '\0';
+    assert_int_equal(guard_listen(f->guard, f->socket, url, 0, "listen", &error), BR_ETOOBIG);
+}
+
+static void test_creation_survives_every_failing_allocation(void **state)
+{
+    (void)state;
+    br_status status = BR_ENOMEM;
+    BR_OOM_SWEEP({
+        guard *g;
+        status = guard_create(&g, NULL, NULL);
+        guard_destroy(g);
+    });
+    assert_int_equal(status, BR_OK);
+    guard_stop(NULL);
+    guard_destroy(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_peers_that_leave_during_the_handshake_do_not_end_the_listener,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_permissions_hold_for_a_listener_opened_again, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_url_that_cannot_be_listened_on_is_named, set_up, tear_down),
+        cmocka_unit_test(test_creation_survives_every_failing_allocation),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
