@@ -6,15 +6,15 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
-#include "workers/loaded.h"
 #include "options.h"
+#include "workers/loaded.h"
 
 enum { ONE_RUNS = 30 };
 
 typedef struct bench {
     br_config config;
     br_devices devices;
-    br_replica *replica;
+    br_loaded *loaded;
     char **texts;
     int text_count;
     double seconds;
@@ -41,7 +41,7 @@ static br_status pack(const bench *b, br_packing *packing, int *next, int32_t wa
     while (packing->seqs < seqs) {
         br_prompt prompt;
         const br_status status = br_bundle_prompt_from_text(
-            br_replica_bundle(b->replica), br_str_from(b->texts[*next % b->text_count]), ids, &prompt);
+            br_loaded_bundle(b->loaded), br_str_from(b->texts[*next % b->text_count]), ids, &prompt);
         if (status != BR_OK) return status;
         if (packing->seqs > 0 && packing->tokens + prompt.tokens > wanted) return BR_OK;
         if (!br_packing_add(packing, ids, prompt.tokens)) return BR_ETOOBIG;
@@ -56,7 +56,7 @@ static br_status time_one(runner *r, br_packing *packing, float *quality)
     for (int i = 0; i < ONE_RUNS; i++) {
         br_status status = pack(r->all, packing, &next, 1, 1);
         const uint64_t from_ns = br_clock_now_ns();
-        if (status == BR_OK) status = br_replica_run(r->all->replica, r->worker, packing, quality);
+        if (status == BR_OK) status = br_loaded_run(r->all->loaded, r->worker, packing, quality);
         if (status != BR_OK) return status;
         r->one_ns += (br_clock_now_ns() - from_ns) / ONE_RUNS;
     }
@@ -69,7 +69,7 @@ static br_status time_full(runner *r, br_packing *packing, float *quality, int32
     const uint64_t from_ns = br_clock_now_ns();
     while (br_clock_now_ns() - from_ns < (uint64_t)(r->all->seconds * 1e9)) {
         br_status status = pack(r->all, packing, &next, wanted, seqs);
-        if (status == BR_OK) status = br_replica_run(r->all->replica, r->worker, packing, quality);
+        if (status == BR_OK) status = br_loaded_run(r->all->loaded, r->worker, packing, quality);
         if (status != BR_OK) return status;
         r->queries += (uint64_t)packing->seqs;
         r->tokens += (uint64_t)packing->tokens;
@@ -87,13 +87,13 @@ static void *work(void *argument)
     br_packing packing = {0};
     float *quality = malloc((size_t)seqs * BR_CANDIDATES_MAX * sizeof *quality);
     r->status = quality != NULL ? br_packing_init(&packing, device->tokens_max, seqs) : BR_ENOMEM;
-    if (r->status == BR_OK) r->status = br_replica_open(b->replica, r->worker, &r->error);
+    if (r->status == BR_OK) r->status = br_loaded_open(b->loaded, r->worker, &r->error);
     const bool open = r->status == BR_OK;
     (void)pthread_barrier_wait(r->ready);
     if (open && r->worker == 0) r->status = time_one(r, &packing, quality);
     (void)pthread_barrier_wait(r->ready);
     if (r->status == BR_OK) r->status = time_full(r, &packing, quality, device->tokens_wanted, seqs);
-    if (open) br_replica_close(b->replica, r->worker);
+    if (open) br_loaded_close(b->loaded, r->worker);
     br_packing_deinit(&packing);
     free(quality);
     return NULL;
@@ -138,7 +138,7 @@ static br_status configure(bench *b, const char *bundle, const char *flags, br_e
 static void describe(engine_result *out, const bench *b)
 {
     const br_backend *backend = b->devices.items[0].backend;
-    const br_bundle *bundle = br_replica_bundle(b->replica);
+    const br_bundle *bundle = br_loaded_bundle(b->loaded);
     (void)snprintf(out->engine, sizeof out->engine, "%s", backend != NULL ? backend->table->engine : "noop");
     (void)snprintf(out->precision, sizeof out->precision, "%s",
                    backend != NULL ? br_precision_name(backend->precision) : "none");
@@ -156,18 +156,18 @@ br_status engine_run(engine_result *out, const char *bundle, const char *flags, 
     if (status == BR_OK) status = prompts_texts(&b.texts, &b.text_count, texts, error);
     if (status == BR_OK) status = br_devices_open(&b.devices, &b.config, error);
     if (status == BR_OK) {
-        const br_replica_options options = {
+        const br_loaded_options options = {
             .folder = bundle, .devices = &b.devices, .seqs_max = (int32_t)b.config.batch_seqs};
-        status = br_replica_create(&b.replica, &options, error);
+        status = br_loaded_create(&b.loaded, &options, error);
         if (status == BR_OK)
             br_devices_fit(&b.devices, (int32_t)b.config.batch_tokens,
-                           br_replica_bundle(b.replica)->router.max_tokens);
+                           br_loaded_bundle(b.loaded)->router.max_tokens);
     }
     if (status == BR_OK) {
         describe(out, &b);
         status = run_all(&b, out, error);
     }
-    if (b.replica != NULL && br_replica_release(b.replica)) br_replica_destroy(b.replica);
+    if (b.loaded != NULL && br_loaded_release(b.loaded)) br_loaded_destroy(b.loaded);
     br_devices_close(&b.devices);
     prompts_free_texts(b.texts, b.text_count);
     br_config_deinit(&b.config);

@@ -17,7 +17,7 @@
  * NCCL is loaded when first asked for, and is not needed otherwise. Where the build or the machine lacks it, open
  * fails with BR_ENOTSUP.
  *
- * Uses: backend.  Used by: replica, server.
+ * Uses: backend.  Used by: loaded, server.
  */
 #ifndef BESTROUTE_ENGINE_COMM_H
 #define BESTROUTE_ENGINE_COMM_H

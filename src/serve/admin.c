@@ -54,10 +54,10 @@ static br_defaults *make_defaults(const br_policy *policy)
 static void set_defaults(br_call *call)
 {
     br_server *server = call->server;
-    br_replica *replica;
+    br_loaded *loaded;
     br_defaults *old;
     const char *why = "";
-    if (!br_server_pin(server, &replica, &old, false, &why)) {
+    if (!br_server_pin(server, &loaded, &old, false, &why)) {
         br_call_refuse(call, BR_CODE_NOT_READY, why);
         return;
     }
@@ -66,14 +66,14 @@ static void set_defaults(br_call *call)
     br_defaults *defaults = make_defaults(&call->request.policy);
     br_error error = {0};
     br_resolved_policy resolved;
-    br_policy merged = br_scoring_base_policy(replica, defaults);
+    br_policy merged = br_scoring_base_policy(loaded, defaults);
     if (defaults == NULL) {
         br_call_refuse(call, BR_CODE_INTERNAL, "out of memory");
-    } else if (br_policy_resolve(&resolved, &br_replica_bundle(replica)->router, &merged, &error) != BR_OK) {
+    } else if (br_policy_resolve(&resolved, &br_loaded_bundle(loaded)->router, &merged, &error) != BR_OK) {
         br_call_refuse(call, BR_CODE_BAD_REQUEST, error.text);
     } else {
         (void)pthread_mutex_lock(&server->state_lock);
-        const bool same_bundle = server->current == replica;
+        const bool same_bundle = server->current == loaded;
         if (same_bundle) {
             old = server->defaults;
             server->defaults = defaults;
@@ -89,7 +89,7 @@ static void set_defaults(br_call *call)
     }
 done:
     br_defaults_release(defaults);
-    br_server_unpin(server, replica, old, false);
+    br_server_unpin(server, loaded, old, false);
 }
 
 static br_phase phase_of(br_server *server)

@@ -247,7 +247,7 @@ static br_code shared_error(const br_call *call)
 
 static void reply_results(br_call *call)
 {
-    const br_bundle *bundle = br_replica_bundle(call->replica);
+    const br_bundle *bundle = br_loaded_bundle(call->loaded);
     answer a = {.call = call, .router = &bundle->router};
     if (!fill_results(&a)) {
         br_call_refuse(call, BR_CODE_INTERNAL, "out of memory");
@@ -271,7 +271,7 @@ static void reply_results(br_call *call)
 void br_answer_finish(br_call *call)
 {
     br_server *server = call->server;
-    br_replica *replica = call->replica;
+    br_loaded *loaded = call->loaded;
     br_defaults *defaults = call->defaults;
     /* Before the reply leaves: a client that asks again at once finds the room it gave back. */
     atomic_fetch_sub(&server->admitted, (int64_t)call->request.query_count);
@@ -280,5 +280,5 @@ void br_answer_finish(br_call *call)
         br_call_refuse(call, code, call->queries[0].error.text);
     else
         reply_results(call);
-    br_server_unpin(server, replica, defaults, true);
+    br_server_unpin(server, loaded, defaults, true);
 }

@@ -39,7 +39,7 @@ bool br_fleet_called(br_server *server, br_comm_call *call)
 /* What the others are to load: the folder when it is another than the present one; else "", to each its own. */
 static const char *call_for(const br_server *server, const char *folder)
 {
-    return server->current != NULL && strcmp(folder, br_replica_folder(server->current)) != 0 ? folder : "";
+    return server->current != NULL && strcmp(folder, br_loaded_folder(server->current)) != 0 ? folder : "";
 }
 
 /* The meeting, which this rank's first accelerator goes to. */

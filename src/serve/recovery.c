@@ -44,7 +44,7 @@ int32_t br_revive_due(br_server *server)
     for (int32_t i = 0; i < server->devices.count; i++) {
         const uint64_t due_ns = server->revivals[i].due_ns;
         if (due_ns == 0 || due_ns > now_ns) continue;
-        if (server->replica_count == 1) return i;
+        if (server->loaded_count == 1) return i;
         schedule(server, i, WAIT_BUNDLES_MS);
     }
     return -1;
@@ -53,17 +53,17 @@ int32_t br_revive_due(br_server *server)
 /* Everything the current bundle had on the device is made anew, and tried. */
 static br_status rebuild(br_server *server, int32_t device, br_error *error)
 {
-    br_replica *replica = server->current;
+    br_loaded *loaded = server->current;
     br_backend *backend = server->devices.items[device].backend;
-    if (!br_reload_close_device(server, replica, device))
+    if (!br_reload_close_device(server, loaded, device))
         return br_fail(error, BR_EDEVICE, "a pass on it has not come back");
-    br_replica_drop(replica, device);
+    br_loaded_drop(loaded, device);
     br_status status = BR_OK;
     if (backend->table->revive != NULL) status = backend->table->revive(backend, error);
-    if (status == BR_OK) status = br_replica_restore(replica, device, error);
-    if (status == BR_OK) status = br_reload_open_device(server, replica, device, error);
+    if (status == BR_OK) status = br_loaded_restore(loaded, device, error);
+    if (status == BR_OK) status = br_reload_open_device(server, loaded, device, error);
     if (status == BR_OK) return BR_OK;
-    if (br_reload_close_device(server, replica, device)) br_replica_drop(replica, device);
+    if (br_reload_close_device(server, loaded, device)) br_loaded_drop(loaded, device);
     return status;
 }
 

@@ -3,7 +3,7 @@
 #include "service.h"
 
 typedef struct opening {
-    br_replica *replica;
+    br_loaded *loaded;
     br_status status;
     br_error *error;
 } opening;
@@ -11,59 +11,59 @@ typedef struct opening {
 static void open_errand(void *context, int32_t worker)
 {
     opening *o = context;
-    o->status = br_replica_open(o->replica, worker, o->error);
+    o->status = br_loaded_open(o->loaded, worker, o->error);
 }
 
 static void close_errand(void *context, int32_t worker)
 {
-    br_replica_close(context, worker);
+    br_loaded_close(context, worker);
 }
 
-bool br_reload_close_device(br_server *server, br_replica *replica, int32_t device)
+bool br_reload_close_device(br_server *server, br_loaded *loaded, int32_t device)
 {
     const br_device *d = &server->devices.items[device];
     bool closed = true;
     for (int32_t i = 0; i < d->workers; i++)
-        closed &= br_workers_run_on(server->workers, d->first_worker + i, close_errand, replica);
+        closed &= br_workers_run_on(server->workers, d->first_worker + i, close_errand, loaded);
     return closed;
 }
 
 /* One worker after another, so that the others keep scoring meanwhile. */
-br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device, br_error *error)
+br_status br_reload_open_device(br_server *server, br_loaded *loaded, int32_t device, br_error *error)
 {
     const br_device *d = &server->devices.items[device];
-    opening o = {.replica = replica, .status = BR_OK, .error = error};
+    opening o = {.loaded = loaded, .status = BR_OK, .error = error};
     for (int32_t i = 0; o.status == BR_OK && i < d->workers; i++)
         if (!br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o))
             o.status = br_fail(error, BR_EDEVICE, "device %d does not come back from a pass", (int)device);
     return o.status;
 }
 
-bool br_reload_collect(br_server *server, br_replica *replica)
+bool br_reload_collect(br_server *server, br_loaded *loaded)
 {
-    if (replica == NULL) return true;
+    if (loaded == NULL) return true;
     bool closed = true;
     for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++) {
-        if (!br_replica_is_on(replica, i)) continue;
-        const bool mine = br_reload_close_device(server, replica, i);
-        if (mine) br_replica_drop(replica, i);
+        if (!br_loaded_is_on(loaded, i)) continue;
+        const bool mine = br_reload_close_device(server, loaded, i);
+        if (mine) br_loaded_drop(loaded, i);
         closed &= mine;
     }
     if (!closed) {
-        *br_replica_link(replica) = server->kept;
-        server->kept = replica;
+        *br_loaded_link(loaded) = server->kept;
+        server->kept = loaded;
         return false;
     }
-    br_replica_destroy(replica);
-    server->replica_count--;
+    br_loaded_destroy(loaded);
+    server->loaded_count--;
     return true;
 }
 
-static br_status open_everywhere(br_server *server, br_replica *replica, uint32_t without, br_error *error)
+static br_status open_everywhere(br_server *server, br_loaded *loaded, uint32_t without, br_error *error)
 {
     br_status status = BR_OK;
     for (int32_t i = 0; status == BR_OK && i < server->devices.count; i++)
-        if ((without >> i & 1) == 0) status = br_reload_open_device(server, replica, i, error);
+        if ((without >> i & 1) == 0) status = br_reload_open_device(server, loaded, i, error);
     return status;
 }
 
@@ -72,10 +72,10 @@ static bool feed_workers(void *context)
     return stage_help(context);
 }
 
-static br_status make_workers(br_server *server, const br_replica *replica, br_error *error)
+static br_status make_workers(br_server *server, const br_loaded *loaded, br_error *error)
 {
     br_devices_fit(&server->devices, (int32_t)server->config->batch_tokens,
-                   br_replica_bundle(replica)->router.max_tokens);
+                   br_loaded_bundle(loaded)->router.max_tokens);
     const br_workers_options options = {
         .devices = &server->devices,
         .seqs_max = (int32_t)server->config->batch_seqs,
@@ -95,40 +95,40 @@ static br_status make_workers(br_server *server, const br_replica *replica, br_e
 }
 
 /* The admin's defaults hold across a reload; a bundle they do not fit is refused. */
-static br_status check_defaults(br_server *server, const br_replica *replica, br_error *error)
+static br_status check_defaults(br_server *server, const br_loaded *loaded, br_error *error)
 {
     (void)pthread_mutex_lock(&server->state_lock);
     br_defaults *defaults = server->defaults;
     if (defaults != NULL) atomic_fetch_add_explicit(&defaults->references, 1, memory_order_relaxed);
     (void)pthread_mutex_unlock(&server->state_lock);
     if (defaults == NULL) return BR_OK;
-    const br_policy merged = br_scoring_base_policy(replica, defaults);
+    const br_policy merged = br_scoring_base_policy(loaded, defaults);
     br_resolved_policy resolved;
     br_error why = {0};
-    br_status status = br_policy_resolve(&resolved, &br_replica_bundle(replica)->router, &merged, &why);
+    br_status status = br_policy_resolve(&resolved, &br_loaded_bundle(loaded)->router, &merged, &why);
     br_defaults_release(defaults);
     if (status == BR_OK) return BR_OK;
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
 
 /* A bundle made ready, short of the switch. */
-static br_status make_ready(br_server *server, br_replica **out, const br_replica_options *options,
+static br_status make_ready(br_server *server, br_loaded **out, const br_loaded_options *options,
                             br_error *error)
 {
-    br_status status = br_replica_create(out, options, error);
+    br_status status = br_loaded_create(out, options, error);
     if (status != BR_OK) return status;
-    server->replica_count++;
+    server->loaded_count++;
     if (server->workers == NULL) status = make_workers(server, *out, error);
     if (status == BR_OK) status = check_defaults(server, *out, error);
     if (status == BR_OK) status = open_everywhere(server, *out, options->without, error);
     return status;
 }
 
-static br_status prepare(br_server *server, br_replica **out, const char *folder, bool with_fleet,
+static br_status prepare(br_server *server, br_loaded **out, const char *folder, bool with_fleet,
                          br_error *error)
 {
     *out = NULL;
-    br_replica_options options = {
+    br_loaded_options options = {
         .folder = folder,
         .devices = &server->devices,
         .without = server->workers != NULL ? br_workers_out(server->workers) : 0,
@@ -147,7 +147,7 @@ static br_status prepare(br_server *server, br_replica **out, const char *folder
 }
 
 /* A rank that starts while the others serve would wait for them in vain: its first bundle it may load alone. */
-static br_status prepare_alone_if_need_be(br_server *server, br_replica **out, const char *folder,
+static br_status prepare_alone_if_need_be(br_server *server, br_loaded **out, const char *folder,
                                           br_error *error)
 {
     const bool has_fleet = server->config->ranks > 1;
@@ -159,11 +159,11 @@ static br_status prepare_alone_if_need_be(br_server *server, br_replica **out, c
     return prepare(server, out, folder, false, error);
 }
 
-static void switch_to(br_server *server, br_replica *replica)
+static void switch_to(br_server *server, br_loaded *loaded)
 {
     (void)pthread_mutex_lock(&server->state_lock);
-    br_replica *old = server->current;
-    server->current = replica;
+    br_loaded *old = server->current;
+    server->current = loaded;
     if (server->phase == PHASE_LOADING) server->phase = PHASE_READY;
     (void)pthread_mutex_unlock(&server->state_lock);
     if (server->cache != NULL)
@@ -176,24 +176,23 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
 {
     const uint64_t start_ns = br_clock_now_ns();
     br_error why = {0};
-    br_replica *replica;
-    const br_status status = prepare_alone_if_need_be(server, &replica, folder, &why);
+    br_loaded *loaded;
+    const br_status status = prepare_alone_if_need_be(server, &loaded, folder, &why);
     if (status != BR_OK) {
         BR_LOG(server->log, BR_LOG_ERROR, "bundle_refused", BR_STR("folder", folder),
                BR_STR("reason", why.text));
         return br_fail(error, status, "%s", why.text);
     }
-    switch_to(server, replica);
-    const br_bundle *bundle = br_replica_bundle(replica); /* stays: only this thread switches */
-    BR_LOG(server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),
-           BR_STR("hash", bundle->hash), BR_STR("folder", folder),
-           BR_I64("ms", (br_clock_now_ns() - start_ns) / BR_NS_PER_MS),
-           BR_I64("candidates", bundle->router.candidate_count),
-           BR_I64("max_tokens", bundle->router.max_tokens),
-           BR_I64("batch_tokens", br_devices_tokens_max(&server->devices)),
-           BR_I64("weights_bytes", br_replica_weights_bytes(replica)),
-           BR_I64("encoders_bytes", br_replica_encoders_bytes(replica)),
-           BR_I64("devices", server->devices.count), BR_I64("handed_out", br_replica_handed_out(replica)),
-           BR_I64("workers", server->devices.worker_count));
+    switch_to(server, loaded);
+    const br_bundle *bundle = br_loaded_bundle(loaded); /* stays: only this thread switches */
+    BR_LOG(
+        server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),
+        BR_STR("hash", bundle->hash), BR_STR("folder", folder),
+        BR_I64("ms", (br_clock_now_ns() - start_ns) / BR_NS_PER_MS),
+        BR_I64("candidates", bundle->router.candidate_count), BR_I64("max_tokens", bundle->router.max_tokens),
+        BR_I64("batch_tokens", br_devices_tokens_max(&server->devices)),
+        BR_I64("weights_bytes", br_loaded_weights_bytes(loaded)),
+        BR_I64("encoders_bytes", br_loaded_encoders_bytes(loaded)), BR_I64("devices", server->devices.count),
+        BR_I64("handed_out", br_loaded_handed_out(loaded)), BR_I64("workers", server->devices.worker_count));
     return BR_OK;
 }

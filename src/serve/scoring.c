@@ -23,7 +23,7 @@ void br_scoring_admit(br_call *call)
 {
     br_server *server = call->server;
     const char *why = "";
-    if (!br_server_pin(server, &call->replica, &call->defaults, true, &why)) {
+    if (!br_server_pin(server, &call->loaded, &call->defaults, true, &why)) {
         br_call_refuse(call, BR_CODE_NOT_READY, why);
         return;
     }
@@ -34,10 +34,10 @@ void br_scoring_admit(br_call *call)
         const uint64_t retry_ms =
             br_metrics_retry_ms(&server->metrics, (uint64_t)before, server->devices.worker_count);
         log_overload(server, before, retry_ms, call->arrival_ns);
-        br_replica *replica = call->replica;
+        br_loaded *loaded = call->loaded;
         br_defaults *defaults = call->defaults;
         br_call_refuse_overload(call, retry_ms, "the queue is full, try again later");
-        br_server_unpin(server, replica, defaults, true);
+        br_server_unpin(server, loaded, defaults, true);
         return;
     }
     br_metrics_add(&server->metrics, BR_COUNTER_queries, (uint64_t)count);
@@ -49,11 +49,11 @@ void br_scoring_admit(br_call *call)
 static void refuse_admitted(br_call *call, br_code code, const char *text)
 {
     br_server *server = call->server;
-    br_replica *replica = call->replica;
+    br_loaded *loaded = call->loaded;
     br_defaults *defaults = call->defaults;
     atomic_fetch_sub(&server->admitted, (int64_t)call->request.query_count);
     br_call_refuse(call, code, text);
-    br_server_unpin(server, replica, defaults, true);
+    br_server_unpin(server, loaded, defaults, true);
 }
 
 static void fail_query(br_query_state *q, br_code code, const char *text)
@@ -63,9 +63,9 @@ static void fail_query(br_query_state *q, br_code code, const char *text)
     q->error = (br_query_error){.code = code, .text = copy != NULL ? copy : "out of memory"};
 }
 
-br_policy br_scoring_base_policy(const br_replica *replica, const br_defaults *defaults)
+br_policy br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults)
 {
-    br_policy policy = br_replica_bundle(replica)->router.policy;
+    br_policy policy = br_loaded_bundle(loaded)->router.policy;
     if (defaults != NULL) br_policy_merge(&policy, &defaults->policy);
     return policy;
 }
@@ -78,7 +78,7 @@ static br_status resolve_request(br_call *call, const br_policy *base, br_error 
     for (size_t i = 0; i < call->request.query_count; i++)
         if (call->request.queries[i].max_cost > cap) cap = call->request.queries[i].max_cost;
     if ((base->has & BR_HAS_MAX_COST) == 0) br_policy_cap(&checked, cap);
-    return br_policy_resolve(&call->policy, &br_replica_bundle(call->replica)->router, &checked, error);
+    return br_policy_resolve(&call->policy, &br_loaded_bundle(call->loaded)->router, &checked, error);
 }
 
 static void resolve_query(br_query_state *q, const br_policy *base)
@@ -97,7 +97,7 @@ static void resolve_query(br_query_state *q, const br_policy *base)
         return;
     }
     br_error error = {0};
-    if (br_policy_resolve(resolved, &br_replica_bundle(q->call->replica)->router, &merged, &error) != BR_OK) {
+    if (br_policy_resolve(resolved, &br_loaded_bundle(q->call->loaded)->router, &merged, &error) != BR_OK) {
         fail_query(q, BR_CODE_BAD_REQUEST, error.text);
         return;
     }
@@ -108,7 +108,7 @@ static void resolve_query(br_query_state *q, const br_policy *base)
 
 static void check_counts(br_query_state *q, const br_counts *counts, const char *key)
 {
-    const br_router *router = &br_replica_bundle(q->call->replica)->router;
+    const br_router *router = &br_loaded_bundle(q->call->loaded)->router;
     if (counts->form != BR_COUNTS_BY_MODEL || q->error.code != BR_CODE_NONE) return;
     for (size_t i = 0; i < counts->entry_count; i++) {
         const br_str name = counts->entries[i].model;
@@ -137,7 +137,7 @@ static void on_job_done(br_job *job);
 
 static bool allocate_queries(br_call *call)
 {
-    const br_router *router = &br_replica_bundle(call->replica)->router;
+    const br_router *router = &br_loaded_bundle(call->loaded)->router;
     const size_t count = call->request.query_count;
     const size_t tokens = (size_t)router->max_tokens;
     const size_t heads = (size_t)router->head_count;
@@ -147,9 +147,7 @@ static bool allocate_queries(br_call *call)
     if (call->queries == NULL || ids == NULL || quality == NULL) return false;
     for (size_t i = 0; i < count; i++) {
         call->queries[i] = (br_query_state){
-            .job = {.item = {.deadline_ns = call->deadline_ns,
-                             .group = call->replica,
-                             .client = call->client},
+            .job = {.item = {.deadline_ns = call->deadline_ns, .group = call->loaded, .client = call->client},
                     .ids = ids + i * tokens,
                     .quality = quality + i * heads,
                     .done = on_job_done},
@@ -167,7 +165,7 @@ static int32_t prepare(stage_entry *entry)
         refuse_admitted(call, BR_CODE_INTERNAL, "out of memory");
         return 0;
     }
-    br_policy base = br_scoring_base_policy(call->replica, call->defaults);
+    br_policy base = br_scoring_base_policy(call->loaded, call->defaults);
     br_policy_merge(&base, &call->request.policy);
     if (call->request.op == BR_OP_ROUTE) {
         br_error error = {0};
@@ -201,7 +199,7 @@ static void expire(br_query_state *q)
 /* The ids of one query. An error of it is noted; the arena is not touched: others tokenise beside us. */
 static void tokenize(br_query_state *q)
 {
-    const br_bundle *bundle = br_replica_bundle(q->call->replica);
+    const br_bundle *bundle = br_loaded_bundle(q->call->loaded);
     const br_query *query = q->query;
     int32_t *ids = (int32_t *)(uintptr_t)q->job.ids;
     const uint64_t start_ns = br_clock_now_ns();
@@ -234,7 +232,7 @@ static bool find_in_cache(br_query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return false;
-    const br_bundle *bundle = br_replica_bundle(q->call->replica);
+    const br_bundle *bundle = br_loaded_bundle(q->call->loaded);
     const bool found = br_score_cache_get(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens,
                                           q->job.quality, bundle->router.head_count);
     br_metrics_add(&server->metrics, found ? BR_COUNTER_cache_hits : BR_COUNTER_cache_misses, 1);
@@ -285,7 +283,7 @@ const stage_work br_scoring_work = {.prepare = prepare, .run = run};
 /* The leader's result becomes the follower's own. */
 static void copy_result(br_query_state *q, const br_query_state *leader)
 {
-    const size_t heads = (size_t)br_replica_bundle(q->call->replica)->router.head_count;
+    const size_t heads = (size_t)br_loaded_bundle(q->call->loaded)->router.head_count;
     memcpy(q->job.quality, leader->job.quality, heads * sizeof *q->job.quality);
     q->job.queued_ns = leader->job.queued_ns;
     q->job.started_ns = leader->job.started_ns;
@@ -314,7 +312,7 @@ static void remember(const br_query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return;
-    const br_bundle *bundle = br_replica_bundle(q->call->replica);
+    const br_bundle *bundle = br_loaded_bundle(q->call->loaded);
     br_score_cache_put(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens, q->job.quality,
                        bundle->router.head_count);
 }

@@ -13,15 +13,15 @@
 /* nng says that a reply was sent when it was handed to the connection; the system gets this long to take it. */
 enum { LINGER_MS = 20 };
 
-bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,
+bool br_server_pin(br_server *server, br_loaded **loaded, br_defaults **defaults, bool count,
                    const char **why)
 {
     (void)pthread_mutex_lock(&server->state_lock);
     const br_phase phase = server->phase;
     if (phase == PHASE_READY) {
-        *replica = server->current;
+        *loaded = server->current;
         *defaults = server->defaults;
-        br_replica_retain(*replica);
+        br_loaded_retain(*loaded);
         if (*defaults != NULL) atomic_fetch_add_explicit(&(*defaults)->references, 1, memory_order_relaxed);
         if (count) server->in_flight++;
     }
@@ -30,15 +30,15 @@ bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaul
     return phase == PHASE_READY;
 }
 
-void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaults, bool counted)
+void br_server_unpin(br_server *server, br_loaded *loaded, br_defaults *defaults, bool counted)
 {
-    const bool last = br_replica_release(replica);
+    const bool last = br_loaded_release(loaded);
     br_defaults_release(defaults);
     if (!last && !counted) return;
     (void)pthread_mutex_lock(&server->state_lock);
     if (last) {
-        *br_replica_link(replica) = server->retired;
-        server->retired = replica;
+        *br_loaded_link(loaded) = server->retired;
+        server->retired = loaded;
     }
     if (counted) server->in_flight--;
     /* The keeper counts requests only while it waits for the last of them: do not wake it for each. */
@@ -132,7 +132,7 @@ static void reload(br_server *server, br_call *call, br_str asked)
 {
     char folder[BR_COMM_FOLDER_BYTES];
     const char *current =
-        server->current != NULL ? br_replica_folder(server->current) : server->config->bundle;
+        server->current != NULL ? br_loaded_folder(server->current) : server->config->bundle;
     const br_str chosen = asked.size > 0 ? asked : br_str_from(current);
     br_error error = {0};
     br_status status;
@@ -151,7 +151,7 @@ static void reload(br_server *server, br_call *call, br_str asked)
         return;
     }
     /* Only this thread switches bundles, so the current one stays while we look at it. */
-    const br_bundle *bundle = br_replica_bundle(server->current);
+    const br_bundle *bundle = br_loaded_bundle(server->current);
     const br_reply reply = {
         .id = call->request.id,
         .ok = true,
@@ -184,31 +184,31 @@ static void wait_for_news(br_server *server)
 }
 
 /* Takes out what nobody uses any more, and when no worker is stuck what one had; NULL: nothing. State lock held. */
-static br_replica *next_to_free(br_server *server)
+static br_loaded *next_to_free(br_server *server)
 {
-    br_replica **list = server->retired != NULL || br_server_stuck(server) ? &server->retired : &server->kept;
-    br_replica *first = *list;
-    if (first != NULL) *list = *br_replica_link(first);
+    br_loaded **list = server->retired != NULL || br_server_stuck(server) ? &server->retired : &server->kept;
+    br_loaded *first = *list;
+    if (first != NULL) *list = *br_loaded_link(first);
     return first;
 }
 
-static void free_replica(br_server *server, br_replica *replica)
+static void free_loaded(br_server *server, br_loaded *loaded)
 {
-    char hash[sizeof br_replica_bundle(replica)->hash];
-    memcpy(hash, br_replica_bundle(replica)->hash, sizeof hash);
-    if (br_reload_collect(server, replica))
+    char hash[sizeof br_loaded_bundle(loaded)->hash];
+    memcpy(hash, br_loaded_bundle(loaded)->hash, sizeof hash);
+    if (br_reload_collect(server, loaded))
         BR_LOG(server->log, BR_LOG_INFO, "bundle_freed", BR_STR("hash", hash));
 }
 
 /* Does one thing that is due, without the lock meanwhile. False when nothing is. State lock held. */
 static bool do_one(br_server *server)
 {
-    br_replica *unused = next_to_free(server);
+    br_loaded *unused = next_to_free(server);
     br_call *call = server->reloads;
     const int32_t device = server->stop_wanted ? -1 : br_revive_due(server);
     if (unused != NULL) {
         (void)pthread_mutex_unlock(&server->state_lock);
-        free_replica(server, unused);
+        free_loaded(server, unused);
     } else if (call != NULL || (server->reload_wanted && !server->stop_wanted)) {
         if (call != NULL)
             server->reloads = call->next;
@@ -360,16 +360,16 @@ static void refuse_reloads(br_server *server)
 static void collect_all(br_server *server)
 {
     while (br_server_stuck(server)) nng_msleep(LINGER_MS);
-    if (server->current != NULL && br_replica_release(server->current))
+    if (server->current != NULL && br_loaded_release(server->current))
         (void)br_reload_collect(server, server->current);
-    br_replica *replica;
-    while ((replica = next_to_free(server)) != NULL) (void)br_reload_collect(server, replica);
+    br_loaded *loaded;
+    while ((loaded = next_to_free(server)) != NULL) (void)br_reload_collect(server, loaded);
 }
 
 void br_server_destroy(br_server *server)
 {
     if (server == NULL) return;
-    /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a replica or a lock. */
+    /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a loaded bundle or a lock. */
     (void)pthread_mutex_lock(&server->state_lock);
     server->stop_wanted = true;
     server->phase = PHASE_DRAINING;

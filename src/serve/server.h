@@ -15,8 +15,8 @@
 
 #include <stdbool.h>
 
-#include "config.h"
 #include "bestroute/error.h"
+#include "config.h"
 #include "core/log.h"
 
 typedef struct br_server br_server;
@@ -34,7 +34,7 @@ void br_server_destroy(br_server *server);
  * BR_EIO, BR_EINVAL, BR_ENOMEM. */
 BR_NODISCARD br_status br_server_listen(br_server *server, br_error *error);
 
-/* Loads the configured bundle, tries it on a probe, and begins to score. Statuses of br_replica_create and _open. */
+/* Loads the configured bundle, tries it on a probe, and begins to score. Statuses of br_loaded_create and _open. */
 BR_NODISCARD br_status br_server_load(br_server *server, br_error *error);
 
 /* Serves until br_server_stop, then drains for at most drain_timeout_ms.

@@ -36,14 +36,14 @@
 
 #include <nng/nng.h>
 
+#include "http.h"
+#include "ipc_guard.h"
 #include "policy/policy.h"
 #include "protocol/reply.h"
-#include "server.h"
-#include "workers/worker.h"
-#include "ipc_guard.h"
-#include "http.h"
 #include "score_cache.h"
+#include "server.h"
 #include "tokenizer_queue.h"
+#include "workers/worker.h"
 
 enum {
     SPARE_CONTEXTS = 64,        /* beyond queue_max, so that a refusal always finds a context */
@@ -95,7 +95,7 @@ struct br_call {
     uint64_t deadline_ns; /* UINT64_MAX: none */
 
     /* route and score, from admission on. */
-    br_replica *replica;
+    br_loaded *loaded;
     br_defaults *defaults; /* may be NULL */
     br_resolved_policy policy;
     br_query_state *queries;
@@ -141,7 +141,7 @@ struct br_server {
     pthread_mutex_t state_lock;
     pthread_cond_t state_changed; /* on CLOCK_MONOTONIC */
     br_phase phase;
-    br_replica *current;
+    br_loaded *current;
     br_defaults *defaults;
     struct {
         uint64_t due_ns;  /* when the device is tried again; 0: it is in */
@@ -154,11 +154,11 @@ struct br_server {
     bool reload_wanted;
     uint64_t drain_until_ns; /* while draining, and running */
     br_call *reloads;        /* admin calls that wait for a reload, oldest first */
-    br_replica *retired;     /* nobody uses them any more; linked by br_replica_link */
+    br_loaded *retired;      /* nobody uses them any more; linked by br_loaded_link */
 
     /* The keeper's alone. */
-    int32_t replica_count; /* bundles that exist */
-    br_replica *kept;      /* retired ones of which a stuck worker has something; linked by br_replica_link */
+    int32_t loaded_count; /* bundles that exist */
+    br_loaded *kept;      /* retired ones of which a stuck worker has something; linked by br_loaded_link */
     struct {
         uint64_t look_ns;  /* when to look for a call next */
         uint64_t answered; /* the last call that was, or 0 */
@@ -200,7 +200,7 @@ void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text)
 void br_scoring_admit(br_call *call);
 extern const stage_work br_scoring_work;
 /* The policy that a request starts from: the bundle's, then the admin's. */
-br_policy br_scoring_base_policy(const br_replica *replica, const br_defaults *defaults);
+br_policy br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults);
 
 /* in_flight.c. follow: false when the tokenised query is to be queued, and leads; true when its leader finishes it.
  * end: the leader's queries that followed it, linked by next_follower; none of anyone who never led. */
@@ -223,13 +223,13 @@ void br_defaults_release(br_defaults *defaults);
 /* reload.c */
 BR_NODISCARD br_status br_reload(br_server *server, const char *folder, br_error *error);
 /* Closes and destroys, on the keeper's thread. False when a stuck worker has something of it: that stays, and the
- * replica is kept. Accepts NULL. */
-bool br_reload_collect(br_server *server, br_replica *replica);
+ * loaded bundle is kept. Accepts NULL. */
+bool br_reload_collect(br_server *server, br_loaded *loaded);
 /* The encoders of the device's workers, on their threads. */
-BR_NODISCARD br_status br_reload_open_device(br_server *server, br_replica *replica, int32_t device,
+BR_NODISCARD br_status br_reload_open_device(br_server *server, br_loaded *loaded, int32_t device,
                                              br_error *error);
 /* False when some stay open, because their worker is stuck. */
-BR_NODISCARD bool br_reload_close_device(br_server *server, br_replica *replica, int32_t device);
+BR_NODISCARD bool br_reload_close_device(br_server *server, br_loaded *loaded, int32_t device);
 
 /* ranks.c. next: when to ask whether rank 0 has called. called: it has, and this call is not answered yet. */
 uint64_t br_fleet_next_ns(const br_server *server);
@@ -242,9 +242,9 @@ BR_NODISCARD br_status br_fleet_confirm(br_comm *fleet, br_status ready, br_erro
 void br_fleet_leave(br_server *server);
 
 /* server.c */
-BR_NODISCARD bool br_server_pin(br_server *server, br_replica **replica, br_defaults **defaults, bool count,
+BR_NODISCARD bool br_server_pin(br_server *server, br_loaded **loaded, br_defaults **defaults, bool count,
                                 const char **why);
-void br_server_unpin(br_server *server, br_replica *replica, br_defaults *defaults, bool counted);
+void br_server_unpin(br_server *server, br_loaded *loaded, br_defaults *defaults, bool counted);
 void br_server_ask_reload(br_server *server, br_call *call);
 
 #endif

@@ -7,7 +7,7 @@
  *
  * Filled before any thread exists, constant afterwards but for br_devices_fit.
  *
- * Uses: backend, config.  Used by: replica, worker, server.
+ * Uses: backend, config.  Used by: loaded, worker, server.
  */
 #ifndef BESTROUTE_WORKERS_DEVICES_H
 #define BESTROUTE_WORKERS_DEVICES_H

@@ -9,10 +9,10 @@
 #include "encoder/encoder.h"
 #include "loaded_weights.h"
 
-struct br_replica {
+struct br_loaded {
     atomic_int references;
-    br_replica *link;
-    br_replica_options options;
+    br_loaded *link;
+    br_loaded_options options;
     char *folder;
     br_bundle *bundle;
     br_encoder_weights *weights[BR_DEVICES_MAX]; /* NULL: no backend, or the device is out */
@@ -28,103 +28,103 @@ static char *copy_text(const char *text)
     return copy;
 }
 
-static br_status check_tokens_max(const br_replica *replica, br_error *error)
+static br_status check_tokens_max(const br_loaded *loaded, br_error *error)
 {
-    const int32_t tokens_max = br_devices_tokens_min(replica->options.devices);
-    const int32_t needed = replica->bundle->router.max_tokens;
+    const int32_t tokens_max = br_devices_tokens_min(loaded->options.devices);
+    const int32_t needed = loaded->bundle->router.max_tokens;
     if (tokens_max == 0 || tokens_max >= needed) return BR_OK;
     return br_fail(error, BR_EINVAL,
                    "%s/router.json: max_tokens is %d, but the service was started for prompts of at most %d",
-                   replica->folder, (int)needed, (int)tokens_max);
+                   loaded->folder, (int)needed, (int)tokens_max);
 }
 
-static const br_device *device_of(const br_replica *replica, int32_t worker)
+static const br_device *device_of(const br_loaded *loaded, int32_t worker)
 {
-    const br_devices *devices = replica->options.devices;
+    const br_devices *devices = loaded->options.devices;
     return &devices->items[devices->device_of[worker]];
 }
 
-br_status br_replica_create(br_replica **out, const br_replica_options *options, br_error *error)
+br_status br_loaded_create(br_loaded **out, const br_loaded_options *options, br_error *error)
 {
     assert(options->devices->count >= 1);
     *out = NULL;
-    br_replica *replica = calloc(1, sizeof *replica);
-    if (replica == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
-    atomic_init(&replica->references, 1);
-    replica->options = *options;
+    br_loaded *loaded = calloc(1, sizeof *loaded);
+    if (loaded == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    atomic_init(&loaded->references, 1);
+    loaded->options = *options;
 
     br_status status = BR_ENOMEM;
-    replica->folder = copy_text(options->folder);
-    if (replica->folder == NULL) status = br_fail(error, BR_ENOMEM, "out of memory");
-    if (replica->folder == NULL) goto fail;
-    replica->options.folder = replica->folder;
+    loaded->folder = copy_text(options->folder);
+    if (loaded->folder == NULL) status = br_fail(error, BR_ENOMEM, "out of memory");
+    if (loaded->folder == NULL) goto fail;
+    loaded->options.folder = loaded->folder;
 
-    status = br_bundle_open(&replica->bundle, replica->folder, error);
+    status = br_bundle_open(&loaded->bundle, loaded->folder, error);
     if (status != BR_OK) goto fail;
-    status = check_tokens_max(replica, error);
+    status = check_tokens_max(loaded, error);
     if (status != BR_OK) goto fail;
-    status = br_replica_weights_make(replica->weights, &replica->handed_out, options, replica->bundle, error);
-    replica->options.fleet = NULL;
+    status = br_loaded_weights_make(loaded->weights, &loaded->handed_out, options, loaded->bundle, error);
+    loaded->options.fleet = NULL;
     if (status != BR_OK) goto fail;
-    br_bundle_drop_weights(replica->bundle);
+    br_bundle_drop_weights(loaded->bundle);
 
-    *out = replica;
+    *out = loaded;
     return BR_OK;
 
 fail:
-    br_replica_destroy(replica);
+    br_loaded_destroy(loaded);
     return status;
 }
 
-void br_replica_destroy(br_replica *replica)
+void br_loaded_destroy(br_loaded *loaded)
 {
-    if (replica == NULL) return;
-    for (int32_t i = 0; i < BR_WORKERS_MAX; i++) assert(replica->encoders[i] == NULL);
-    for (int32_t i = 0; i < BR_DEVICES_MAX; i++) br_replica_drop(replica, i);
-    br_bundle_close(replica->bundle);
-    free(replica->folder);
-    free(replica);
+    if (loaded == NULL) return;
+    for (int32_t i = 0; i < BR_WORKERS_MAX; i++) assert(loaded->encoders[i] == NULL);
+    for (int32_t i = 0; i < BR_DEVICES_MAX; i++) br_loaded_drop(loaded, i);
+    br_bundle_close(loaded->bundle);
+    free(loaded->folder);
+    free(loaded);
 }
 
-void br_replica_retain(br_replica *replica)
+void br_loaded_retain(br_loaded *loaded)
 {
-    atomic_fetch_add_explicit(&replica->references, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&loaded->references, 1, memory_order_relaxed);
 }
 
-bool br_replica_release(br_replica *replica)
+bool br_loaded_release(br_loaded *loaded)
 {
-    const int before = atomic_fetch_sub_explicit(&replica->references, 1, memory_order_acq_rel);
+    const int before = atomic_fetch_sub_explicit(&loaded->references, 1, memory_order_acq_rel);
     assert(before >= 1);
     return before == 1;
 }
 
-br_replica **br_replica_link(br_replica *replica)
+br_loaded **br_loaded_link(br_loaded *loaded)
 {
-    return &replica->link;
+    return &loaded->link;
 }
 
-void br_replica_drop(br_replica *replica, int32_t device)
+void br_loaded_drop(br_loaded *loaded, int32_t device)
 {
-    br_encoder_weights_destroy(replica->weights[device]);
-    replica->weights[device] = NULL;
+    br_encoder_weights_destroy(loaded->weights[device]);
+    loaded->weights[device] = NULL;
 }
 
-bool br_replica_is_on(const br_replica *replica, int32_t device)
+bool br_loaded_is_on(const br_loaded *loaded, int32_t device)
 {
-    return replica->weights[device] != NULL;
+    return loaded->weights[device] != NULL;
 }
 
-br_status br_replica_restore(br_replica *replica, int32_t device, br_error *error)
+br_status br_loaded_restore(br_loaded *loaded, int32_t device, br_error *error)
 {
-    assert(replica->weights[device] == NULL);
+    assert(loaded->weights[device] == NULL);
     br_bundle *bundle;
-    br_status status = br_bundle_open(&bundle, replica->folder, error);
+    br_status status = br_bundle_open(&bundle, loaded->folder, error);
     if (status != BR_OK) return status;
-    if (strcmp(bundle->hash, replica->bundle->hash) == 0)
-        status = br_encoder_weights_create(&replica->weights[device],
-                                           replica->options.devices->items[device].backend, bundle, error);
+    if (strcmp(bundle->hash, loaded->bundle->hash) == 0)
+        status = br_encoder_weights_create(&loaded->weights[device],
+                                           loaded->options.devices->items[device].backend, bundle, error);
     else
-        status = br_fail(error, BR_EINVAL, "%s: the bundle has changed since it was loaded", replica->folder);
+        status = br_fail(error, BR_EINVAL, "%s: the bundle has changed since it was loaded", loaded->folder);
     br_bundle_close(bundle);
     return status;
 }
@@ -168,10 +168,10 @@ typedef struct probe {
     int32_t *ids;            /* [max_tokens] */
 } probe;
 
-static br_status probe_init(probe *p, const br_replica *replica)
+static br_status probe_init(probe *p, const br_loaded *loaded)
 {
-    const int32_t tokens = replica->bundle->router.max_tokens;
-    const size_t heads = (size_t)replica->bundle->router.head_count;
+    const int32_t tokens = loaded->bundle->router.max_tokens;
+    const size_t heads = (size_t)loaded->bundle->router.head_count;
     *p = (probe){0};
     br_status status = br_packing_init(&p->together, PROBES * tokens, PROBES);
     if (status != BR_OK) return status;
@@ -192,106 +192,106 @@ static void probe_deinit(probe *p)
     free(p->ids);
 }
 
-static br_status probe_run(probe *p, br_replica *replica, int32_t worker, br_error *error)
+static br_status probe_run(probe *p, br_loaded *loaded, int32_t worker, br_error *error)
 {
-    const int32_t heads = replica->bundle->router.head_count;
+    const int32_t heads = loaded->bundle->router.head_count;
     br_status status = BR_OK;
     for (int32_t i = 0; i < PROBES; i++) {
         br_prompt prompt;
-        status = br_bundle_prompt_from_text(replica->bundle, br_str_from(probe_texts[i]), p->ids, &prompt);
+        status = br_bundle_prompt_from_text(loaded->bundle, br_str_from(probe_texts[i]), p->ids, &prompt);
         if (status != BR_OK)
             return br_fail(error, status, "probe: tokenising failed: %s", br_status_text(status));
         br_packing_clear(&p->alone);
         if (!br_packing_add(&p->alone, p->ids, prompt.tokens))
             return br_fail(error, BR_EINTERNAL, "probe: no room");
         /* A small batch budget may not hold all probes at once: then fewer go together. */
-        const bool fits = p->together.seqs < replica->options.seqs_max &&
-                          p->together.tokens + prompt.tokens <= device_of(replica, worker)->tokens_max;
+        const bool fits = p->together.seqs < loaded->options.seqs_max &&
+                          p->together.tokens + prompt.tokens <= device_of(loaded, worker)->tokens_max;
         if (fits && !br_packing_add(&p->together, p->ids, prompt.tokens))
             return br_fail(error, BR_EINTERNAL, "probe: no room");
-        status = br_replica_run(replica, worker, &p->alone, p->alone_quality + (ptrdiff_t)i * heads);
+        status = br_loaded_run(loaded, worker, &p->alone, p->alone_quality + (ptrdiff_t)i * heads);
         if (status != BR_OK) return br_fail(error, status, "probe: %s", br_status_text(status));
         if (!fits) break;
     }
-    status = br_replica_run(replica, worker, &p->together, p->together_quality);
+    status = br_loaded_run(loaded, worker, &p->together, p->together_quality);
     if (status != BR_OK) return br_fail(error, status, "probe: %s", br_status_text(status));
 
-    const br_precision precision = device_of(replica, worker)->backend->precision;
+    const br_precision precision = device_of(loaded, worker)->backend->precision;
     for (int32_t i = 0; i < p->together.seqs && status == BR_OK; i++)
         status = check_qualities(p->alone_quality + (ptrdiff_t)i * heads,
                                  p->together_quality + (ptrdiff_t)i * heads, heads, precision, error);
     return status;
 }
 
-br_status br_replica_open(br_replica *replica, int32_t worker, br_error *error)
+br_status br_loaded_open(br_loaded *loaded, int32_t worker, br_error *error)
 {
     assert(worker >= 0);
-    assert(worker < replica->options.devices->worker_count);
-    assert(replica->encoders[worker] == NULL);
-    const br_device *device = device_of(replica, worker);
+    assert(worker < loaded->options.devices->worker_count);
+    assert(loaded->encoders[worker] == NULL);
+    const br_device *device = device_of(loaded, worker);
     if (device->backend == NULL) return BR_OK;
-    const br_encoder_weights *weights = replica->weights[device - replica->options.devices->items];
+    const br_encoder_weights *weights = loaded->weights[device - loaded->options.devices->items];
     assert(weights != NULL);
 
     const br_encoder_options options = {
         .tokens_max = device->tokens_max,
-        .seqs_max = replica->options.seqs_max,
+        .seqs_max = loaded->options.seqs_max,
     };
-    br_status status = br_encoder_create(&replica->encoders[worker], weights, &options, error);
+    br_status status = br_encoder_create(&loaded->encoders[worker], weights, &options, error);
     if (status != BR_OK) return status;
 
     probe p;
-    status = probe_init(&p, replica);
+    status = probe_init(&p, loaded);
     if (status == BR_OK)
-        status = probe_run(&p, replica, worker, error);
+        status = probe_run(&p, loaded, worker, error);
     else
         status = br_fail(error, status, "out of memory");
     probe_deinit(&p);
-    if (status != BR_OK) br_replica_close(replica, worker);
+    if (status != BR_OK) br_loaded_close(loaded, worker);
     return status;
 }
 
-void br_replica_close(br_replica *replica, int32_t worker)
+void br_loaded_close(br_loaded *loaded, int32_t worker)
 {
-    br_encoder_destroy(replica->encoders[worker]);
-    replica->encoders[worker] = NULL;
+    br_encoder_destroy(loaded->encoders[worker]);
+    loaded->encoders[worker] = NULL;
 }
 
-br_status br_replica_run(br_replica *replica, int32_t worker, const br_packing *batch, float *quality)
+br_status br_loaded_run(br_loaded *loaded, int32_t worker, const br_packing *batch, float *quality)
 {
-    if (replica->encoders[worker] != NULL) return br_encoder_run(replica->encoders[worker], batch, quality);
-    assert(device_of(replica, worker)->backend == NULL);
-    const int32_t count = batch->seqs * replica->bundle->router.head_count;
+    if (loaded->encoders[worker] != NULL) return br_encoder_run(loaded->encoders[worker], batch, quality);
+    assert(device_of(loaded, worker)->backend == NULL);
+    const int32_t count = batch->seqs * loaded->bundle->router.head_count;
     for (int32_t i = 0; i < count; i++) quality[i] = BR_NOOP_QUALITY;
     return BR_OK;
 }
 
-const br_bundle *br_replica_bundle(const br_replica *replica)
+const br_bundle *br_loaded_bundle(const br_loaded *loaded)
 {
-    return replica->bundle;
+    return loaded->bundle;
 }
 
-const char *br_replica_folder(const br_replica *replica)
+const char *br_loaded_folder(const br_loaded *loaded)
 {
-    return replica->folder;
+    return loaded->folder;
 }
 
-int32_t br_replica_handed_out(const br_replica *replica)
+int32_t br_loaded_handed_out(const br_loaded *loaded)
 {
-    return replica->handed_out;
+    return loaded->handed_out;
 }
 
-size_t br_replica_weights_bytes(const br_replica *replica)
+size_t br_loaded_weights_bytes(const br_loaded *loaded)
 {
     for (int32_t i = 0; i < BR_DEVICES_MAX; i++)
-        if (replica->weights[i] != NULL) return br_encoder_weights_bytes(replica->weights[i]);
+        if (loaded->weights[i] != NULL) return br_encoder_weights_bytes(loaded->weights[i]);
     return 0;
 }
 
-size_t br_replica_encoders_bytes(const br_replica *replica)
+size_t br_loaded_encoders_bytes(const br_loaded *loaded)
 {
     size_t total = 0;
     for (int32_t i = 0; i < BR_WORKERS_MAX; i++)
-        if (replica->encoders[i] != NULL) total += br_encoder_bytes(replica->encoders[i]);
+        if (loaded->encoders[i] != NULL) total += br_encoder_bytes(loaded->encoders[i]);
     return total;
 }

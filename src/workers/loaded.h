@@ -9,7 +9,7 @@
  *   restore     a device's weights, dropped or never made       as create
  *   destroy     the rest                                        any thread, all encoders closed
  *
- * Counted: the service holds one reference while the replica is current, and each
+ * Counted: the service holds one reference while the loaded bundle is current, and each
  * call one from admission to its reply, so every reply comes from one bundle. The
  * count is atomic; who drops the last reference sees to closing and destroying.
  *
@@ -26,65 +26,64 @@
 #include <stdint.h>
 
 #include "bundle/bundle.h"
-#include "engine/comm.h"
 #include "devices.h"
 #include "encoder/packing.h"
+#include "engine/comm.h"
 
 #define BR_NOOP_QUALITY 0.5f
 
-typedef struct br_replica br_replica;
+typedef struct br_loaded br_loaded;
 
-typedef struct br_replica_options {
+typedef struct br_loaded_options {
     const char *folder;        /* copied */
     const br_devices *devices; /* borrowed; tokens_max, once decided, at least the bundle's max_tokens */
     uint32_t without;          /* a bit for each device that is out: it gets no weights */
     br_comm *fleet;            /* what the first accelerator's weights come through; NULL: alone */
     int32_t seqs_max;          /* per batch, 1..BR_BATCH_SEQS_MAX */
-} br_replica_options;
+} br_loaded_options;
 
 /* Opens and checks the bundle, makes the weights and unmaps the files. Holds one reference for the caller.
  * Statuses of br_bundle_open and br_encoder_weights_create; BR_EINVAL: a tokens_max is below max_tokens.
  * On failure *out is NULL. */
-BR_NODISCARD br_status br_replica_create(br_replica **out, const br_replica_options *options,
-                                         br_error *error);
+BR_NODISCARD br_status br_loaded_create(br_loaded **out, const br_loaded_options *options, br_error *error);
 
 /* Accepts NULL. Every worker's encoder must be closed. */
-void br_replica_destroy(br_replica *replica);
+void br_loaded_destroy(br_loaded *loaded);
 
-void br_replica_retain(br_replica *replica);
+void br_loaded_retain(br_loaded *loaded);
 
 /* True when that was the last reference: the caller then closes and destroys, or hands that to who may. */
-BR_NODISCARD bool br_replica_release(br_replica *replica);
+BR_NODISCARD bool br_loaded_release(br_loaded *loaded);
 
 /* A link for whoever dropped the last reference. */
-br_replica **br_replica_link(br_replica *replica);
+br_loaded **br_loaded_link(br_loaded *loaded);
 
 /* Makes the worker's encoder and tries it: probe prompts alone and together must give qualities that
  * are finite, in [0, 1] and equal within the precision's tolerance. On failure nothing is left open.
  * BR_EDEVICE: the probe failed; statuses of br_encoder_create. */
-BR_NODISCARD br_status br_replica_open(br_replica *replica, int32_t worker, br_error *error);
-void br_replica_close(br_replica *replica, int32_t worker); /* accepts one that is not open */
+BR_NODISCARD br_status br_loaded_open(br_loaded *loaded, int32_t worker, br_error *error);
+void br_loaded_close(br_loaded *loaded, int32_t worker); /* accepts one that is not open */
 
 /* The device's weights alone; its workers' encoders are closed. Restoring reads the folder again: BR_EINVAL when
- * it holds another bundle by now; statuses of br_replica_create. */
-void br_replica_drop(br_replica *replica, int32_t device);
-BR_NODISCARD br_status br_replica_restore(br_replica *replica, int32_t device, br_error *error);
+ * it holds another bundle by now; statuses of br_loaded_create. */
+void br_loaded_drop(br_loaded *loaded, int32_t device);
+BR_NODISCARD br_status br_loaded_restore(br_loaded *loaded, int32_t device, br_error *error);
 
 /* One pass on the worker's encoder, which must be open. quality: [B, head_count]. BR_EDEVICE. */
-BR_NODISCARD br_status br_replica_run(br_replica *replica, int32_t worker, const br_packing *batch,
-                                      float *quality);
+BR_NODISCARD br_status br_loaded_run(br_loaded *loaded, int32_t worker, const br_packing *batch,
+                                     float *quality);
 
 /* Whether the device has weights of it; on one that has none no encoder is open. For whoever drops and restores. */
-bool br_replica_is_on(const br_replica *replica, int32_t device);
+bool br_loaded_is_on(const br_loaded *loaded, int32_t device);
 
-const br_bundle *br_replica_bundle(const br_replica *replica);
-const char *br_replica_folder(const br_replica *replica);
+const br_bundle *br_loaded_bundle(const br_loaded *loaded);
+const char *br_loaded_folder(const br_loaded *loaded);
 
 /* Devices whose weights came from another device, not from the files. */
-int32_t br_replica_handed_out(const br_replica *replica);
+int32_t br_loaded_handed_out(const br_loaded *loaded);
 
 /* Device memory: of one copy of the weights, and of all open encoders together. */
-size_t br_replica_weights_bytes(const br_replica *replica);
-size_t br_replica_encoders_bytes(const br_replica *replica);
+size_t br_loaded_weights_bytes(const br_loaded *loaded);
+size_t br_loaded_encoders_bytes(const br_loaded *loaded);
 
 #endif

@@ -23,19 +23,19 @@ typedef struct crew {
     int32_t count;
 } crew;
 
-static bool takes_part(const br_replica_options *options, int32_t device)
+static bool takes_part(const br_loaded_options *options, int32_t device)
 {
     return options->devices->items[device].backend != NULL && (options->without >> device & 1) == 0;
 }
 
-static void gather(crew *c, const br_replica_options *options)
+static void gather(crew *c, const br_loaded_options *options)
 {
     for (int32_t i = 0; i < options->devices->count; i++)
         if (takes_part(options, i) && options->devices->items[i].backend->table->collect != NULL)
             c->devices[c->count++] = i;
 }
 
-static br_backend *backend_of(const br_replica_options *options, const crew *c, int32_t member)
+static br_backend *backend_of(const br_loaded_options *options, const crew *c, int32_t member)
 {
     return options->devices->items[c->devices[member]].backend;
 }
@@ -67,7 +67,7 @@ static br_status agree(br_comm *fleet, const br_bundle *bundle, const br_pieces 
                    bundle->hash, br_precision_name(precision));
 }
 
-static br_status fill_first(br_encoder_weights **weights, crew *c, const br_replica_options *options,
+static br_status fill_first(br_encoder_weights **weights, crew *c, const br_loaded_options *options,
                             const br_bundle *bundle, br_error *error)
 {
     br_comm *fleet = options->fleet;
@@ -84,7 +84,7 @@ static br_status fill_first(br_encoder_weights **weights, crew *c, const br_repl
 
 /* Within the process. */
 
-static br_status reserve_others(br_encoder_weights **weights, crew *c, const br_replica_options *options,
+static br_status reserve_others(br_encoder_weights **weights, crew *c, const br_loaded_options *options,
                                 const br_bundle *bundle, br_error *error)
 {
     for (int32_t m = 1; m < c->count; m++) {
@@ -97,7 +97,7 @@ static br_status reserve_others(br_encoder_weights **weights, crew *c, const br_
     return BR_OK;
 }
 
-static br_status copy_to_others(const crew *c, const br_replica_options *options, br_error *error)
+static br_status copy_to_others(const crew *c, const br_loaded_options *options, br_error *error)
 {
     br_backend *backends[BR_DEVICES_MAX];
     const br_pieces *lists[BR_DEVICES_MAX];
@@ -116,7 +116,7 @@ static br_status copy_to_others(const crew *c, const br_replica_options *options
     return status;
 }
 
-static br_status hand_out(br_encoder_weights **weights, crew *c, const br_replica_options *options,
+static br_status hand_out(br_encoder_weights **weights, crew *c, const br_loaded_options *options,
                           const br_bundle *bundle)
 {
     br_error why = {0}; /* nobody's: the file is there instead */
@@ -130,8 +130,7 @@ static br_status hand_out(br_encoder_weights **weights, crew *c, const br_replic
 }
 
 static br_status make_accelerators(br_encoder_weights **weights, int32_t *handed_out, crew *c,
-                                   const br_replica_options *options, const br_bundle *bundle,
-                                   br_error *error)
+                                   const br_loaded_options *options, const br_bundle *bundle, br_error *error)
 {
     br_status status = fill_first(weights, c, options, bundle, error);
     if (status != BR_OK || c->count == 1) return status;
@@ -144,8 +143,8 @@ static br_status make_accelerators(br_encoder_weights **weights, int32_t *handed
     return status;
 }
 
-br_status br_replica_weights_make(br_encoder_weights **weights, int32_t *handed_out,
-                                  const br_replica_options *options, const br_bundle *bundle, br_error *error)
+br_status br_loaded_weights_make(br_encoder_weights **weights, int32_t *handed_out,
+                                 const br_loaded_options *options, const br_bundle *bundle, br_error *error)
 {
     crew c = {.count = 0};
     gather(&c, options);

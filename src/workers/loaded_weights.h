@@ -1,5 +1,5 @@
 /*
- * loaded_weights.h - a bundle's weights on every device of a replica: read once, then handed from device to device.
+ * loaded_weights.h - a bundle's weights on every device of a loaded bundle: read once, then handed from device to device.
  * Not for others than loaded.c.
  */
 #ifndef BESTROUTE_WORKERS_LOADED_WEIGHTS_H
@@ -11,8 +11,8 @@
 /* weights[devices->count], NULL to begin with; those of devices that are out, or have no backend, stay NULL. On
  * failure what was made stays for the caller to destroy. *handed_out: devices that got theirs from another one.
  * Statuses of br_encoder_weights_create; of br_comm where there is a fleet. */
-BR_NODISCARD br_status br_replica_weights_make(br_encoder_weights **weights, int32_t *handed_out,
-                                               const br_replica_options *options, const br_bundle *bundle,
-                                               br_error *error);
+BR_NODISCARD br_status br_loaded_weights_make(br_encoder_weights **weights, int32_t *handed_out,
+                                              const br_loaded_options *options, const br_bundle *bundle,
+                                              br_error *error);
 
 #endif

@@ -4,7 +4,7 @@
  * Counters only grow and are read one by one: a snapshot is not one instant.
  * Lock-free; any thread may call anything.
  *
- * Uses: histogram, limits, wire (the error codes).  Used by: replica, worker, server, admin.
+ * Uses: histogram, limits, wire (the error codes).  Used by: loaded, worker, server, admin.
  */
 #ifndef BESTROUTE_WORKERS_METRICS_H
 #define BESTROUTE_WORKERS_METRICS_H
@@ -12,8 +12,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "histogram.h"
 #include "core/limits.h"
+#include "histogram.h"
 #include "protocol/msgpack.h"
 
 /* A name that ends in _ns counts nanoseconds. */

@@ -14,12 +14,12 @@ void br_job_finish(br_job *job, br_status status, uint64_t now_ns)
 }
 
 /* One pass; one that fails is tried once more, since not every failure outlasts it. */
-static br_status run_pass(br_scorer *w, br_replica *replica)
+static br_status run_pass(br_scorer *w, br_loaded *loaded)
 {
     const br_workers_options *options = &w->all->options;
     br_status status = BR_OK;
     for (int32_t attempt = 0; attempt < 2; attempt++) {
-        status = br_replica_run(replica, w->index, &w->packing, w->quality);
+        status = br_loaded_run(loaded, w->index, &w->packing, w->quality);
         if (status == BR_OK) return BR_OK;
         BR_LOG(options->log, BR_LOG_ERROR, "pass_failed", BR_I64("worker", w->index),
                BR_I64("queries", w->packing.seqs), BR_I64("attempt", attempt + 1),
@@ -107,8 +107,8 @@ static bool end_pass(br_scorer *w)
 
 void br_scorer_run(br_scorer *w, int32_t count)
 {
-    br_replica *replica = (br_replica *)(uintptr_t)w->items[0]->group;
-    const size_t heads = (size_t)br_replica_bundle(replica)->router.head_count;
+    br_loaded *loaded = (br_loaded *)(uintptr_t)w->items[0]->group;
+    const size_t heads = (size_t)br_loaded_bundle(loaded)->router.head_count;
     const uint64_t started_ns = br_clock_now_ns();
     pack_batch(w, count);
     for (int32_t i = 0; i < count; i++) {
@@ -117,7 +117,7 @@ void br_scorer_run(br_scorer *w, int32_t count)
         job->batch = count;
     }
     begin_pass(w, count);
-    const br_status status = run_pass(w, replica);
+    const br_status status = run_pass(w, loaded);
     if (!end_pass(w)) return;
     if (status != BR_OK) {
         fail_batch(w, w->items, count);

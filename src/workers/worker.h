@@ -18,7 +18,7 @@
  * are seen to as those of a failed one, and what it may still answer is dropped. Its worker is stuck until it comes
  * back. When all that are left are stuck, what waits is finished with BR_EDEVICE.
  *
- * A job is one tokenised query. Its replica is the batcher's group, so a batch
+ * A job is one tokenised query. Its loaded bundle is the batcher's group, so a batch
  * never mixes bundles. Jobs are the caller's memory, borrowed from push until
  * `done` is called; `done` runs on a worker's thread, the one that watches deadlines or that of who looks, with
  * no lock held, and the job may be gone once it returns.
@@ -26,7 +26,7 @@
  * One mutex guards the batcher, the devices' state, the errand and the flags. No other lock is ever taken while it
  * is held.
  *
- * Uses: batcher, log, metrics, replica.  Used by: server.
+ * Uses: batcher, log, metrics, loaded.  Used by: server.
  */
 #ifndef BESTROUTE_WORKERS_WORKER_H
 #define BESTROUTE_WORKERS_WORKER_H
@@ -36,12 +36,12 @@
 
 #include "batcher.h"
 #include "core/log.h"
-#include "metrics.h"
 #include "loaded.h"
+#include "metrics.h"
 
 typedef struct br_job br_job;
 struct br_job {
-    br_batch_item item; /* first: the batcher hands this back. group: the br_replica */
+    br_batch_item item; /* first: the batcher hands this back. group: the br_loaded */
     const int32_t *ids; /* [item.tokens] */
     float *quality;     /* [head_count], out */
     bool retried;       /* a device failed with it: false to begin with */

@@ -74,7 +74,7 @@ static void test_answers_do_not_depend_on_the_device(void **state)
     service s;
     peer p;
     start_all(&s, &p);
-    print_message("weights handed to %d of %d devices\n", (int)br_replica_handed_out(s.server->current),
+    print_message("weights handed to %d of %d devices\n", (int)br_loaded_handed_out(s.server->current),
                   (int)s.server->devices.count);
     peer_answer expected = {0};
     ask(&p, &expected);
@@ -84,7 +84,7 @@ static void test_answers_do_not_depend_on_the_device(void **state)
 }
 
 typedef struct scoring {
-    br_replica *replica;
+    br_loaded *loaded;
     const br_packing *batch;
     float quality[2 * BR_CANDIDATES_MAX];
     br_status status;
@@ -93,7 +93,7 @@ typedef struct scoring {
 static void score_errand(void *context, int32_t worker)
 {
     scoring *w = context;
-    w->status = br_replica_run(w->replica, worker, w->batch, w->quality);
+    w->status = br_loaded_run(w->loaded, worker, w->batch, w->quality);
 }
 
 static void test_handed_out_weights_give_the_same_bits(void **state)
@@ -102,8 +102,8 @@ static void test_handed_out_weights_give_the_same_bits(void **state)
     service s;
     peer p;
     start_all(&s, &p);
-    br_replica *replica = s.server->current;
-    const size_t heads = (size_t)br_replica_bundle(replica)->router.head_count;
+    br_loaded *loaded = s.server->current;
+    const size_t heads = (size_t)br_loaded_bundle(loaded)->router.head_count;
     br_packing batch;
     assert_int_equal(br_packing_init(&batch, 256, 2), BR_OK);
     static const char *const texts[] = {"hello and good evening", "seven"};
@@ -111,15 +111,14 @@ static void test_handed_out_weights_give_the_same_bits(void **state)
         int32_t ids[BR_SEQ_TOKENS_MAX];
         br_prompt prompt;
         assert_int_equal(
-            br_bundle_prompt_from_text(br_replica_bundle(replica), br_str_from(texts[i]), ids, &prompt),
-            BR_OK);
+            br_bundle_prompt_from_text(br_loaded_bundle(loaded), br_str_from(texts[i]), ids, &prompt), BR_OK);
         assert_true(br_packing_add(&batch, ids, prompt.tokens));
     }
-    scoring first = {.replica = replica, .batch = &batch};
+    scoring first = {.loaded = loaded, .batch = &batch};
     assert_true(br_workers_run_on(s.server->workers, 0, score_errand, &first));
     assert_int_equal(first.status, BR_OK);
     for (int32_t w = 1; w < s.server->devices.worker_count; w++) {
-        scoring other = {.replica = replica, .batch = &batch};
+        scoring other = {.loaded = loaded, .batch = &batch};
         assert_true(br_workers_run_on(s.server->workers, w, score_errand, &other));
         assert_int_equal(other.status, BR_OK);
         assert_memory_equal(other.quality, first.quality, 2 * heads * sizeof(float));

@@ -15,36 +15,36 @@
 #include <nng/supplemental/util/platform.h>
 
 #include "core/clock.h"
-#include "workers/worker.h"
+#include "serve/tokenizer_queue.h"
 #include "support/oom.h"
 #include "support/service_fixture.h"
-#include "serve/tokenizer_queue.h"
+#include "workers/worker.h"
 
 enum { JOBS = 40, TOKENS = 4 };
 
-static br_replica *replica; /* without an encoder: qualities are BR_NOOP_QUALITY */
+static br_loaded *loaded; /* without an encoder: qualities are BR_NOOP_QUALITY */
 static br_metrics metrics;
 static br_devices several[3]; /* one device with 1, 2, 3 workers */
 
-static int open_replica(void **state)
+static int open_loaded(void **state)
 {
     (void)state;
     for (int32_t i = 0; i < 3; i++) {
         if (br_devices_add(&several[i], NULL, i + 1) != BR_OK) return -1;
         br_devices_fit(&several[i], 128, 1);
     }
-    const br_replica_options options = {
+    const br_loaded_options options = {
         .folder = service_tiny_bundle(), .devices = &several[2], .seqs_max = 8};
     br_error error = {0};
     br_metrics_init(&metrics);
-    return br_replica_create(&replica, &options, &error) == BR_OK ? 0 : -1;
+    return br_loaded_create(&loaded, &options, &error) == BR_OK ? 0 : -1;
 }
 
-static int close_replica(void **state)
+static int close_loaded(void **state)
 {
     (void)state;
-    if (!br_replica_release(replica)) return -1;
-    br_replica_destroy(replica);
+    if (!br_loaded_release(loaded)) return -1;
+    br_loaded_destroy(loaded);
     return 0;
 }
 
@@ -70,7 +70,7 @@ static void fill(work *w, uint64_t deadline_ns)
     static const int32_t ids[TOKENS] = {1, 2049, 600, 2};
     memset(w, 0, sizeof *w);
     w->job = (br_job){
-        .item = {.deadline_ns = deadline_ns, .group = replica, .tokens = TOKENS},
+        .item = {.deadline_ns = deadline_ns, .group = loaded, .tokens = TOKENS},
         .ids = ids,
         .quality = w->quality,
         .done = on_done,
@@ -504,5 +504,5 @@ int main(void)
         cmocka_unit_test(test_a_nudged_worker_feeds_itself_before_it_scores),
         cmocka_unit_test(test_a_stage_survives_every_failing_allocation),
     };
-    return cmocka_run_group_tests(tests, open_replica, close_replica);
+    return cmocka_run_group_tests(tests, open_loaded, close_loaded);
 }
