@@ -5,7 +5,7 @@
  *   local   ranks == 1: the devices of this process; device 0 has what the others get
  *   fleet   ranks > 1:  one device of each of `ranks` processes; rank 0 has what the others get
  *
- * A fleet's processes find each other by NCCL's unique id: rank 0 writes it to a file that all can read, and
+ * Ranks find each other by NCCL's unique id: rank 0 writes it to a file that all can read, and
  * removes the file once all have come; or, where NCCL_COMM_ID is set, NCCL makes the same id in all of them from
  * that. The file also says what rank 0 is about to load: to the others it is a call to meet.
  * A communicator serves one meeting, and is closed: between meetings nothing waits on any device, and a
@@ -33,11 +33,11 @@ typedef struct br_comm br_comm;
 
 typedef struct br_comm_options {
     br_backend *const *backends; /* [count], of engine cuda, all different; borrowed until close */
-    int32_t count;               /* 1..BR_DEVICES_MAX; 1 in a fleet */
+    int32_t count;               /* 1..BR_DEVICES_MAX; 1 between ranks */
     int32_t ranks;               /* processes; 1: local */
     int32_t rank;                /* 0..ranks - 1 */
-    const char *id_file;         /* where rank 0 puts the unique id; borrowed; a fleet's alone */
-    const char *folder;          /* that all are to load, "" for each its own; borrowed; a fleet's alone */
+    const char *id_file;         /* where rank 0 puts the unique id; borrowed; between ranks alone */
+    const char *folder; /* that all are to load, "" for each its own; borrowed; between ranks alone */
     int64_t timeout_ms;
 } br_comm_options;
 
@@ -59,7 +59,7 @@ void br_comm_look(br_comm_call *out, const char *id_file, int64_t timeout_ms);
  * BR_ETIMEDOUT, BR_EDEVICE. */
 BR_NODISCARD br_status br_comm_agree(br_comm *comm, const uint64_t *words, int32_t count, br_error *error);
 
-/* Fills the memory of all lists from the first's: lists[d] is of the communicator's device d, in a fleet of this rank
+/* Fills the memory of all lists from the first's: lists[d] is of the communicator's device d, between ranks of this rank
  * and filled from rank 0's. Lists are alike in length and sizes: see br_comm_agree. BR_ETIMEDOUT, BR_EDEVICE. */
 BR_NODISCARD br_status br_comm_broadcast(br_comm *comm, const br_pieces *const *lists, br_error *error);
 

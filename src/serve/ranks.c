@@ -19,9 +19,9 @@ static bool is_called(const br_server *server)
            getenv("NCCL_COMM_ID") == NULL;
 }
 
-uint64_t br_fleet_next_ns(const br_server *server)
+uint64_t br_ranks_next_ns(const br_server *server)
 {
-    return is_called(server) ? server->fleet.look_ns : UINT64_MAX;
+    return is_called(server) ? server->ranks.look_ns : UINT64_MAX;
 }
 
 static void look(const br_server *server, br_comm_call *call)
@@ -29,11 +29,11 @@ static void look(const br_server *server, br_comm_call *call)
     br_comm_look(call, server->config->ranks_id, server->config->ranks_timeout_ms);
 }
 
-bool br_fleet_called(br_server *server, br_comm_call *call)
+bool br_ranks_called(br_server *server, br_comm_call *call)
 {
     look(server, call);
-    server->fleet.look_ns = br_clock_now_ns() + LOOK_MS * (uint64_t)BR_NS_PER_MS;
-    return call->stamp != 0 && call->stamp != server->fleet.answered;
+    server->ranks.look_ns = br_clock_now_ns() + LOOK_MS * (uint64_t)BR_NS_PER_MS;
+    return call->stamp != 0 && call->stamp != server->ranks.answered;
 }
 
 /* What the others are to load: the folder when it is another than the present one; else "", to each its own. */
@@ -43,14 +43,14 @@ static const char *call_for(const br_server *server, const char *folder)
 }
 
 /* The meeting, which this rank's first accelerator goes to. */
-br_status br_fleet_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
+br_status br_ranks_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
                         br_error *error)
 {
     const br_config *config = server->config;
     if (is_called(server)) {
         br_comm_call call;
         look(server, &call);
-        server->fleet.answered = call.stamp;
+        server->ranks.answered = call.stamp;
     }
     for (int32_t i = 0; i < server->devices.count; i++) {
         br_backend *backend = server->devices.items[i].backend;
@@ -70,20 +70,20 @@ br_status br_fleet_meet(br_server *server, br_comm **out, const char *folder, ui
 }
 
 /* Told also of a failure, so that nobody waits for this rank in vain. */
-br_status br_fleet_confirm(br_comm *fleet, br_status ready, br_error *error)
+br_status br_ranks_confirm(br_comm *ranks, br_status ready, br_error *error)
 {
     br_error why = {0};
     const uint64_t word = ready == BR_OK ? 1 : 0;
-    const br_status agreed = br_comm_agree(fleet, &word, 1, &why);
+    const br_status agreed = br_comm_agree(ranks, &word, 1, &why);
     if (ready != BR_OK || agreed == BR_OK) return ready;
     return br_fail(error, agreed, "ranks: another rank could not load the bundle: %.400s", why.text);
 }
 
 /* A call that came after this rank began to wait for one was the one it waited for. */
-void br_fleet_leave(br_server *server)
+void br_ranks_leave(br_server *server)
 {
     br_comm_call call;
-    if (!is_called(server) || server->fleet.answered != 0) return;
+    if (!is_called(server) || server->ranks.answered != 0) return;
     look(server, &call);
-    server->fleet.answered = call.stamp;
+    server->ranks.answered = call.stamp;
 }

@@ -124,7 +124,7 @@ static br_status make_ready(br_server *server, br_loaded **out, const br_loaded_
     return status;
 }
 
-static br_status prepare(br_server *server, br_loaded **out, const char *folder, bool with_fleet,
+static br_status prepare(br_server *server, br_loaded **out, const char *folder, bool with_ranks,
                          br_error *error)
 {
     *out = NULL;
@@ -135,11 +135,11 @@ static br_status prepare(br_server *server, br_loaded **out, const char *folder,
         .seqs_max = (int32_t)server->config->batch_seqs,
     };
     br_status status =
-        with_fleet ? br_fleet_meet(server, &options.fleet, folder, options.without, error) : BR_OK;
+        with_ranks ? br_ranks_meet(server, &options.ranks, folder, options.without, error) : BR_OK;
     if (status == BR_OK) status = make_ready(server, out, &options, error);
-    if (options.fleet != NULL && *out != NULL) status = br_fleet_confirm(options.fleet, status, error);
-    br_comm_close(options.fleet);
-    if (with_fleet) br_fleet_leave(server);
+    if (options.ranks != NULL && *out != NULL) status = br_ranks_confirm(options.ranks, status, error);
+    br_comm_close(options.ranks);
+    if (with_ranks) br_ranks_leave(server);
     if (status == BR_OK) return BR_OK;
     (void)br_reload_collect(server, *out);
     *out = NULL;

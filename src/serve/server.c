@@ -174,7 +174,7 @@ static void wait_for_news(br_server *server)
 {
     const uint64_t until_ns = server->stop_wanted
                                   ? server->drain_until_ns
-                                  : earlier(br_revive_next_ns(server), br_fleet_next_ns(server));
+                                  : earlier(br_revive_next_ns(server), br_ranks_next_ns(server));
     if (until_ns == UINT64_MAX) {
         (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
         return;
@@ -223,10 +223,10 @@ static bool do_one(br_server *server)
     } else if (device >= 0) {
         (void)pthread_mutex_unlock(&server->state_lock);
         br_revive(server, device);
-    } else if (!server->stop_wanted && br_fleet_next_ns(server) <= br_clock_now_ns()) {
+    } else if (!server->stop_wanted && br_ranks_next_ns(server) <= br_clock_now_ns()) {
         (void)pthread_mutex_unlock(&server->state_lock);
         br_comm_call called;
-        if (br_fleet_called(server, &called)) reload(server, NULL, br_str_from(called.folder));
+        if (br_ranks_called(server, &called)) reload(server, NULL, br_str_from(called.folder));
     } else {
         return false;
     }

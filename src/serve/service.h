@@ -162,7 +162,7 @@ struct br_server {
     struct {
         uint64_t look_ns;  /* when to look for a call next */
         uint64_t answered; /* the last call that was, or 0 */
-    } fleet;
+    } ranks;
 };
 
 /* sockets.c */
@@ -232,14 +232,14 @@ BR_NODISCARD br_status br_reload_open_device(br_server *server, br_loaded *loade
 BR_NODISCARD bool br_reload_close_device(br_server *server, br_loaded *loaded, int32_t device);
 
 /* ranks.c. next: when to ask whether rank 0 has called. called: it has, and this call is not answered yet. */
-uint64_t br_fleet_next_ns(const br_server *server);
-BR_NODISCARD bool br_fleet_called(br_server *server, br_comm_call *call);
+uint64_t br_ranks_next_ns(const br_server *server);
+BR_NODISCARD bool br_ranks_called(br_server *server, br_comm_call *call);
 /* meet: statuses of br_comm_open. confirm: BR_OK when all ranks are ready, or none switches. leave: when the
  * communicator is closed. */
-BR_NODISCARD br_status br_fleet_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
+BR_NODISCARD br_status br_ranks_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
                                      br_error *error);
-BR_NODISCARD br_status br_fleet_confirm(br_comm *fleet, br_status ready, br_error *error);
-void br_fleet_leave(br_server *server);
+BR_NODISCARD br_status br_ranks_confirm(br_comm *ranks, br_status ready, br_error *error);
+void br_ranks_leave(br_server *server);
 
 /* server.c */
 BR_NODISCARD bool br_server_pin(br_server *server, br_loaded **loaded, br_defaults **defaults, bool count,

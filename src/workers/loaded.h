@@ -38,7 +38,7 @@ typedef struct br_loaded_options {
     const char *folder;        /* copied */
     const br_devices *devices; /* borrowed; tokens_max, once decided, at least the bundle's max_tokens */
     uint32_t without;          /* a bit for each device that is out: it gets no weights */
-    br_comm *fleet;            /* what the first accelerator's weights come through; NULL: alone */
+    br_comm *ranks;            /* what the first accelerator's weights come through; NULL: alone */
     int32_t seqs_max;          /* per batch, 1..BR_BATCH_SEQS_MAX */
 } br_loaded_options;
 

@@ -1,7 +1,7 @@
 /*
  * loaded_weights.c - see loaded_weights.h.
  *
- *   rank 0    file -> first accelerator --fleet--> first accelerator of each rank
+ *   rank 0    file -> first accelerator --ranks--> first accelerator of each rank
  *   each rank         first accelerator --local--> its other accelerators
  *             file -> host's cores
  *
@@ -48,10 +48,10 @@ static bool are_alike(const br_pieces *a, const br_pieces *b)
     return true;
 }
 
-/* The fleet. */
+/* The ranks. */
 
 /* All ranks hold the same bundle, and lay it out alike. */
-static br_status agree(br_comm *fleet, const br_bundle *bundle, const br_pieces *pieces,
+static br_status agree(br_comm *ranks, const br_bundle *bundle, const br_pieces *pieces,
                        br_precision precision, br_error *error)
 {
     uint64_t words[HASH_WORDS + LAYOUT_WORDS] = {0};
@@ -60,7 +60,7 @@ static br_status agree(br_comm *fleet, const br_bundle *bundle, const br_pieces 
     words[HASH_WORDS + 1] = (uint64_t)pieces->count;
     for (int32_t i = 0; i < pieces->count; i++)
         words[HASH_WORDS + 2] = words[HASH_WORDS + 2] * 1099511628211u + pieces->items[i].bytes;
-    const br_status status = br_comm_agree(fleet, words, HASH_WORDS + LAYOUT_WORDS, error);
+    const br_status status = br_comm_agree(ranks, words, HASH_WORDS + LAYOUT_WORDS, error);
     if (status != BR_EINVAL) return status;
     return br_fail(error, BR_EINVAL,
                    "ranks: another rank has another bundle, precision or kind of device; here it is %s in %s",
@@ -70,16 +70,16 @@ static br_status agree(br_comm *fleet, const br_bundle *bundle, const br_pieces 
 static br_status fill_first(br_encoder_weights **weights, crew *c, const br_loaded_options *options,
                             const br_bundle *bundle, br_error *error)
 {
-    br_comm *fleet = options->fleet;
+    br_comm *ranks = options->ranks;
     br_backend *backend = backend_of(options, c, 0);
-    const bool empty = fleet != NULL && br_comm_rank(fleet) > 0;
+    const bool empty = ranks != NULL && br_comm_rank(ranks) > 0;
     br_status status =
         br_encoder_weights_collect(&weights[c->devices[0]], backend, bundle, &c->pieces[0], empty, error);
-    if (status != BR_OK || fleet == NULL) return status;
-    status = agree(fleet, bundle, &c->pieces[0], backend->precision, error);
+    if (status != BR_OK || ranks == NULL) return status;
+    status = agree(ranks, bundle, &c->pieces[0], backend->precision, error);
     if (status != BR_OK) return status;
     const br_pieces *lists[] = {&c->pieces[0]};
-    return br_comm_broadcast(fleet, lists, error);
+    return br_comm_broadcast(ranks, lists, error);
 }
 
 /* Within the process. */
