@@ -6,77 +6,77 @@
 
 #include "core/clock.h"
 
-void br_pool_init(br_pool *pool, size_t count, uint64_t silence_ns, uint32_t hedge_percent)
+void br_balancer_init(br_pool *balancer, size_t count, uint64_t silence_ns, uint32_t hedge_percent)
 {
     assert(count >= 1);
     assert(count <= BR_CLIENT_URLS_MAX);
-    memset(pool, 0, sizeof *pool);
-    pool->count = count;
-    pool->silence_ns = silence_ns;
-    pool->hedge_percent = hedge_percent;
-    pool->hedge_credit = 100 * BR_POOL_HEDGE_BURST;
-    for (size_t i = 0; i < count; i++) pool->members[i].silent_ns = BR_POOL_NEVER;
+    memset(balancer, 0, sizeof *balancer);
+    balancer->count = count;
+    balancer->silence_ns = silence_ns;
+    balancer->hedge_percent = hedge_percent;
+    balancer->hedge_credit = 100 * BR_POOL_HEDGE_BURST;
+    for (size_t i = 0; i < count; i++) balancer->members[i].silent_ns = BR_POOL_NEVER;
 }
 
-static bool is_usable(const br_pool_member *member)
+static bool is_usable(const br_balancer_member *member)
 {
     return member->connected && !member->ejected;
 }
 
-static size_t usable_others(const br_pool *pool, size_t index)
+static size_t usable_others(const br_pool *balancer, size_t index)
 {
     size_t count = 0;
-    for (size_t i = 0; i < pool->count; i++) count += i != index && is_usable(&pool->members[i]);
+    for (size_t i = 0; i < balancer->count; i++) count += i != index && is_usable(&balancer->members[i]);
     return count;
 }
 
-static size_t least_outstanding(const br_pool *pool, uint64_t now_ns, size_t avoid, bool rested)
+static size_t least_outstanding(const br_pool *balancer, uint64_t now_ns, size_t avoid, bool rested)
 {
     size_t best = BR_POOL_NONE;
-    for (size_t step = 0; step < pool->count; step++) {
-        const size_t i = (pool->next + step) % pool->count;
-        const br_pool_member *member = &pool->members[i];
+    for (size_t step = 0; step < balancer->count; step++) {
+        const size_t i = (balancer->next + step) % balancer->count;
+        const br_balancer_member *member = &balancer->members[i];
         if (i == avoid || !is_usable(member)) continue;
         if (rested && member->rested_ns > now_ns) continue;
-        if (best == BR_POOL_NONE || member->outstanding < pool->members[best].outstanding) best = i;
+        if (best == BR_POOL_NONE || member->outstanding < balancer->members[best].outstanding) best = i;
     }
     return best;
 }
 
-size_t br_pool_choose(br_pool *pool, uint64_t now_ns, size_t avoid, bool rested)
+size_t br_balancer_choose(br_pool *balancer, uint64_t now_ns, size_t avoid, bool rested)
 {
-    size_t index = least_outstanding(pool, now_ns, avoid, true);
-    if (index == BR_POOL_NONE && !rested) index = least_outstanding(pool, now_ns, avoid, false);
-    if (index != BR_POOL_NONE) pool->next = (index + 1) % pool->count;
+    size_t index = least_outstanding(balancer, now_ns, avoid, true);
+    if (index == BR_POOL_NONE && !rested) index = least_outstanding(balancer, now_ns, avoid, false);
+    if (index != BR_POOL_NONE) balancer->next = (index + 1) % balancer->count;
     return index;
 }
 
-uint64_t br_pool_rested_at(const br_pool *pool)
+uint64_t br_balancer_rested_at(const br_pool *balancer)
 {
     uint64_t first = BR_POOL_NEVER;
-    for (size_t i = 0; i < pool->count; i++) {
-        const br_pool_member *member = &pool->members[i];
+    for (size_t i = 0; i < balancer->count; i++) {
+        const br_balancer_member *member = &balancer->members[i];
         if (is_usable(member) && member->rested_ns < first) first = member->rested_ns;
     }
     return first;
 }
 
-void br_pool_earn_hedge(br_pool *pool)
+void br_balancer_earn_hedge(br_pool *balancer)
 {
     const uint32_t most = 100 * BR_POOL_HEDGE_BURST;
-    pool->hedge_credit += pool->hedge_percent;
-    if (pool->hedge_credit > most) pool->hedge_credit = most;
+    balancer->hedge_credit += balancer->hedge_percent;
+    if (balancer->hedge_credit > most) balancer->hedge_credit = most;
 }
 
-bool br_pool_spend_hedge(br_pool *pool)
+bool br_balancer_spend_hedge(br_pool *balancer)
 {
-    if (pool->hedge_credit < 100) return false;
-    pool->hedge_credit -= 100;
+    if (balancer->hedge_credit < 100) return false;
+    balancer->hedge_credit -= 100;
     return true;
 }
 
 /* The next ping waits for twice as long, until an answered request shows that all is well. */
-static void put_off_ping(br_pool_member *member, uint64_t now_ns)
+static void put_off_ping(br_balancer_member *member, uint64_t now_ns)
 {
     member->ping_at_ns = now_ns + (uint64_t)member->backoff_ms * BR_NS_PER_MS;
     const uint32_t doubled = 2 * member->backoff_ms;
@@ -85,48 +85,49 @@ static void put_off_ping(br_pool_member *member, uint64_t now_ns)
                                                             : doubled;
 }
 
-static void eject(br_pool *pool, br_pool_member *member, uint64_t now_ns)
+static void eject(br_pool *balancer, br_balancer_member *member, uint64_t now_ns)
 {
-    if (pool->count == 1 || member->ejected) return;
+    if (balancer->count == 1 || member->ejected) return;
     member->ejected = true;
     member->ejections++;
     put_off_ping(member, now_ns);
 }
 
 /* What ends here no longer counts as connected, unless a new connection has come up since. */
-static void lose(br_pool *pool, br_pool_member *member, uint32_t connection, uint64_t now_ns)
+static void lose(br_pool *balancer, br_balancer_member *member, uint32_t connection, uint64_t now_ns)
 {
     if (connection != member->connection) return;
     member->connected = false;
-    eject(pool, member, now_ns);
+    eject(balancer, member, now_ns);
 }
 
-static void fail(br_pool *pool, size_t index, uint64_t now_ns)
+static void fail(br_pool *balancer, size_t index, uint64_t now_ns)
 {
-    br_pool_member *member = &pool->members[index];
+    br_balancer_member *member = &balancer->members[index];
     member->failures++;
-    if (member->failures >= BR_POOL_FAILURES_MAX && usable_others(pool, index) >= (pool->count + 1) / 2)
-        eject(pool, member, now_ns);
+    if (member->failures >= BR_POOL_FAILURES_MAX &&
+        usable_others(balancer, index) >= (balancer->count + 1) / 2)
+        eject(balancer, member, now_ns);
 }
 
 /* A request that was abandoned says nothing, so it does not end a silence. */
-static void hear(br_pool_member *member, uint64_t now_ns)
+static void hear(br_balancer_member *member, uint64_t now_ns)
 {
     member->silent_ns = member->outstanding > 0 ? now_ns : BR_POOL_NEVER;
 }
 
-void br_pool_sent(br_pool *pool, size_t index, uint64_t now_ns)
+void br_balancer_sent(br_pool *balancer, size_t index, uint64_t now_ns)
 {
-    br_pool_member *member = &pool->members[index];
+    br_balancer_member *member = &balancer->members[index];
     if (member->silent_ns == BR_POOL_NEVER) member->silent_ns = now_ns;
     member->outstanding++;
     member->sent++;
 }
 
-void br_pool_ended(br_pool *pool, size_t index, br_outcome outcome, uint32_t connection, uint64_t retry_ms,
-                   uint64_t now_ns)
+void br_balancer_ended(br_pool *balancer, size_t index, br_outcome outcome, uint32_t connection,
+                       uint64_t retry_ms, uint64_t now_ns)
 {
-    br_pool_member *member = &pool->members[index];
+    br_balancer_member *member = &balancer->members[index];
     assert(member->outstanding > 0);
     member->outstanding--;
     switch (outcome) {
@@ -144,15 +145,15 @@ void br_pool_ended(br_pool *pool, size_t index, br_outcome outcome, uint32_t con
     case BR_OUTCOME_NOT_READY:
         member->refused++;
         hear(member, now_ns);
-        eject(pool, member, now_ns);
+        eject(balancer, member, now_ns);
         return;
     case BR_OUTCOME_LOST:
         member->failed++;
-        lose(pool, member, connection, now_ns);
+        lose(balancer, member, connection, now_ns);
         return;
     case BR_OUTCOME_FAILED:
         member->failed++;
-        fail(pool, index, now_ns);
+        fail(balancer, index, now_ns);
         return;
     case BR_OUTCOME_UNSENT:
         member->sent--;
@@ -163,31 +164,31 @@ void br_pool_ended(br_pool *pool, size_t index, br_outcome outcome, uint32_t con
     }
 }
 
-void br_pool_connected(br_pool *pool, size_t index, uint64_t now_ns)
+void br_balancer_connected(br_pool *balancer, size_t index, uint64_t now_ns)
 {
-    br_pool_member *member = &pool->members[index];
+    br_balancer_member *member = &balancer->members[index];
     member->connected = true;
     member->connection++;
     hear(member, now_ns);
 }
 
-void br_pool_disconnected(br_pool *pool, size_t index, uint64_t now_ns)
+void br_balancer_disconnected(br_pool *balancer, size_t index, uint64_t now_ns)
 {
-    br_pool_member *member = &pool->members[index];
-    lose(pool, member, member->connection, now_ns);
+    br_balancer_member *member = &balancer->members[index];
+    lose(balancer, member, member->connection, now_ns);
 }
 
-uint64_t br_pool_ping_at(const br_pool *pool, size_t index)
+uint64_t br_balancer_ping_at(const br_pool *balancer, size_t index)
 {
-    const br_pool_member *member = &pool->members[index];
-    if (pool->count == 1 || !member->connected) return BR_POOL_NEVER;
+    const br_balancer_member *member = &balancer->members[index];
+    if (balancer->count == 1 || !member->connected) return BR_POOL_NEVER;
     if (member->ejected) return member->ping_at_ns;
-    return member->silent_ns == BR_POOL_NEVER ? BR_POOL_NEVER : member->silent_ns + pool->silence_ns;
+    return member->silent_ns == BR_POOL_NEVER ? BR_POOL_NEVER : member->silent_ns + balancer->silence_ns;
 }
 
-bool br_pool_pinged(br_pool *pool, size_t index, br_outcome outcome, uint64_t now_ns)
+bool br_balancer_pinged(br_pool *balancer, size_t index, br_outcome outcome, uint64_t now_ns)
 {
-    br_pool_member *member = &pool->members[index];
+    br_balancer_member *member = &balancer->members[index];
     switch (outcome) {
     case BR_OUTCOME_ANSWERED:
     case BR_OUTCOME_OVERLOADED: /* alive */
@@ -201,7 +202,7 @@ bool br_pool_pinged(br_pool *pool, size_t index, br_outcome outcome, uint64_t no
         break;
     case BR_OUTCOME_FAILED:
     case BR_OUTCOME_UNSENT:
-        if (!member->ejected && usable_others(pool, index) == 0) {
+        if (!member->ejected && usable_others(balancer, index) == 0) {
             member->silent_ns = now_ns; /* the next ping after another silence */
             return false;
         }
@@ -216,7 +217,7 @@ bool br_pool_pinged(br_pool *pool, size_t index, br_outcome outcome, uint64_t no
     if (member->ejected) {
         put_off_ping(member, now_ns);
     } else {
-        eject(pool, member, now_ns);
+        eject(balancer, member, now_ns);
     }
     return outcome == BR_OUTCOME_FAILED || outcome == BR_OUTCOME_UNSENT;
 }

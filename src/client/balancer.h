@@ -11,7 +11,7 @@
  * for the time it asked for: others come first, and a request that was refused waits rather than go there.
  *
  * Facts (a lost connection, not_ready) always eject. A mere suspicion does not eject the last usable endpoint, and
- * failures in a row never leave less than half of them: when everything is slow, nobody is to blame. A pool of one
+ * failures in a row never leave less than half of them: when everything is slow, nobody is to blame. a balancer of one
  * never ejects, for there is nowhere else to go.
  *
  * Pure: no socket, no thread, no clock; the caller passes the time in and holds the lock.
@@ -48,7 +48,7 @@ typedef enum br_outcome {
     BR_OUTCOME_ABANDONED, /* its answer is not wanted any more */
 } br_outcome;
 
-typedef struct br_pool_member {
+typedef struct br_balancer_member {
     bool connected;
     bool ejected;
     uint32_t connection; /* the number of the present or last one, from 1 */
@@ -64,10 +64,10 @@ typedef struct br_pool_member {
     uint64_t failed;
     uint64_t abandoned;
     uint64_t ejections;
-} br_pool_member;
+} br_balancer_member;
 
 typedef struct br_pool {
-    br_pool_member members[BR_CLIENT_URLS_MAX];
+    br_balancer_member members[BR_CLIENT_URLS_MAX];
     size_t count; /* at least 1 */
     size_t next;  /* whose turn it is among equals */
     uint64_t silence_ns;
@@ -76,34 +76,34 @@ typedef struct br_pool {
 } br_pool;
 
 /* Nobody is connected yet. */
-void br_pool_init(br_pool *pool, size_t count, uint64_t silence_ns, uint32_t hedge_percent);
+void br_balancer_init(br_pool *balancer, size_t count, uint64_t silence_ns, uint32_t hedge_percent);
 
 /* BR_POOL_NONE: no endpoint is usable, or none that is `rested` where that is asked for. `avoid` is not chosen. */
-size_t br_pool_choose(br_pool *pool, uint64_t now_ns, size_t avoid, bool rested);
+size_t br_balancer_choose(br_pool *balancer, uint64_t now_ns, size_t avoid, bool rested);
 
 /* When the first usable endpoint is rested; BR_POOL_NEVER: none is usable. */
-uint64_t br_pool_rested_at(const br_pool *pool);
+uint64_t br_balancer_rested_at(const br_pool *balancer);
 
 /* A call begins: earns its share of a hedge. */
-void br_pool_earn_hedge(br_pool *pool);
+void br_balancer_earn_hedge(br_pool *balancer);
 
 /* False: hedges have had their share of the calls. */
-bool br_pool_spend_hedge(br_pool *pool);
+bool br_balancer_spend_hedge(br_pool *balancer);
 
 /* A request goes to `index`, or one that did so ended. `connection` is the member's number when it left, retry_ms
  * that of an `overloaded`. */
-void br_pool_sent(br_pool *pool, size_t index, uint64_t now_ns);
-void br_pool_ended(br_pool *pool, size_t index, br_outcome outcome, uint32_t connection, uint64_t retry_ms,
-                   uint64_t now_ns);
+void br_balancer_sent(br_pool *balancer, size_t index, uint64_t now_ns);
+void br_balancer_ended(br_pool *balancer, size_t index, br_outcome outcome, uint32_t connection,
+                       uint64_t retry_ms, uint64_t now_ns);
 
-void br_pool_connected(br_pool *pool, size_t index, uint64_t now_ns);
-void br_pool_disconnected(br_pool *pool, size_t index, uint64_t now_ns);
+void br_balancer_connected(br_pool *balancer, size_t index, uint64_t now_ns);
+void br_balancer_disconnected(br_pool *balancer, size_t index, uint64_t now_ns);
 
 /* When the endpoint is due for a ping: an ejected one after its backoff, another after silence_ns without a reply to what
  * was sent to it, also if nobody waits for that any more. BR_POOL_NEVER. */
-uint64_t br_pool_ping_at(const br_pool *pool, size_t index);
+uint64_t br_balancer_ping_at(const br_pool *balancer, size_t index);
 
 /* A ping ended. True: the connection is dead and should be dropped. */
-bool br_pool_pinged(br_pool *pool, size_t index, br_outcome outcome, uint64_t now_ns);
+bool br_balancer_pinged(br_pool *balancer, size_t index, br_outcome outcome, uint64_t now_ns);
 
 #endif

@@ -70,12 +70,12 @@ static void note_end(way *w, size_t index, br_outcome outcome, uint32_t connecti
 {
     br_client *client = w->client;
     pthread_mutex_lock(&client->mutex);
-    br_pool_ended(&client->pool, index, outcome, connection, retry_ms, br_clock_now_ns());
+    br_balancer_ended(&client->balancer, index, outcome, connection, retry_ms, br_clock_now_ns());
     br_keeper_expect(client, index);
     pthread_mutex_unlock(&client->mutex);
 }
 
-/* To an endpoint that the pool counts as sent to. */
+/* To an endpoint that the balancer counts as sent to. */
 static br_status launch(way *w, br_flight **out, size_t index, br_error *error)
 {
     shorten_deadline(w);
@@ -99,7 +99,7 @@ static br_status none_usable(way *w, uint64_t waited_ns)
         return br_fail(w->error, status, "%sno connection to %s within %" PRIu64 " ms", prefix,
                        client->endpoints[0].url, waited_ms);
     size_t connected = 0;
-    for (size_t i = 0; i < client->endpoint_count; i++) connected += client->pool.members[i].connected;
+    for (size_t i = 0; i < client->endpoint_count; i++) connected += client->balancer.members[i].connected;
     if (connected == 0)
         return br_fail(w->error, status, "%sno connection to any of %zu endpoints within %" PRIu64 " ms",
                        prefix, client->endpoint_count, waited_ms);
@@ -119,10 +119,10 @@ static br_status await_endpoint(way *w, size_t *index, bool rested)
     for (;;) {
         if (client->closing) return br_fail(w->error, BR_ECLOSED, "the client was closed");
         const uint64_t now_ns = br_clock_now_ns();
-        *index = br_pool_choose(&client->pool, now_ns, BR_POOL_NONE, rested);
+        *index = br_balancer_choose(&client->balancer, now_ns, BR_POOL_NONE, rested);
         if (*index != BR_POOL_NONE) return BR_OK;
 
-        uint64_t until_ns = rested ? br_pool_rested_at(&client->pool) : BR_POOL_NEVER;
+        uint64_t until_ns = rested ? br_balancer_rested_at(&client->balancer) : BR_POOL_NEVER;
         if (until_ns == BR_POOL_NEVER) {
             if (now_ns >= give_up_ns) return none_usable(w, give_up_ns - start_ns);
             until_ns = give_up_ns;
@@ -140,7 +140,7 @@ static br_status begin(way *w, bool rested)
     pthread_mutex_lock(&client->mutex);
     br_status status = await_endpoint(w, &index, rested);
     if (status == BR_OK) {
-        br_pool_sent(&client->pool, index, br_clock_now_ns());
+        br_balancer_sent(&client->balancer, index, br_clock_now_ns());
         br_keeper_expect(client, index);
     }
     pthread_mutex_unlock(&client->mutex);
@@ -163,10 +163,10 @@ static void hedge(way *w)
     const uint64_t now_ns = br_clock_now_ns();
     if (now_ns >= w->send_end_ns) return;
     pthread_mutex_lock(&client->mutex);
-    const size_t index = br_pool_choose(&client->pool, now_ns, w->flights[0]->endpoint->index, true);
-    const bool goes = index != BR_POOL_NONE && br_pool_spend_hedge(&client->pool);
+    const size_t index = br_balancer_choose(&client->balancer, now_ns, w->flights[0]->endpoint->index, true);
+    const bool goes = index != BR_POOL_NONE && br_balancer_spend_hedge(&client->balancer);
     if (goes) {
-        br_pool_sent(&client->pool, index, now_ns);
+        br_balancer_sent(&client->balancer, index, now_ns);
         br_keeper_expect(client, index);
         client->totals.hedges++;
     }
@@ -292,7 +292,7 @@ static br_outcome judge_failure(way *w, const br_flight *flight, br_status *stat
     }
 }
 
-/* How a flight that is done ended, for the pool and for the call. */
+/* How a flight that is done ended, for the balancer and for the call. */
 static br_outcome judge(way *w, br_flight *flight, br_status *status)
 {
     uint64_t retry_ms = 0;
@@ -362,7 +362,7 @@ static bool is_usable_elsewhere(br_client *client)
 {
     if (client->endpoint_count == 1) return false;
     pthread_mutex_lock(&client->mutex);
-    const bool found = br_pool_rested_at(&client->pool) != BR_POOL_NEVER;
+    const bool found = br_balancer_rested_at(&client->balancer) != BR_POOL_NEVER;
     pthread_mutex_unlock(&client->mutex);
     return found;
 }
@@ -403,7 +403,7 @@ static void count_call(br_client *client)
 {
     pthread_mutex_lock(&client->mutex);
     client->totals.calls++;
-    br_pool_earn_hedge(&client->pool);
+    br_balancer_earn_hedge(&client->balancer);
     pthread_mutex_unlock(&client->mutex);
 }
 

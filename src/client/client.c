@@ -160,8 +160,8 @@ static void take_options(br_client *client, const br_client_options *options, si
     client->retries = or_default(options->retries, url_count > 1 ? RETRIES_DEFAULT : 0);
     client->hedge_ms = url_count > 1 ? options->hedge_ms : 0;
     client->probe_ms = or_default(options->probe_ms, PROBE_MS_DEFAULT);
-    br_pool_init(&client->pool, url_count, (uint64_t)client->probe_ms * BR_NS_PER_MS,
-                 or_default(options->hedge_percent, HEDGE_PERCENT_DEFAULT));
+    br_balancer_init(&client->balancer, url_count, (uint64_t)client->probe_ms * BR_NS_PER_MS,
+                     or_default(options->hedge_percent, HEDGE_PERCENT_DEFAULT));
 }
 
 static br_status add_endpoint(br_client *client, const char *url, const br_client_options *options,
@@ -247,7 +247,7 @@ size_t br_client_stats(br_client *client, br_client_totals *totals, br_client_en
     pthread_mutex_lock(&client->mutex);
     if (totals != NULL) *totals = client->totals;
     for (size_t i = 0; i < client->endpoint_count && i < endpoints_max; i++) {
-        const br_pool_member *member = &client->pool.members[i];
+        const br_balancer_member *member = &client->balancer.members[i];
         endpoints[i] = (br_client_endpoint){
             .url = client->endpoints[i].url,
             .connected = member->connected,

@@ -102,10 +102,10 @@ static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *context)
     pthread_mutex_lock(&client->mutex);
     if (event == NNG_PIPE_EV_ADD_POST) {
         endpoint->pipe = pipe;
-        br_pool_connected(&client->pool, endpoint->index, now_ns);
+        br_balancer_connected(&client->balancer, endpoint->index, now_ns);
         pthread_cond_broadcast(&client->changed);
     } else if (nng_pipe_id(pipe) == nng_pipe_id(endpoint->pipe)) {
-        br_pool_disconnected(&client->pool, endpoint->index, now_ns);
+        br_balancer_disconnected(&client->balancer, endpoint->index, now_ns);
     }
     br_keeper_expect(client, endpoint->index);
     pthread_mutex_unlock(&client->mutex);
@@ -236,7 +236,7 @@ br_status br_flight_start(br_flight **out, br_endpoint *endpoint, nng_msg *messa
     flight->wake = wake;
     flight->was_sent = flight->done = false;
     pthread_mutex_lock(&client->mutex);
-    flight->connection = client->pool.members[endpoint->index].connection;
+    flight->connection = client->balancer.members[endpoint->index].connection;
     pthread_mutex_unlock(&client->mutex);
     nng_aio_set_msg(flight->aio, message);
     nng_aio_set_timeout(flight->aio, SEND_MS_MAX);

@@ -9,7 +9,7 @@
  *   endpoint.c   a socket to one url, and requests in flight on it
  *   balancer.c       who is asked next
  *
- * One mutex guards the pool, the idle lists and whatever says so below. It is never held during a call of nng:
+ * One mutex guards the balancer, the idle lists and whatever says so below. It is never held during a call of nng:
  * nng's callbacks take it.
  *
  * Used by: client*.c alone.
@@ -21,10 +21,10 @@
 
 #include <nng/nng.h>
 
+#include "balancer.h"
 #include "bestroute/client.h"
 #include "core/memory.h"
 #include "protocol/request.h"
-#include "balancer.h"
 
 typedef struct br_endpoint br_endpoint;
 
@@ -47,7 +47,7 @@ typedef struct br_flight {
 
 struct br_endpoint {
     br_client *client;
-    size_t index; /* in the pool */
+    size_t index; /* in the balancer */
     char *url;
     nng_socket socket;
     bool is_open;
@@ -81,7 +81,7 @@ struct br_client {
     pthread_cond_t
         keeper_news; /* the keeper is due earlier than keeper_due_ns, or one of its pings is done */
     uint64_t keeper_due_ns;
-    br_pool pool;
+    br_pool balancer;
     br_slot *idle;
     br_slot *busy;  /* one for each call that is running, but one without memory for it */
     size_t running; /* calls */

@@ -10,20 +10,20 @@
 #include <string.h>
 
 #include "core/clock.h"
-#include "protocol/reply.h"
 #include "message.h"
+#include "protocol/reply.h"
 
 /* Under the mutex. */
 static uint64_t due_at(const br_client *client, size_t index)
 {
     const br_endpoint *endpoint = &client->endpoints[index];
-    if (endpoint->ping == NULL) return br_pool_ping_at(&client->pool, index);
+    if (endpoint->ping == NULL) return br_balancer_ping_at(&client->balancer, index);
     return endpoint->ping->done ? 0 : endpoint->ping_end_ns;
 }
 
 void br_keeper_expect(br_client *client, size_t index)
 {
-    if (br_pool_ping_at(&client->pool, index) < client->keeper_due_ns)
+    if (br_balancer_ping_at(&client->balancer, index) < client->keeper_due_ns)
         pthread_cond_signal(&client->keeper_news);
 }
 
@@ -57,7 +57,7 @@ static void start_ping(br_client *client, br_endpoint *endpoint)
     endpoint->ping_end_ns = br_clock_now_ns() + (uint64_t)client->probe_ms * BR_NS_PER_MS;
     if (status == BR_OK) return;
     pthread_mutex_lock(&client->mutex); /* out of memory: later */
-    (void)br_pool_pinged(&client->pool, endpoint->index, BR_OUTCOME_ABANDONED, br_clock_now_ns());
+    (void)br_balancer_pinged(&client->balancer, endpoint->index, BR_OUTCOME_ABANDONED, br_clock_now_ns());
     pthread_mutex_unlock(&client->mutex);
 }
 
@@ -68,7 +68,7 @@ static void end_ping(br_client *client, br_endpoint *endpoint, bool is_done)
     endpoint->ping = NULL;
 
     pthread_mutex_lock(&client->mutex);
-    const bool drop = br_pool_pinged(&client->pool, endpoint->index, outcome, br_clock_now_ns());
+    const bool drop = br_balancer_pinged(&client->balancer, endpoint->index, outcome, br_clock_now_ns());
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->mutex);
     if (drop) br_endpoint_disconnect(endpoint);
