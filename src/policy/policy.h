@@ -7,7 +7,7 @@
  *
  *   resolve   names -> sets of models, required keys present, values in range
  *   table     per candidate: quality, cost, and why it is out (or not)
- *   decide    one query; decide_pool: all queries of a request together
+ *   decide    one query; br_shared_budget_decide: all queries of a request together
  *
  * A candidate is allowed when it passes `models`, `exclude` and `max_n`, and considered when it is
  * allowed, has a price and costs no more than the tighter cap of policy and query.
@@ -114,14 +114,14 @@ void br_policy_table(br_option *options, const br_router *router, const br_resol
 br_decision br_policy_decide(br_option *options, const br_router *router, const br_resolved_policy *policy);
 
 /* One member of a pool: its own table (filters may differ by query) and fallback. */
-typedef struct br_pool_query {
+typedef struct br_shared_budget_query {
     const br_option *options;         /* [candidate_count], fresh */
     const br_resolved_policy *policy; /* of kind POOL; its total_budget is not read */
     br_decision decision;             /* out */
-} br_pool_query;
+} br_shared_budget_query;
 
-/* Bytes of scratch that br_policy_decide_pool needs. */
-size_t br_policy_pool_scratch_bytes(const br_router *router, size_t query_count);
+/* Bytes of scratch that br_shared_budget_decide needs. */
+size_t br_shared_budget_scratch_bytes(const br_router *router, size_t query_count);
 
 /* Decides all together under `total_budget`. Starting from each query's cheapest considered candidate,
  * buys increments of the upper concave hulls (points on an edge count) in falling order of slope, equal
@@ -137,8 +137,8 @@ size_t br_policy_pool_scratch_bytes(const br_router *router, size_t query_count)
  *     a common power of two) therefore leave unspent up to one part in 2^52 of the budget per query.
  *
  * Time O(N log N) for N = query_count * candidate_count. query_count: 0..BR_QUERIES_MAX.
- * scratch: br_policy_pool_scratch_bytes bytes, aligned as malloc does; holds nothing between calls. */
-void br_policy_decide_pool(br_pool_query *queries, size_t query_count, const br_router *router,
-                           double total_budget, void *scratch);
+ * scratch: br_shared_budget_scratch_bytes bytes, aligned as malloc does; holds nothing between calls. */
+void br_shared_budget_decide(br_shared_budget_query *queries, size_t query_count, const br_router *router,
+                             double total_budget, void *scratch);
 
 #endif

@@ -37,7 +37,7 @@ typedef struct point {
 
 /* One query that takes part. A query that falls back by itself is one with a single corner. */
 typedef struct member {
-    br_pool_query *query;
+    br_shared_budget_query *query;
     point *hull;  /* corners, costs and qualities rising */
     double slope; /* of the step from `at` to the next corner */
     double price; /* USD of that step */
@@ -69,7 +69,7 @@ typedef struct pool {
 
 /* Memory. */
 
-size_t br_policy_pool_scratch_bytes(const br_router *router, size_t query_count)
+size_t br_shared_budget_scratch_bytes(const br_router *router, size_t query_count)
 {
     const size_t candidates = (size_t)router->candidate_count;
     return query_count * (sizeof(member) + sizeof(int32_t)) + (query_count + 2) * candidates * sizeof(point);
@@ -164,7 +164,7 @@ static int32_t make_hull(point *hull, const point *sorted, size_t count)
 /* Members. */
 
 /* Decides alone those queries that cannot take part; makes members of the others. */
-static void add_query(pool *p, br_pool_query *query)
+static void add_query(pool *p, br_shared_budget_query *query)
 {
     assert(query->policy->kind == BR_POLICY_POOL);
     if (!br_policy_scores_valid(query->options, p->router)) {
@@ -188,7 +188,7 @@ static void add_query(pool *p, br_pool_query *query)
 }
 
 /* Below 0, 0 or above 0. Costs of one candidate are NAN in all tables or in none. */
-static int compare_tables(const pool *p, const br_pool_query *a, const br_pool_query *b)
+static int compare_tables(const pool *p, const br_shared_budget_query *a, const br_shared_budget_query *b)
 {
     for (int32_t i = 0; i < p->router->candidate_count; i++) {
         const br_option *x = &a->options[i];
@@ -376,7 +376,7 @@ static void answer_all(pool *p, bool met)
 {
     for (int32_t i = 0; i < p->count; i++) {
         const member *m = &p->members[i];
-        br_pool_query *query = m->query;
+        br_shared_budget_query *query = m->query;
         if (m->fell_back) continue;
         if (met) {
             const int32_t chosen = m->hull[m->at].candidate;
@@ -388,8 +388,8 @@ static void answer_all(pool *p, bool met)
     }
 }
 
-void br_policy_decide_pool(br_pool_query *queries, size_t query_count, const br_router *router,
-                           double total_budget, void *scratch)
+void br_shared_budget_decide(br_shared_budget_query *queries, size_t query_count, const br_router *router,
+                             double total_budget, void *scratch)
 {
     assert(query_count <= BR_QUERIES_MAX);
     assert(total_budget >= 0);

@@ -144,15 +144,16 @@ static bool decide_pool(answer *a)
 {
     br_call *call = a->call;
     const size_t count = call->request.query_count;
-    br_pool_query *members = br_arena_array(&call->arena, count, sizeof *members);
-    void *scratch = br_arena_array(&call->arena, 1, br_policy_pool_scratch_bytes(a->router, count));
+    br_shared_budget_query *members = br_arena_array(&call->arena, count, sizeof *members);
+    void *scratch = br_arena_array(&call->arena, 1, br_shared_budget_scratch_bytes(a->router, count));
     if (members == NULL || scratch == NULL) return false;
     size_t size = 0;
     for (size_t i = 0; i < count; i++) {
         if (!in_pool(&call->queries[i])) continue;
-        members[size++] = (br_pool_query){.options = table_of(a, i), .policy = call->queries[i].policy};
+        members[size++] =
+            (br_shared_budget_query){.options = table_of(a, i), .policy = call->queries[i].policy};
     }
-    br_policy_decide_pool(members, size, a->router, call->policy.total_budget, scratch);
+    br_shared_budget_decide(members, size, a->router, call->policy.total_budget, scratch);
     size_t member = 0;
     for (size_t i = 0; i < count; i++)
         if (in_pool(&call->queries[i]) && !fill_decision(a, i, &members[member++].decision)) return false;

@@ -169,7 +169,7 @@ static void run_case(const pool_case *c)
 
     br_option options[QUERIES_MAX][ROWS_MAX];
     br_resolved_policy policies[QUERIES_MAX];
-    br_pool_query queries[QUERIES_MAX];
+    br_shared_budget_query queries[QUERIES_MAX];
     for (int32_t q = 0; q < c->query_count; q++) {
         for (int32_t i = 0; i < c->row_count; i++) {
             const row *r = &c->queries[q].rows[i];
@@ -178,11 +178,11 @@ static void run_case(const pool_case *c)
         }
         policies[q] =
             (br_resolved_policy){.kind = BR_POLICY_POOL, .fallback = (br_fallback)c->queries[q].fallback};
-        queries[q] = (br_pool_query){.options = options[q], .policy = &policies[q]};
+        queries[q] = (br_shared_budget_query){.options = options[q], .policy = &policies[q]};
     }
-    void *scratch = malloc(br_policy_pool_scratch_bytes(&router, (size_t)c->query_count) + 1);
+    void *scratch = malloc(br_shared_budget_scratch_bytes(&router, (size_t)c->query_count) + 1);
     assert_non_null(scratch);
-    br_policy_decide_pool(queries, (size_t)c->query_count, &router, c->budget, scratch);
+    br_shared_budget_decide(queries, (size_t)c->query_count, &router, c->budget, scratch);
     free(scratch);
 
     for (int32_t q = 0; q < c->query_count; q++) {
@@ -211,14 +211,14 @@ static bool is_met(const double *costs, int32_t count, double budget)
     router = (br_router){.candidate_count = 1, .candidates = {{.n = 1}}};
     const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
     br_option options[16];
-    br_pool_query queries[16];
+    br_shared_budget_query queries[16];
     for (int32_t i = 0; i < count; i++) {
         options[i] = (br_option){.quality = 1, .cost = costs[i]};
-        queries[i] = (br_pool_query){.options = &options[i], .policy = &policy};
+        queries[i] = (br_shared_budget_query){.options = &options[i], .policy = &policy};
     }
-    void *scratch = malloc(br_policy_pool_scratch_bytes(&router, (size_t)count));
+    void *scratch = malloc(br_shared_budget_scratch_bytes(&router, (size_t)count));
     assert_non_null(scratch);
-    br_policy_decide_pool(queries, (size_t)count, &router, budget, scratch);
+    br_shared_budget_decide(queries, (size_t)count, &router, budget, scratch);
     free(scratch);
     return queries[0].decision.met;
 }
@@ -265,11 +265,12 @@ static void test_equal_queries_share_what_there_is(void **state)
     router = (br_router){.candidate_count = 2, .reference = 1, .candidates = {{.n = 1}, {.n = 1}}};
     const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
     const br_option options[] = {{.quality = 0.5, .cost = 1}, {.quality = 1, .cost = 2}};
-    br_pool_query queries[5];
-    for (size_t i = 0; i < 5; i++) queries[i] = (br_pool_query){.options = options, .policy = &policy};
-    void *scratch = malloc(br_policy_pool_scratch_bytes(&router, 5));
+    br_shared_budget_query queries[5];
+    for (size_t i = 0; i < 5; i++)
+        queries[i] = (br_shared_budget_query){.options = options, .policy = &policy};
+    void *scratch = malloc(br_shared_budget_scratch_bytes(&router, 5));
     assert_non_null(scratch);
-    br_policy_decide_pool(queries, 5, &router, 8, scratch);
+    br_shared_budget_decide(queries, 5, &router, 8, scratch);
     free(scratch);
     int32_t upgraded = 0;
     for (size_t i = 0; i < 5; i++) upgraded += queries[i].decision.candidate;
@@ -288,20 +289,20 @@ static void test_the_order_of_queries_settles_no_tie(void **state)
     const br_option dominated[] = {{0.5, 1, 0}, {0.125, 3, 0}, {1, 2, 0}};
     const br_option filtered[] = {{0.5, 1, 0}, {0.25, 3, BR_REASON_FILTERED}, {1, 2, 0}};
     const struct {
-        br_pool_query a;
-        br_pool_query b;
+        br_shared_budget_query a;
+        br_shared_budget_query b;
     } pairs[] = {
         {{.options = plain, .policy = &best}, {.options = dominated, .policy = &best}},
         {{.options = plain, .policy = &best}, {.options = filtered, .policy = &best}},
         {{.options = plain, .policy = &best}, {.options = plain, .policy = &error}},
     };
-    void *scratch = malloc(br_policy_pool_scratch_bytes(&router, 2));
+    void *scratch = malloc(br_shared_budget_scratch_bytes(&router, 2));
     assert_non_null(scratch);
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
-        br_pool_query forth[] = {pairs[i].a, pairs[i].b};
-        br_pool_query back[] = {pairs[i].b, pairs[i].a};
-        br_policy_decide_pool(forth, 2, &router, 3, scratch); /* enough for one step */
-        br_policy_decide_pool(back, 2, &router, 3, scratch);
+        br_shared_budget_query forth[] = {pairs[i].a, pairs[i].b};
+        br_shared_budget_query back[] = {pairs[i].b, pairs[i].a};
+        br_shared_budget_decide(forth, 2, &router, 3, scratch); /* enough for one step */
+        br_shared_budget_decide(back, 2, &router, 3, scratch);
         assert_int_equal(forth[0].decision.candidate, back[1].decision.candidate);
         assert_int_equal(forth[1].decision.candidate, back[0].decision.candidate);
         assert_int_not_equal(forth[0].decision.candidate, forth[1].decision.candidate);
@@ -318,17 +319,17 @@ static void test_the_largest_pool_stays_in_its_scratch(void **state)
     for (int32_t i = 0; i < BR_CANDIDATES_MAX; i++) router.candidates[i].n = 1;
     const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
     br_option *options = calloc(BR_CANDIDATES_MAX, sizeof *options);
-    br_pool_query *queries = calloc(BR_QUERIES_MAX, sizeof *queries);
-    void *scratch = malloc(br_policy_pool_scratch_bytes(&router, BR_QUERIES_MAX));
+    br_shared_budget_query *queries = calloc(BR_QUERIES_MAX, sizeof *queries);
+    void *scratch = malloc(br_shared_budget_scratch_bytes(&router, BR_QUERIES_MAX));
     assert_true(options != NULL && queries != NULL && scratch != NULL);
     for (int32_t i = 0; i < BR_CANDIDATES_MAX; i++) { /* concave: every candidate is a corner */
         const double x = 1 - i / (double)BR_CANDIDATES_MAX;
         options[i] = (br_option){.quality = sqrt(x), .cost = x};
     }
     for (int32_t q = 0; q < BR_QUERIES_MAX; q++) {
-        queries[q] = (br_pool_query){.options = options, .policy = &policy};
+        queries[q] = (br_shared_budget_query){.options = options, .policy = &policy};
     }
-    br_policy_decide_pool(queries, BR_QUERIES_MAX, &router, 0.5 * BR_QUERIES_MAX, scratch);
+    br_shared_budget_decide(queries, BR_QUERIES_MAX, &router, 0.5 * BR_QUERIES_MAX, scratch);
     double spent = 0;
     for (int32_t q = 0; q < BR_QUERIES_MAX; q++) {
         assert_true(queries[q].decision.met);

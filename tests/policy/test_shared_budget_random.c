@@ -17,7 +17,7 @@ typedef struct instance {
     br_router router;
     br_resolved_policy policies[CROWD];
     br_option options[CROWD][CANDIDATES_MAX];
-    br_pool_query queries[CROWD];
+    br_shared_budget_query queries[CROWD];
     int32_t query_count;
     double budget;
     uint8_t scratch[1 << 17];
@@ -25,9 +25,9 @@ typedef struct instance {
 
 static void decide(instance *x)
 {
-    assert_true(br_policy_pool_scratch_bytes(&x->router, (size_t)x->query_count) <= sizeof x->scratch);
+    assert_true(br_shared_budget_scratch_bytes(&x->router, (size_t)x->query_count) <= sizeof x->scratch);
     memset(x->scratch, 0xa5, sizeof x->scratch); /* nothing may be expected of it */
-    br_policy_decide_pool(x->queries, (size_t)x->query_count, &x->router, x->budget, x->scratch);
+    br_shared_budget_decide(x->queries, (size_t)x->query_count, &x->router, x->budget, x->scratch);
 }
 
 static br_reason random_reason(uint64_t *seed)
@@ -97,7 +97,7 @@ static void random_instance(instance *x, uint64_t *seed, int32_t queries_max, bo
         if (!clean && below(seed, 30) == 0) x->options[q][0].quality = below(seed, 2) ? NAN : -0.5;
         x->policies[q] =
             (br_resolved_policy){.kind = BR_POLICY_POOL, .fallback = (br_fallback)below(seed, 3)};
-        x->queries[q] = (br_pool_query){.options = x->options[q], .policy = &x->policies[q]};
+        x->queries[q] = (br_shared_budget_query){.options = x->options[q], .policy = &x->policies[q]};
     }
 }
 
@@ -326,7 +326,7 @@ static bool is_same_number(double a, double b)
     return a == b || (isnan(a) && isnan(b));
 }
 
-static bool is_alike(const instance *x, const br_pool_query *a, const br_pool_query *b)
+static bool is_alike(const instance *x, const br_shared_budget_query *a, const br_shared_budget_query *b)
 {
     for (int32_t c = 0; c < x->router.candidate_count; c++) {
         const br_option *o = &a->options[c];
@@ -338,8 +338,8 @@ static bool is_alike(const instance *x, const br_pool_query *a, const br_pool_qu
 }
 
 /* How many of the queries that are alike to `query` have its candidate and margin. */
-static int32_t count_alike(const instance *x, const br_pool_query *queries, const br_pool_query *query,
-                           const br_decision *d)
+static int32_t count_alike(const instance *x, const br_shared_budget_query *queries,
+                           const br_shared_budget_query *query, const br_decision *d)
 {
     int32_t count = 0;
     for (int32_t q = 0; q < x->query_count; q++) {
@@ -352,11 +352,11 @@ static int32_t count_alike(const instance *x, const br_pool_query *queries, cons
     return count;
 }
 
-static void shuffle(br_pool_query *queries, int32_t count, uint64_t *seed)
+static void shuffle(br_shared_budget_query *queries, int32_t count, uint64_t *seed)
 {
     for (int32_t i = count - 1; i > 0; i--) {
         const int32_t k = below(seed, i + 1);
-        const br_pool_query other = queries[k];
+        const br_shared_budget_query other = queries[k];
         queries[k] = queries[i];
         queries[i] = other;
     }
@@ -377,7 +377,7 @@ static void test_the_order_of_queries_changes_no_decision(void **state)
             if (below(&seed, 2) == 0) x.options[q][0].cost += x.options[q][0].reason != BR_REASON_NONE;
         }
         decide(&x);
-        br_pool_query before[CROWD];
+        br_shared_budget_query before[CROWD];
         memcpy(before, x.queries, sizeof before);
         shuffle(x.queries, x.query_count, &seed);
         decide(&x);
@@ -405,7 +405,7 @@ static void test_the_order_of_candidates_changes_no_decision_without_ties(void *
         y.router.reference = 0;
         for (int32_t q = 0; q < x.query_count; q++) {
             for (int32_t c = 0; c < count; c++) y.options[q][c] = x.options[q][count - 1 - c];
-            y.queries[q] = (br_pool_query){.options = y.options[q], .policy = &y.policies[q]};
+            y.queries[q] = (br_shared_budget_query){.options = y.options[q], .policy = &y.policies[q]};
         }
         decide(&x);
         decide(&y);
@@ -483,9 +483,9 @@ static void test_many_purchases_leave_no_drift_in_the_total(void **state)
     static uint8_t scratch[1 << 16];
     uint64_t seed = seed_from_environment();
     const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
-    br_pool_query queries[QUERIES];
+    br_shared_budget_query queries[QUERIES];
     router = (br_router){.candidate_count = STEPS};
-    assert_true(br_policy_pool_scratch_bytes(&router, QUERIES) <= sizeof scratch);
+    assert_true(br_shared_budget_scratch_bytes(&router, QUERIES) <= sizeof scratch);
     for (int32_t i = 0; i < LARGE_INSTANCES / 4; i++) {
         double most = 0;
         for (int32_t q = 0; q < QUERIES; q++) {
@@ -495,14 +495,14 @@ static void test_many_purchases_leave_no_drift_in_the_total(void **state)
                 options[q][c] = (br_option){.quality = sqrt(cost / STEPS), .cost = cost};
             }
             most += cost;
-            queries[q] = (br_pool_query){.options = options[q], .policy = &policy};
+            queries[q] = (br_shared_budget_query){.options = options[q], .policy = &policy};
         }
         /* The choice at some budget, then at a few bits less than it costs. */
-        br_policy_decide_pool(queries, QUERIES, &router, (0.1 + 0.8 * uniform(&seed)) * most, scratch);
+        br_shared_budget_decide(queries, QUERIES, &router, (0.1 + 0.8 * uniform(&seed)) * most, scratch);
         double costs[QUERIES];
         for (int32_t q = 0; q < QUERIES; q++) costs[q] = queries[q].decision.cost;
         const double budget = largest_sum(costs, QUERIES, &seed) * (1 - (1 + below(&seed, 8)) * 0x1p-53);
-        br_policy_decide_pool(queries, QUERIES, &router, budget, scratch);
+        br_shared_budget_decide(queries, QUERIES, &router, budget, scratch);
         for (int32_t q = 0; q < QUERIES; q++) costs[q] = queries[q].decision.cost;
         if (largest_sum(costs, QUERIES, &seed) > budget) fail_msg("instance %d", i);
     }
