@@ -15,7 +15,7 @@ typedef struct prompts_options {
     const char *bundle; /* tokenise with this bundle's vocabulary and send ids; NULL: send text */
     int queries;        /* of one request */
     uint64_t seed;
-    br_policy policy;
+    br_policy_spec policy;
     bool score;           /* instead of route */
     uint64_t deadline_ms; /* 0: none */
 } prompts_options;

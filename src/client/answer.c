@@ -168,7 +168,7 @@ static void put_result(block *to, br_answer_result *out, const br_reply_result *
     out->candidate_count = result->candidate_count;
 }
 
-static const br_client_policy *put_policy(block *to, const br_policy *policy)
+static const br_client_policy *put_policy(block *to, const br_policy_spec *policy)
 {
     br_client_policy *out = to->policy;
     const uint32_t has = policy->has;

@@ -18,7 +18,7 @@ static br_status refuse(br_error *error, const place *at, const char *field, con
     return br_fail(error, BR_EINVAL, "queries[%zu].%s: %s", at->query, field, what);
 }
 
-static br_status take_real(br_policy *out, uint32_t bit, double *to, bool given, double value,
+static br_status take_real(br_policy_spec *out, uint32_t bit, double *to, bool given, double value,
                            const char *field, const place *at, br_error *error)
 {
     if (!given) return BR_OK;
@@ -42,7 +42,8 @@ static br_status take_names(const br_str **out, size_t *out_count, const char *c
     return BR_OK;
 }
 
-static br_status take_words(br_policy *out, const br_client_policy *policy, const place *at, br_error *error)
+static br_status take_words(br_policy_spec *out, const br_client_policy *policy, const place *at,
+                            br_error *error)
 {
     if (policy->kind != NULL) {
         if (!br_policy_kind_parse(&out->kind, br_str_from(policy->kind)))
@@ -61,8 +62,8 @@ static br_status take_words(br_policy *out, const br_client_policy *policy, cons
     return BR_OK;
 }
 
-static br_status take_policy(br_policy *out, const br_client_policy *policy, const place *at, br_arena *arena,
-                             br_error *error)
+static br_status take_policy(br_policy_spec *out, const br_client_policy *policy, const place *at,
+                             br_arena *arena, br_error *error)
 {
     br_status status = take_words(out, policy, at, error);
     if (status != BR_OK) return status;

@@ -57,9 +57,9 @@ void evaluation_set_stories(evaluation_table *table, const int32_t *story)
     }
 }
 
-static br_resolved_policy make_policy(br_policy_kind kind, double parameter)
+static br_policy make_policy(br_policy_kind kind, double parameter)
 {
-    return (br_resolved_policy){
+    return (br_policy){
         .kind = kind,
         .fallback = BR_FALLBACK_REFERENCE,
         .threshold = parameter,
@@ -71,7 +71,7 @@ static br_resolved_policy make_policy(br_policy_kind kind, double parameter)
 }
 
 /* The candidate that the policy chooses on a row, of those measured there. */
-static size_t choose(const evaluation_table *t, size_t row, const br_resolved_policy *policy, int32_t only)
+static size_t choose(const evaluation_table *t, size_t row, const br_policy *policy, int32_t only)
 {
     const br_router *router = t->router;
     br_option options[BR_CANDIDATES_MAX];
@@ -104,7 +104,7 @@ br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *t
     }
     for (size_t i = 0; i < count; i++) {
         out->parameters[i] = parameters[i];
-        const br_resolved_policy policy = make_policy(kind, parameters[i]);
+        const br_policy policy = make_policy(kind, parameters[i]);
         for (size_t r = 0; r < table->rows; r++) {
             const size_t chosen = choose(table, r, &policy, only);
             const size_t cell = evaluation_at(table, r, chosen);

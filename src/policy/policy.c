@@ -37,7 +37,7 @@ const char *br_reason_name(br_reason reason)
     return "";
 }
 
-void br_policy_cap(br_policy *policy, double max_cost)
+void br_policy_spec_cap(br_policy_spec *policy, double max_cost)
 {
     if (max_cost == INFINITY) return;
     const bool has = (policy->has & BR_HAS_MAX_COST) != 0;
@@ -48,7 +48,7 @@ void br_policy_cap(br_policy *policy, double max_cost)
 
 /* Resolving. */
 
-static br_status check_words(const br_policy *policy, br_error *error)
+static br_status check_words(const br_policy_spec *policy, br_error *error)
 {
     if ((policy->has & BR_HAS_KIND) == 0) return br_fail(error, BR_EINVAL, "kind: missing");
     if (policy->kind > BR_POLICY_POOL) return br_fail(error, BR_EINVAL, "kind: unknown");
@@ -58,7 +58,7 @@ static br_status check_words(const br_policy *policy, br_error *error)
     return BR_OK;
 }
 
-static br_status check_numbers(const br_policy *policy, br_error *error)
+static br_status check_numbers(const br_policy_spec *policy, br_error *error)
 {
     const struct {
         const char *key;
@@ -84,7 +84,7 @@ static br_status check_numbers(const br_policy *policy, br_error *error)
     return BR_OK;
 }
 
-static br_status check_required(const br_policy *policy, br_error *error)
+static br_status check_required(const br_policy_spec *policy, br_error *error)
 {
     static const struct {
         const char *key;
@@ -136,7 +136,7 @@ static bool leaves_any(const br_router *router, uint64_t models, uint32_t max_n)
 }
 
 /* Each filter in turn, so that the one that takes out the last candidate is named. */
-static br_status resolve_filters(br_resolved_policy *out, const br_router *router, const br_policy *policy,
+static br_status resolve_filters(br_policy *out, const br_router *router, const br_policy_spec *policy,
                                  br_error *error)
 {
     static const char none_left[] = "%s: no candidate is left";
@@ -171,7 +171,7 @@ static br_status resolve_filters(br_resolved_policy *out, const br_router *route
     return BR_OK;
 }
 
-br_status br_policy_resolve(br_resolved_policy *out, const br_router *router, const br_policy *policy,
+br_status br_policy_resolve(br_policy *out, const br_router *router, const br_policy_spec *policy,
                             br_error *error)
 {
     const uint32_t has = policy->has;
@@ -182,7 +182,7 @@ br_status br_policy_resolve(br_resolved_policy *out, const br_router *router, co
     status = check_required(policy, error);
     if (status != BR_OK) return status;
 
-    *out = (br_resolved_policy){
+    *out = (br_policy){
         .kind = policy->kind,
         .fallback = (has & BR_HAS_FALLBACK) != 0 ? policy->fallback : BR_FALLBACK_BEST,
         .threshold = (has & BR_HAS_THRESHOLD) != 0 ? policy->threshold : 0,
@@ -209,7 +209,7 @@ double br_candidate_cost(const br_router *router, int32_t candidate, const br_qu
     return cost < DBL_MAX ? cost : DBL_MAX;
 }
 
-static br_reason reason_for(const br_candidate *candidate, double cost, const br_resolved_policy *policy,
+static br_reason reason_for(const br_candidate *candidate, double cost, const br_policy *policy,
                             double max_cost)
 {
     if (!allows(candidate, policy->allowed_models, policy->max_n)) return BR_REASON_FILTERED;
@@ -217,7 +217,7 @@ static br_reason reason_for(const br_candidate *candidate, double cost, const br
     return cost > max_cost ? BR_REASON_OVER_MAX_COST : BR_REASON_NONE;
 }
 
-void br_policy_table(br_option *options, const br_router *router, const br_resolved_policy *policy,
+void br_policy_table(br_option *options, const br_router *router, const br_policy *policy,
                      const float *quality, const br_query_costs *costs)
 {
     assert(costs->max_cost >= 0);
@@ -387,8 +387,7 @@ static br_decision decide_by_tolerance(br_option *options, const br_router *rout
 }
 
 /* How far the best of those under the threshold is from it. */
-static double fallback_margin(const br_option *options, const br_router *router,
-                              const br_resolved_policy *policy)
+static double fallback_margin(const br_option *options, const br_router *router, const br_policy *policy)
 {
     const int32_t nearest = pick(options, router, BR_REASON_BELOW_THRESHOLD, QUALITY, 0);
     return nearest < 0 ? 1 : br_policy_margin(policy->threshold - options[nearest].quality);
@@ -413,8 +412,7 @@ static int32_t best_fallback(const br_option *options, const br_router *router)
     return -1;
 }
 
-br_decision br_policy_fall_back(const br_option *options, const br_router *router,
-                                const br_resolved_policy *policy)
+br_decision br_policy_fall_back(const br_option *options, const br_router *router, const br_policy *policy)
 {
     if (policy->fallback == BR_FALLBACK_ERROR) return br_policy_refuse(BR_EINFEASIBLE);
 
@@ -426,8 +424,7 @@ br_decision br_policy_fall_back(const br_option *options, const br_router *route
     return br_policy_answer(options, candidate, fallback_margin(options, router, policy), false);
 }
 
-static br_decision decide_by_kind(br_option *options, const br_router *router,
-                                  const br_resolved_policy *policy)
+static br_decision decide_by_kind(br_option *options, const br_router *router, const br_policy *policy)
 {
     switch (policy->kind) {
     case BR_POLICY_THRESHOLD:
@@ -445,7 +442,7 @@ static br_decision decide_by_kind(br_option *options, const br_router *router,
     return br_policy_refuse(BR_EINTERNAL);
 }
 
-br_decision br_policy_decide(br_option *options, const br_router *router, const br_resolved_policy *policy)
+br_decision br_policy_decide(br_option *options, const br_router *router, const br_policy *policy)
 {
     if (!br_policy_scores_valid(options, router)) return br_policy_refuse(BR_EINTERNAL);
     const br_decision decision = decide_by_kind(options, router, policy);

@@ -56,7 +56,7 @@ typedef enum br_reason {
 const char *br_reason_name(br_reason reason);
 
 /* A policy ready to decide: complete, in range, names looked up. Plain data. */
-typedef struct br_resolved_policy {
+typedef struct br_policy {
     br_policy_kind kind;
     br_fallback fallback;
     double threshold;
@@ -66,18 +66,18 @@ typedef struct br_resolved_policy {
     double max_cost;         /* INFINITY when there is none */
     uint64_t allowed_models; /* bit m: model m passes `models` and `exclude` */
     uint32_t max_n;          /* UINT32_MAX when there is none */
-} br_resolved_policy;
+} br_policy;
 
 /* Lowers policy->max_cost to a query's own cap; INFINITY changes nothing. A query that gives max_cost
  * satisfies `budget` this way: cap the merged policy, then resolve it. */
-void br_policy_cap(br_policy *policy, double max_cost);
+void br_policy_spec_cap(br_policy_spec *policy, double max_cost);
 
 /* Merged policy -> resolved. BR_EINVAL: `kind` or a key it requires is missing, a value is out of range,
  * NaN or infinite (also of a key that the kind does not use), `models` is empty, a name is unknown, or
  * no candidate is left; the error begins with the key: of the filters the first, in the order models,
  * exclude, max_n, after which none is left. On failure *out is not meaningful. */
-BR_NODISCARD br_status br_policy_resolve(br_resolved_policy *out, const br_router *router,
-                                         const br_policy *policy, br_error *error);
+BR_NODISCARD br_status br_policy_resolve(br_policy *out, const br_router *router,
+                                         const br_policy_spec *policy, br_error *error);
 
 /* One row of the table of a query. */
 typedef struct br_option {
@@ -107,17 +107,17 @@ double br_candidate_cost(const br_router *router, int32_t candidate, const br_qu
 
 /* Fills options[candidate_count]. quality: [head_count] of the encoder. A row's reason is the first
  * that holds, in the order of br_reason. */
-void br_policy_table(br_option *options, const br_router *router, const br_resolved_policy *policy,
+void br_policy_table(br_option *options, const br_router *router, const br_policy *policy,
                      const float *quality, const br_query_costs *costs);
 
 /* Decides one query from its fresh table; marks BELOW_THRESHOLD in it. Kind must not be POOL. */
-br_decision br_policy_decide(br_option *options, const br_router *router, const br_resolved_policy *policy);
+br_decision br_policy_decide(br_option *options, const br_router *router, const br_policy *policy);
 
 /* One member of a pool: its own table (filters may differ by query) and fallback. */
 typedef struct br_shared_budget_query {
-    const br_option *options;         /* [candidate_count], fresh */
-    const br_resolved_policy *policy; /* of kind POOL; its total_budget is not read */
-    br_decision decision;             /* out */
+    const br_option *options; /* [candidate_count], fresh */
+    const br_policy *policy;  /* of kind POOL; its total_budget is not read */
+    br_decision decision;     /* out */
 } br_shared_budget_query;
 
 /* Bytes of scratch that br_shared_budget_decide needs. */

@@ -397,7 +397,7 @@ static br_status read_names(const br_str **names, size_t *count, br_router *rout
     return BR_OK;
 }
 
-static br_status read_policy_words(br_policy *policy, const br_json *scope)
+static br_status read_policy_words(br_policy_spec *policy, const br_json *scope)
 {
     static const char kinds[] = "threshold, budget, utility, tolerance or pool";
     static const char fallbacks[] = "best, reference or error";
@@ -421,7 +421,7 @@ static br_status read_policy_words(br_policy *policy, const br_json *scope)
     return BR_OK;
 }
 
-static br_status read_policy_numbers(br_policy *policy, const br_json *scope)
+static br_status read_policy_numbers(br_policy_spec *policy, const br_json *scope)
 {
     const struct {
         const char *key;
@@ -452,7 +452,7 @@ static br_status read_policy_numbers(br_policy *policy, const br_json *scope)
 
 static br_status read_policy(br_router *router, const br_json *top)
 {
-    br_policy *policy = &router->policy;
+    br_policy_spec *policy = &router->policy;
     const json_t *value = json_object_get(top->object, "policy");
     if (value == NULL) {
         const bool scored = heads_rules[router->heads].reference_scored;

@@ -96,7 +96,7 @@ typedef struct br_router {
     br_candidate candidates[BR_CANDIDATES_MAX];
     int32_t reference;           /* index into candidates */
     int32_t head_count;          /* qualities of the encoder: highest head + 1, or the kind's outputs */
-    br_policy policy;            /* the defaults; its lists point into `arena` */
+    br_policy_spec policy;       /* the defaults; its lists point into `arena` */
     br_measured_policy measured; /* "policy_table" */
     br_arena arena;
 } br_router;

@@ -16,8 +16,7 @@ br_decision br_policy_refuse(br_status status);
 br_decision br_policy_answer(const br_option *options, int32_t candidate, double margin, bool met);
 
 /* What the policy answers where nothing satisfies it. In a pool: where its budget is not met. */
-br_decision br_policy_fall_back(const br_option *options, const br_router *router,
-                                const br_resolved_policy *policy);
+br_decision br_policy_fall_back(const br_option *options, const br_router *router, const br_policy *policy);
 
 /* A gap between two utilities as a margin: at least 0, finite. */
 double br_policy_margin(double gap);

@@ -56,7 +56,7 @@ bool br_fallback_parse(br_fallback *out, br_str word)
     return true;
 }
 
-void br_policy_merge(br_policy *base, const br_policy *over)
+void br_policy_spec_merge(br_policy_spec *base, const br_policy_spec *over)
 {
     base->has |= over->has;
     if (over->has & BR_HAS_KIND) base->kind = over->kind;

@@ -27,7 +27,7 @@ typedef enum br_fallback {
     BR_FALLBACK_ERROR,
 } br_fallback;
 
-/* Which fields of a br_policy are written. Everything else in it is not read. */
+/* Which fields of a br_policy_spec are written. Everything else in it is not read. */
 enum {
     BR_HAS_KIND = 1 << 0,
     BR_HAS_THRESHOLD = 1 << 1,
@@ -41,7 +41,7 @@ enum {
     BR_HAS_FALLBACK = 1 << 9,
 };
 
-typedef struct br_policy {
+typedef struct br_policy_spec {
     uint32_t has; /* BR_HAS_* */
     br_policy_kind kind;
     br_fallback fallback;
@@ -55,7 +55,7 @@ typedef struct br_policy {
     size_t model_count;
     const br_str *exclude;
     size_t exclude_count;
-} br_policy;
+} br_policy_spec;
 
 /* The words of PROTOCOL.md: "threshold", ... and "best", ... . False when the word is none of them. */
 const char *br_policy_kind_name(br_policy_kind kind);
@@ -64,6 +64,6 @@ const char *br_fallback_name(br_fallback fallback);
 bool br_fallback_parse(br_fallback *out, br_str word);
 
 /* *base with every field that `over` writes replaced. */
-void br_policy_merge(br_policy *base, const br_policy *over);
+void br_policy_spec_merge(br_policy_spec *base, const br_policy_spec *over);
 
 #endif

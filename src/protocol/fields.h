@@ -15,8 +15,8 @@
 #define BESTROUTE_PROTOCOL_FIELDS_H
 
 #include "bestroute/error.h"
-#include "policy/spec.h"
 #include "msgpack.h"
+#include "policy/spec.h"
 
 enum { BR_FIELDS_MAX = 16 };
 
@@ -77,10 +77,10 @@ BR_NODISCARD br_status br_field_strs(const br_fields *fields, size_t key, size_t
 
 /* The policy map at `reader`. `outer` is the place of the map that holds it.
  * BR_EFORMAT, BR_EINVAL, BR_ENOMEM. On failure *out writes no field. */
-BR_NODISCARD br_status br_policy_read(br_policy *out, br_reader *reader, const br_place *outer,
+BR_NODISCARD br_status br_policy_read(br_policy_spec *out, br_reader *reader, const br_place *outer,
                                       br_arena *arena, br_error *error);
 
 /* A map of the fields that `policy` writes. */
-void br_policy_pack(br_packer *packer, const br_policy *policy);
+void br_policy_pack(br_packer *packer, const br_policy_spec *policy);
 
 #endif

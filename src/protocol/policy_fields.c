@@ -32,7 +32,7 @@ static const br_str keys[KEY_COUNT] = {
     [MAX_N] = BR_KEY("max_n"),         [FALLBACK] = BR_KEY("fallback"),
 };
 
-/* The bit of br_policy.has that stands for each key. */
+/* The bit of br_policy_spec.has that stands for each key. */
 static const uint32_t bits[KEY_COUNT] = {
     [KIND] = BR_HAS_KIND,         [THRESHOLD] = BR_HAS_THRESHOLD, [MAX_COST] = BR_HAS_MAX_COST,
     [LAMBDA] = BR_HAS_LAMBDA,     [TOLERANCE] = BR_HAS_TOLERANCE, [TOTAL_BUDGET] = BR_HAS_TOTAL_BUDGET,
@@ -40,7 +40,7 @@ static const uint32_t bits[KEY_COUNT] = {
     [FALLBACK] = BR_HAS_FALLBACK,
 };
 
-static br_status read_words(br_policy *out, const br_fields *fields)
+static br_status read_words(br_policy_spec *out, const br_fields *fields)
 {
     br_str kind = {0};
     br_str fallback = {0};
@@ -60,7 +60,7 @@ static br_status read_words(br_policy *out, const br_fields *fields)
     return BR_OK;
 }
 
-static br_status read_numbers(br_policy *out, const br_fields *fields)
+static br_status read_numbers(br_policy_spec *out, const br_fields *fields)
 {
     uint64_t max_n = 0;
     br_status status = br_field_real(fields, THRESHOLD, &out->threshold);
@@ -74,10 +74,10 @@ static br_status read_numbers(br_policy *out, const br_fields *fields)
     return status;
 }
 
-br_status br_policy_read(br_policy *out, br_reader *reader, const br_place *outer, br_arena *arena,
+br_status br_policy_read(br_policy_spec *out, br_reader *reader, const br_place *outer, br_arena *arena,
                          br_error *error)
 {
-    *out = (br_policy){0};
+    *out = (br_policy_spec){0};
     const br_place place = {.outer = outer, .name = "policy", .index = -1};
     br_fields fields;
     br_status status = br_fields_read(&fields, reader, keys, KEY_COUNT, &place, error);
@@ -92,7 +92,7 @@ br_status br_policy_read(br_policy *out, br_reader *reader, const br_place *oute
             br_field_strs(&fields, EXCLUDE, BR_CANDIDATES_MAX, arena, &out->exclude, &out->exclude_count);
     }
     if (status != BR_OK) {
-        *out = (br_policy){0};
+        *out = (br_policy_spec){0};
         return status;
     }
     for (size_t key = 0; key < KEY_COUNT; key++) {
@@ -107,7 +107,7 @@ static void pack_strs(br_packer *packer, const br_str *strs, size_t count)
     for (size_t i = 0; i < count; i++) br_pack_str(packer, strs[i]);
 }
 
-static void pack_field(br_packer *packer, const br_policy *policy, size_t key)
+static void pack_field(br_packer *packer, const br_policy_spec *policy, size_t key)
 {
     br_pack_str(packer, keys[key]);
     switch (key) {
@@ -146,7 +146,7 @@ static void pack_field(br_packer *packer, const br_policy *policy, size_t key)
     }
 }
 
-void br_policy_pack(br_packer *packer, const br_policy *policy)
+void br_policy_pack(br_packer *packer, const br_policy_spec *policy)
 {
     size_t count = 0;
     for (size_t key = 0; key < KEY_COUNT; key++) count += (policy->has & bits[key]) != 0;

@@ -8,8 +8,8 @@
 #ifndef BESTROUTE_PROTOCOL_REPLY_H
 #define BESTROUTE_PROTOCOL_REPLY_H
 
-#include "request.h"
 #include "policy/router.h"
+#include "request.h"
 
 typedef struct br_timing {
     uint64_t tokenize_us;
@@ -64,7 +64,7 @@ typedef struct br_info {
     uint64_t reference;
     const br_info_model *models;
     size_t model_count;
-    br_policy policy;
+    br_policy_spec policy;
     br_measured_policy measured; /* `policy_table`; without rows the message has none */
     uint64_t max_queries;
     uint64_t max_tokens;

@@ -148,14 +148,14 @@ static br_status read_query_policy(br_query *out, const br_fields *fields, const
     br_reader reader = br_field_reader(fields, QUERY_POLICY);
     br_status status = br_policy_read(&out->policy, &reader, fields->place, d->arena, fields->error);
     if (status != BR_OK) return status;
-    const br_policy *policy = &out->policy;
+    const br_policy_spec *policy = &out->policy;
     if ((policy->has & BR_HAS_TOTAL_BUDGET) != 0) {
         return br_field_fail(fields, QUERY_POLICY, BR_EINVAL, "total_budget belongs to the request's policy");
     }
     if ((policy->has & BR_HAS_KIND) != 0 && policy->kind == BR_POLICY_POOL) {
         return br_field_fail(fields, QUERY_POLICY, BR_EINVAL, "kind pool belongs to the request's policy");
     }
-    if (d->out->op != BR_OP_ROUTE) out->policy = (br_policy){0};
+    if (d->out->op != BR_OP_ROUTE) out->policy = (br_policy_spec){0};
     return BR_OK;
 }
 
@@ -293,7 +293,7 @@ static br_status read_policy(const br_fields *fields, const decoder *d)
     }
     br_reader reader = br_field_reader(fields, POLICY);
     br_status status = br_policy_read(&d->out->policy, &reader, NULL, d->arena, d->error);
-    if (d->out->op != BR_OP_ROUTE && d->out->op != BR_OP_SET_DEFAULTS) d->out->policy = (br_policy){0};
+    if (d->out->op != BR_OP_ROUTE && d->out->op != BR_OP_SET_DEFAULTS) d->out->policy = (br_policy_spec){0};
     return status;
 }
 

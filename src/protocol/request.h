@@ -18,8 +18,8 @@
 
 #include "bestroute/error.h"
 #include "core/limits.h"
-#include "policy/spec.h"
 #include "msgpack.h"
+#include "policy/spec.h"
 
 typedef enum br_op {
     BR_OP_NONE,
@@ -64,8 +64,8 @@ typedef struct br_query {
     size_t token_count;
     br_counts prompt_tokens;
     br_counts output_tokens;
-    double max_cost;  /* >= 0; INFINITY when absent */
-    br_policy policy; /* overrides, never of kind pool; has == 0 when absent, and for score */
+    double max_cost;       /* >= 0; INFINITY when absent */
+    br_policy_spec policy; /* overrides, never of kind pool; has == 0 when absent, and for score */
 } br_query;
 
 typedef struct br_request {
@@ -74,7 +74,7 @@ typedef struct br_request {
     bool has_deadline;
     uint64_t deadline_ms;
     bool explain;
-    br_policy policy; /* route, set_defaults: overrides of the server's defaults; has == 0 otherwise */
+    br_policy_spec policy; /* route, set_defaults: overrides of the server's defaults; has == 0 otherwise */
     br_query *queries;
     size_t query_count;
     br_str bundle; /* admin reload: the folder; empty when absent */

@@ -30,7 +30,7 @@ static const br_str *copy_names(br_arena *arena, const br_str *names, size_t cou
     return copy;
 }
 
-static br_defaults *make_defaults(const br_policy *policy)
+static br_defaults *make_defaults(const br_policy_spec *policy)
 {
     br_defaults *defaults = calloc(1, sizeof *defaults);
     if (defaults == NULL) return NULL;
@@ -65,8 +65,8 @@ static void set_defaults(br_call *call)
     old = NULL;
     br_defaults *defaults = make_defaults(&call->request.policy);
     br_error error = {0};
-    br_resolved_policy resolved;
-    br_policy merged = br_scoring_base_policy(loaded, defaults);
+    br_policy resolved;
+    br_policy_spec merged = br_scoring_base_policy(loaded, defaults);
     if (defaults == NULL) {
         br_call_refuse(call, BR_CODE_INTERNAL, "out of memory");
     } else if (br_policy_resolve(&resolved, &br_loaded_bundle(loaded)->router, &merged, &error) != BR_OK) {

@@ -102,8 +102,8 @@ static br_status check_defaults(br_server *server, const br_loaded *loaded, br_e
     if (defaults != NULL) atomic_fetch_add_explicit(&defaults->references, 1, memory_order_relaxed);
     (void)pthread_mutex_unlock(&server->state_lock);
     if (defaults == NULL) return BR_OK;
-    const br_policy merged = br_scoring_base_policy(loaded, defaults);
-    br_resolved_policy resolved;
+    const br_policy_spec merged = br_scoring_base_policy(loaded, defaults);
+    br_policy resolved;
     br_error why = {0};
     br_status status = br_policy_resolve(&resolved, &br_loaded_bundle(loaded)->router, &merged, &why);
     br_defaults_release(defaults);

@@ -63,35 +63,35 @@ static void fail_query(br_query_state *q, br_code code, const char *text)
     q->error = (br_query_error){.code = code, .text = copy != NULL ? copy : "out of memory"};
 }
 
-br_policy br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults)
+br_policy_spec br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults)
 {
-    br_policy policy = br_loaded_bundle(loaded)->router.policy;
-    if (defaults != NULL) br_policy_merge(&policy, &defaults->policy);
+    br_policy_spec policy = br_loaded_bundle(loaded)->router.policy;
+    if (defaults != NULL) br_policy_spec_merge(&policy, &defaults->policy);
     return policy;
 }
 
 /* The request's policy. What `budget` requires may come from the queries, when each of them gives it. */
-static br_status resolve_request(br_call *call, const br_policy *base, br_error *error)
+static br_status resolve_request(br_call *call, const br_policy_spec *base, br_error *error)
 {
-    br_policy checked = *base;
+    br_policy_spec checked = *base;
     double cap = call->request.query_count > 0 ? 0.0 : INFINITY;
     for (size_t i = 0; i < call->request.query_count; i++)
         if (call->request.queries[i].max_cost > cap) cap = call->request.queries[i].max_cost;
-    if ((base->has & BR_HAS_MAX_COST) == 0) br_policy_cap(&checked, cap);
+    if ((base->has & BR_HAS_MAX_COST) == 0) br_policy_spec_cap(&checked, cap);
     return br_policy_resolve(&call->policy, &br_loaded_bundle(call->loaded)->router, &checked, error);
 }
 
-static void resolve_query(br_query_state *q, const br_policy *base)
+static void resolve_query(br_query_state *q, const br_policy_spec *base)
 {
     const br_query *query = q->query;
     q->policy = &q->call->policy;
     const bool own_cap = isfinite(query->max_cost) && (base->has & BR_HAS_MAX_COST) == 0;
     if (query->policy.has == 0 && !own_cap) return;
 
-    br_policy merged = *base;
-    br_policy_merge(&merged, &query->policy);
-    br_policy_cap(&merged, query->max_cost);
-    br_resolved_policy *resolved = br_arena_array(&q->call->arena, 1, sizeof *resolved);
+    br_policy_spec merged = *base;
+    br_policy_spec_merge(&merged, &query->policy);
+    br_policy_spec_cap(&merged, query->max_cost);
+    br_policy *resolved = br_arena_array(&q->call->arena, 1, sizeof *resolved);
     if (resolved == NULL) {
         fail_query(q, BR_CODE_INTERNAL, "out of memory");
         return;
@@ -123,7 +123,7 @@ static void check_counts(br_query_state *q, const br_counts *counts, const char 
     }
 }
 
-static void prepare_query(br_query_state *q, const br_policy *base)
+static void prepare_query(br_query_state *q, const br_policy_spec *base)
 {
     q->error = q->query->error;
     if (q->error.code == BR_CODE_NONE && q->call->request.op == BR_OP_ROUTE) {
@@ -165,8 +165,8 @@ static int32_t prepare(stage_entry *entry)
         refuse_admitted(call, BR_CODE_INTERNAL, "out of memory");
         return 0;
     }
-    br_policy base = br_scoring_base_policy(call->loaded, call->defaults);
-    br_policy_merge(&base, &call->request.policy);
+    br_policy_spec base = br_scoring_base_policy(call->loaded, call->defaults);
+    br_policy_spec_merge(&base, &call->request.policy);
     if (call->request.op == BR_OP_ROUTE) {
         br_error error = {0};
         if (resolve_request(call, &base, &error) != BR_OK) {

@@ -55,7 +55,7 @@ enum {
 /* Policy overrides of the admin's set_defaults: immutable, counted, owning its strings. */
 typedef struct br_defaults {
     atomic_int references;
-    br_policy policy;
+    br_policy_spec policy;
     br_arena arena;
 } br_defaults;
 
@@ -67,8 +67,8 @@ typedef struct br_query_state {
     br_job job; /* first: workers hand this back */
     br_call *call;
     const br_query *query;
-    br_query_error error;             /* code NONE: it was or will be scored */
-    const br_resolved_policy *policy; /* route */
+    br_query_error error;    /* code NONE: it was or will be scored */
+    const br_policy *policy; /* route */
     br_prompt prompt;
     uint64_t tokenize_ns;
 
@@ -97,7 +97,7 @@ struct br_call {
     /* route and score, from admission on. */
     br_loaded *loaded;
     br_defaults *defaults; /* may be NULL */
-    br_resolved_policy policy;
+    br_policy policy;
     br_query_state *queries;
     atomic_int remaining; /* queries not yet finished; who brings it to 0 answers */
 
@@ -200,7 +200,7 @@ void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text)
 void br_scoring_admit(br_call *call);
 extern const stage_work br_scoring_work;
 /* The policy that a request starts from: the bundle's, then the admin's. */
-br_policy br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults);
+br_policy_spec br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults);
 
 /* in_flight.c. follow: false when the tokenised query is to be queued, and leads; true when its leader finishes it.
  * end: the leader's queries that followed it, linked by next_follower; none of anyone who never led. */

@@ -48,7 +48,7 @@ struct fake {
     atomic_int pings;    /* of them */
     atomic_uint_least64_t last_deadline_ms;
     char last_bundle[64];
-    br_policy last_policy;
+    br_policy_spec last_policy;
 
     nng_socket socket;
     fake_worker workers[FAKE_WORKERS];

@@ -206,7 +206,7 @@ static void test_every_policy_field_arrives(void **state)
     br_client_close(client);
     fake_stop(&f);
 
-    const br_policy *seen = &f.last_policy;
+    const br_policy_spec *seen = &f.last_policy;
     assert_int_equal(seen->has, BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MAX_COST | BR_HAS_LAMBDA |
                                     BR_HAS_TOLERANCE | BR_HAS_TOTAL_BUDGET | BR_HAS_MODELS | BR_HAS_EXCLUDE |
                                     BR_HAS_MAX_N | BR_HAS_FALLBACK);

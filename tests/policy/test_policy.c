@@ -37,7 +37,7 @@ static void test_a_policy_that_cannot_be_followed_names_its_key(void **state)
     enum { O = BR_HAS_TOLERANCE, B = BR_HAS_TOTAL_BUDGET, M = BR_HAS_MODELS, X = BR_HAS_EXCLUDE };
     enum { N = BR_HAS_MAX_N, F = BR_HAS_FALLBACK };
     static const struct {
-        br_policy policy;
+        br_policy_spec policy;
         const char *key; /* NULL: it resolves */
     } cases[] = {
         {{.has = 0}, "kind"},
@@ -86,7 +86,7 @@ static void test_a_policy_that_cannot_be_followed_names_its_key(void **state)
     br_router router;
     make_router(&router);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        br_resolved_policy out;
+        br_policy out;
         br_error error = {0};
         const br_status status = br_policy_resolve(&out, &router, &cases[i].policy, &error);
         if (cases[i].key == NULL) {
@@ -108,8 +108,8 @@ static void test_max_n_that_leaves_no_candidate_is_named(void **state)
     br_router router = {0};
     add_model(&router, "m", true, 1, 1);
     add_candidate(&router, 0, 2, true);
-    br_policy policy = {.has = BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MAX_N, .max_n = 1};
-    br_resolved_policy out;
+    br_policy_spec policy = {.has = BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MAX_N, .max_n = 1};
+    br_policy out;
     br_error error = {0};
     assert_int_equal(br_policy_resolve(&out, &router, &policy, &error), BR_EINVAL);
     assert_string_equal(error.text, "max_n: no candidate is left");
@@ -120,9 +120,9 @@ static void test_what_is_not_written_has_its_default(void **state)
     (void)state;
     br_router router;
     make_router(&router);
-    const br_policy policy = {
+    const br_policy_spec policy = {
         .has = BR_HAS_KIND | BR_HAS_THRESHOLD, .threshold = 0.25, .fallback = BR_FALLBACK_ERROR};
-    br_resolved_policy out;
+    br_policy out;
     assert_int_equal(br_policy_resolve(&out, &router, &policy, NULL), BR_OK);
     assert_int_equal(out.kind, BR_POLICY_THRESHOLD);
     assert_int_equal(out.fallback, BR_FALLBACK_BEST);
@@ -138,12 +138,12 @@ static void test_exclude_wins_over_models(void **state)
     br_router router;
     make_router(&router);
     static const br_str both[] = {WORD("small"), WORD("large"), WORD("small")};
-    const br_policy policy = {.has = BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MODELS | BR_HAS_EXCLUDE,
-                              .models = both,
-                              .model_count = 3,
-                              .exclude = both,
-                              .exclude_count = 1};
-    br_resolved_policy out;
+    const br_policy_spec policy = {.has = BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MODELS | BR_HAS_EXCLUDE,
+                                   .models = both,
+                                   .model_count = 3,
+                                   .exclude = both,
+                                   .exclude_count = 1};
+    br_policy out;
     assert_int_equal(br_policy_resolve(&out, &router, &policy, NULL), BR_OK);
     assert_int_equal(out.allowed_models, 1 << LARGE);
 }
@@ -171,10 +171,10 @@ static void test_a_query_s_cap_tightens_and_satisfies_budget(void **state)
     br_router router;
     make_router(&router);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        br_policy policy = {
+        br_policy_spec policy = {
             .has = BR_HAS_KIND | cases[i].has, .kind = BR_POLICY_BUDGET, .max_cost = cases[i].written};
-        br_policy_cap(&policy, cases[i].cap);
-        br_resolved_policy out;
+        br_policy_spec_cap(&policy, cases[i].cap);
+        br_policy out;
         br_error error = {0};
         const br_status status = br_policy_resolve(&out, &router, &policy, &error);
         if (cases[i].resolved < 0) {
@@ -270,7 +270,7 @@ static void test_the_table_says_why_a_candidate_is_out(void **state)
         {3, INFINITY, 15, 1, {0, F, O, F}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const br_resolved_policy policy = {
+        const br_policy policy = {
             .max_cost = cases[i].policy_cap, .allowed_models = cases[i].models, .max_n = cases[i].max_n};
         const br_query_costs costs = {prompt, output, cases[i].query_cap};
         br_option options[4];
@@ -281,7 +281,7 @@ static void test_the_table_says_why_a_candidate_is_out(void **state)
         assert_true(options[1].cost == 9 && isnan(options[3].cost));
     }
     /* A kind of heads that scores the reference gives it one. */
-    const br_resolved_policy policy = {.max_cost = INFINITY, .allowed_models = 15, .max_n = UINT32_MAX};
+    const br_policy policy = {.max_cost = INFINITY, .allowed_models = 15, .max_n = UINT32_MAX};
     const br_query_costs costs = {prompt, output, INFINITY};
     br_option options[4];
     router.candidates[2].head = 0;

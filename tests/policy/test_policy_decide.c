@@ -17,7 +17,7 @@ typedef struct row {
 
 typedef struct decide_case {
     const char *name;
-    br_resolved_policy policy;
+    br_policy policy;
     row rows[ROWS_MAX];
     int32_t reference;
     int32_t candidate; /* expected */
@@ -308,7 +308,7 @@ static void test_those_under_the_bar_are_marked_and_no_others(void **state)
 {
     (void)state;
     br_router router = {.candidate_count = 4, .reference = 3};
-    const br_resolved_policy policies[] = {THRESHOLD(0.5), TOLERANCE(0.5), BUDGET, UTILITY(1)};
+    const br_policy policies[] = {THRESHOLD(0.5), TOLERANCE(0.5), BUDGET, UTILITY(1)};
     for (size_t i = 0; i < 4; i++) {
         br_option options[] = {{0.25, 1, 0}, {0.25, 1, BR_REASON_OVER_MAX_COST}, {0.5, 2, 0}, {1, 4, 0}};
         (void)br_policy_decide(options, &router, &policies[i]);
@@ -323,8 +323,7 @@ static void test_a_broken_score_is_never_routed_on(void **state)
 {
     (void)state;
     static const double broken[] = {NAN, -NAN, INFINITY, -INFINITY, -1e-9, 1.0000001};
-    static const br_resolved_policy policies[] = {THRESHOLD(0), BUDGET, UTILITY(0), TOLERANCE(1),
-                                                  OR_REFERENCE(1)};
+    static const br_policy policies[] = {THRESHOLD(0), BUDGET, UTILITY(0), TOLERANCE(1), OR_REFERENCE(1)};
     br_router router = {.candidate_count = 2, .reference = 1};
     for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
         for (size_t k = 0; k < sizeof policies / sizeof policies[0]; k++) {
@@ -344,7 +343,7 @@ static void test_an_infinite_difference_of_utilities_is_a_finite_margin(void **s
 {
     (void)state;
     br_router router = {.candidate_count = 2, .reference = 1, .candidates = {{.n = 1}, {.n = 1}}};
-    const br_resolved_policy policy = UTILITY(DBL_MAX);
+    const br_policy policy = UTILITY(DBL_MAX);
     br_option options[] = {{0.5, 0, 0}, {1, DBL_MAX, 0}};
     const br_decision d = br_policy_decide(options, &router, &policy);
     assert_int_equal(d.candidate, 0);
@@ -358,7 +357,7 @@ static void test_a_scored_reference_has_no_privilege(void **state)
         .candidate_count = 2, .reference = 1, .candidates = {{.n = 1, .head = 0}, {.n = 1, .head = 1}}};
     const br_option table[2] = {{.quality = 0.375, .cost = 1}, {.quality = 0.625, .cost = 2}};
     const struct {
-        br_resolved_policy policy;
+        br_policy policy;
         int32_t candidate;
         double margin;
     } cases[] = {

@@ -12,7 +12,7 @@ enum { MODELS_MAX = 5, CANDIDATES_MAX = 8, INSTANCES = 40000 };
 
 typedef struct instance {
     br_router router;
-    br_policy policy;
+    br_policy_spec policy;
     br_str models[2 * MODELS_MAX];
     br_str exclude[MODELS_MAX];
     float quality[CANDIDATES_MAX];
@@ -58,7 +58,7 @@ static size_t random_names(br_str *out, size_t max, const br_router *router, uin
 
 static void random_policy(instance *x, uint64_t *seed, bool coarse)
 {
-    br_policy *p = &x->policy;
+    br_policy_spec *p = &x->policy;
     p->has = BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_LAMBDA | BR_HAS_TOLERANCE | BR_HAS_FALLBACK;
     p->kind = (br_policy_kind)below(seed, BR_POLICY_POOL);
     p->fallback = (br_fallback)below(seed, 3);
@@ -130,7 +130,7 @@ static bool is_named(const char *name, const br_str *list, size_t count)
 
 static bool passes(const instance *x, int32_t c)
 {
-    const br_policy *p = &x->policy;
+    const br_policy_spec *p = &x->policy;
     const char *name = x->router.models[x->router.candidates[c].model].name;
     if ((p->has & BR_HAS_MODELS) != 0 && !is_named(name, p->models, p->model_count)) return false;
     if ((p->has & BR_HAS_EXCLUDE) != 0 && is_named(name, p->exclude, p->exclude_count)) return false;
@@ -235,7 +235,7 @@ static verdict brute_force(const instance *x)
     return (verdict){.candidate = reference ? x->router.reference : best_of(considered, considered_count)};
 }
 
-static br_decision decide(const instance *x, const br_resolved_policy *policy, br_option *options)
+static br_decision decide(const instance *x, const br_policy *policy, br_option *options)
 {
     br_policy_table(options, &x->router, policy, x->quality, &x->costs);
     return br_policy_decide(options, &x->router, policy);
@@ -250,7 +250,7 @@ static void test_every_kind_equals_brute_force(void **state)
     for (int32_t i = 0; i < INSTANCES; i++) {
         random_instance(&x, &seed);
         const verdict expected = brute_force(&x);
-        br_resolved_policy policy;
+        br_policy policy;
         br_error error = {0};
         const br_status status = br_policy_resolve(&policy, &x.router, &x.policy, &error);
         if (expected.status == BR_EINVAL) {
@@ -273,7 +273,7 @@ static void test_every_kind_equals_brute_force(void **state)
 }
 
 /* Moves the score of one candidate that is considered, if it stays a score. */
-static bool changes_when_moved(instance *x, const br_resolved_policy *policy, const br_decision *d, int32_t c,
+static bool changes_when_moved(instance *x, const br_policy *policy, const br_decision *d, int32_t c,
                                double by)
 {
     br_option options[CANDIDATES_MAX];
@@ -293,7 +293,7 @@ static void test_no_score_that_moves_less_than_the_margin_changes_the_answer(voi
     int32_t checked = 0;
     for (int32_t i = 0; i < INSTANCES; i++) {
         random_instance(&x, &seed);
-        br_resolved_policy policy;
+        br_policy policy;
         if (br_policy_resolve(&policy, &x.router, &x.policy, NULL) != BR_OK) continue;
         br_option options[CANDIDATES_MAX];
         const br_decision d = decide(&x, &policy, options);

@@ -166,7 +166,7 @@ static void test_every_key_of_a_policy_is_read(void **state)
     br_router *r;
     br_error error;
     assert_int_equal(parse(&r, json, &error), BR_OK);
-    const br_policy *p = &r->policy;
+    const br_policy_spec *p = &r->policy;
     assert_int_equal(p->has, (BR_HAS_FALLBACK << 1) - 1);
     assert_int_equal(p->kind, BR_POLICY_POOL);
     assert_int_equal(p->fallback, BR_FALLBACK_REFERENCE);

@@ -168,7 +168,7 @@ static void run_case(const pool_case *c)
     for (int32_t i = 0; i < c->row_count; i++) router.candidates[i].n = 1;
 
     br_option options[QUERIES_MAX][ROWS_MAX];
-    br_resolved_policy policies[QUERIES_MAX];
+    br_policy policies[QUERIES_MAX];
     br_shared_budget_query queries[QUERIES_MAX];
     for (int32_t q = 0; q < c->query_count; q++) {
         for (int32_t i = 0; i < c->row_count; i++) {
@@ -176,8 +176,7 @@ static void run_case(const pool_case *c)
             options[q][i] =
                 (br_option){.quality = r->quality, .cost = r->cost, .reason = (br_reason)r->reason};
         }
-        policies[q] =
-            (br_resolved_policy){.kind = BR_POLICY_POOL, .fallback = (br_fallback)c->queries[q].fallback};
+        policies[q] = (br_policy){.kind = BR_POLICY_POOL, .fallback = (br_fallback)c->queries[q].fallback};
         queries[q] = (br_shared_budget_query){.options = options[q], .policy = &policies[q]};
     }
     void *scratch = malloc(br_shared_budget_scratch_bytes(&router, (size_t)c->query_count) + 1);
@@ -209,7 +208,7 @@ static bool is_met(const double *costs, int32_t count, double budget)
 {
     static br_router router;
     router = (br_router){.candidate_count = 1, .candidates = {{.n = 1}}};
-    const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
+    const br_policy policy = {.kind = BR_POLICY_POOL};
     br_option options[16];
     br_shared_budget_query queries[16];
     for (int32_t i = 0; i < count; i++) {
@@ -263,7 +262,7 @@ static void test_equal_queries_share_what_there_is(void **state)
     (void)state;
     static br_router router;
     router = (br_router){.candidate_count = 2, .reference = 1, .candidates = {{.n = 1}, {.n = 1}}};
-    const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
+    const br_policy policy = {.kind = BR_POLICY_POOL};
     const br_option options[] = {{.quality = 0.5, .cost = 1}, {.quality = 1, .cost = 2}};
     br_shared_budget_query queries[5];
     for (size_t i = 0; i < 5; i++)
@@ -283,8 +282,8 @@ static void test_the_order_of_queries_settles_no_tie(void **state)
     (void)state;
     static br_router router;
     router = (br_router){.candidate_count = 3, .reference = 2, .candidates = {{.n = 1}, {.n = 1}, {.n = 1}}};
-    const br_resolved_policy best = {.kind = BR_POLICY_POOL};
-    const br_resolved_policy error = {.kind = BR_POLICY_POOL, .fallback = BR_FALLBACK_ERROR};
+    const br_policy best = {.kind = BR_POLICY_POOL};
+    const br_policy error = {.kind = BR_POLICY_POOL, .fallback = BR_FALLBACK_ERROR};
     const br_option plain[] = {{0.5, 1, 0}, {0.25, 3, 0}, {1, 2, 0}};
     const br_option dominated[] = {{0.5, 1, 0}, {0.125, 3, 0}, {1, 2, 0}};
     const br_option filtered[] = {{0.5, 1, 0}, {0.25, 3, BR_REASON_FILTERED}, {1, 2, 0}};
@@ -317,7 +316,7 @@ static void test_the_largest_pool_stays_in_its_scratch(void **state)
     static br_router router;
     router = (br_router){.candidate_count = BR_CANDIDATES_MAX};
     for (int32_t i = 0; i < BR_CANDIDATES_MAX; i++) router.candidates[i].n = 1;
-    const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
+    const br_policy policy = {.kind = BR_POLICY_POOL};
     br_option *options = calloc(BR_CANDIDATES_MAX, sizeof *options);
     br_shared_budget_query *queries = calloc(BR_QUERIES_MAX, sizeof *queries);
     void *scratch = malloc(br_shared_budget_scratch_bytes(&router, BR_QUERIES_MAX));

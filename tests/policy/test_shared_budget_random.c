@@ -15,7 +15,7 @@ enum { QUALITY_UNITS = 64, COST_UNITS = 1024, COST_MAX = 40 };
 
 typedef struct instance {
     br_router router;
-    br_resolved_policy policies[CROWD];
+    br_policy policies[CROWD];
     br_option options[CROWD][CANDIDATES_MAX];
     br_shared_budget_query queries[CROWD];
     int32_t query_count;
@@ -95,8 +95,7 @@ static void random_instance(instance *x, uint64_t *seed, int32_t queries_max, bo
             x->options[q][0].reason = BR_REASON_OVER_MAX_COST; /* one is always allowed */
         }
         if (!clean && below(seed, 30) == 0) x->options[q][0].quality = below(seed, 2) ? NAN : -0.5;
-        x->policies[q] =
-            (br_resolved_policy){.kind = BR_POLICY_POOL, .fallback = (br_fallback)below(seed, 3)};
+        x->policies[q] = (br_policy){.kind = BR_POLICY_POOL, .fallback = (br_fallback)below(seed, 3)};
         x->queries[q] = (br_shared_budget_query){.options = x->options[q], .policy = &x->policies[q]};
     }
 }
@@ -482,7 +481,7 @@ static void test_many_purchases_leave_no_drift_in_the_total(void **state)
     static br_option options[QUERIES][STEPS];
     static uint8_t scratch[1 << 16];
     uint64_t seed = seed_from_environment();
-    const br_resolved_policy policy = {.kind = BR_POLICY_POOL};
+    const br_policy policy = {.kind = BR_POLICY_POOL};
     br_shared_budget_query queries[QUERIES];
     router = (br_router){.candidate_count = STEPS};
     assert_true(br_shared_budget_scratch_bytes(&router, QUERIES) <= sizeof scratch);

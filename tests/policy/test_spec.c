@@ -63,9 +63,9 @@ static void test_other_words_are_refused_and_write_nothing(void **state)
 static const br_str base_models[] = {{"a", 1}};
 static const br_str over_models[] = {{"b", 1}, {"c", 1}};
 
-static br_policy full_policy(double offset, const br_str *models, size_t model_count)
+static br_policy_spec full_policy(double offset, const br_str *models, size_t model_count)
 {
-    return (br_policy){
+    return (br_policy_spec){
         .has = (BR_HAS_FALLBACK << 1) - 1,
         .kind = offset > 0 ? BR_POLICY_BUDGET : BR_POLICY_THRESHOLD,
         .fallback = offset > 0 ? BR_FALLBACK_ERROR : BR_FALLBACK_BEST,
@@ -86,11 +86,11 @@ static void test_each_written_field_replaces_its_own_and_no_other(void **state)
 {
     (void)state;
     for (uint32_t bit = BR_HAS_KIND; bit <= BR_HAS_FALLBACK; bit <<= 1) {
-        br_policy merged = full_policy(0, base_models, 1);
+        br_policy_spec merged = full_policy(0, base_models, 1);
         merged.has &= ~bit;
-        br_policy over = full_policy(100, over_models, 2);
+        br_policy_spec over = full_policy(100, over_models, 2);
         over.has = bit;
-        br_policy_merge(&merged, &over);
+        br_policy_spec_merge(&merged, &over);
 
         assert_int_equal(merged.has, (BR_HAS_FALLBACK << 1) - 1);
         assert_int_equal(merged.kind, bit == BR_HAS_KIND ? BR_POLICY_BUDGET : BR_POLICY_THRESHOLD);
@@ -111,9 +111,9 @@ static void test_each_written_field_replaces_its_own_and_no_other(void **state)
 static void test_nothing_written_changes_nothing(void **state)
 {
     (void)state;
-    br_policy merged = full_policy(0, base_models, 1);
-    const br_policy over = {.threshold = 9};
-    br_policy_merge(&merged, &over);
+    br_policy_spec merged = full_policy(0, base_models, 1);
+    const br_policy_spec over = {.threshold = 9};
+    br_policy_spec_merge(&merged, &over);
     assert_true(merged.threshold == 1);
     assert_int_equal(merged.has, (BR_HAS_FALLBACK << 1) - 1);
 }

@@ -108,7 +108,7 @@ static void test_every_key_is_read(void **state)
     assert_int_equal(r->deadline_ms, 250);
     assert_str(r->id, "\xa1x");
 
-    const br_policy *p = &r->policy;
+    const br_policy_spec *p = &r->policy;
     assert_int_equal(p->has, (BR_HAS_FALLBACK << 1) - 1);
     assert_int_equal(p->kind, BR_POLICY_POOL);
     assert_int_equal(p->fallback, BR_FALLBACK_ERROR);

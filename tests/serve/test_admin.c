@@ -91,7 +91,7 @@ static br_str route_one(both *b)
     return b->a.reply.results[0].model;
 }
 
-static void set(both *b, br_policy policy)
+static void set(both *b, br_policy_spec policy)
 {
     peer_ask(&b->admin, &b->a, &(br_request){.op = BR_OP_SET_DEFAULTS, .policy = policy});
 }
@@ -106,7 +106,7 @@ static void test_set_defaults_changes_what_an_unwritten_policy_means(void **stat
 
     char name[] = "gpt-4o"; /* the service copies it */
     const br_str models[] = {{name, 6}};
-    set(&b, (br_policy){.has = BR_HAS_MODELS, .models = models, .model_count = 1});
+    set(&b, (br_policy_spec){.has = BR_HAS_MODELS, .models = models, .model_count = 1});
     assert_true(b.a.reply.ok);
     memset(name, 'x', 6);
     assert_true(br_str_equal(route_one(&b), dear));
@@ -118,7 +118,7 @@ static void test_set_defaults_changes_what_an_unwritten_policy_means(void **stat
     assert_true(b.a.reply.ok);
     assert_true(br_str_equal(route_one(&b), dear));
 
-    set(&b, (br_policy){0}); /* back to the bundle's own */
+    set(&b, (br_policy_spec){0}); /* back to the bundle's own */
     assert_true(b.a.reply.ok);
     assert_false(br_str_equal(route_one(&b), dear));
     close_both(&b);
@@ -130,7 +130,7 @@ static void test_defaults_that_do_not_resolve_are_refused_and_change_nothing(voi
     both b;
     open_both(&b, NULL);
     static const br_str nobody[] = {{"nobody", 6}};
-    const br_policy cases[] = {
+    const br_policy_spec cases[] = {
         {.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET},
         {.has = BR_HAS_MODELS, .models = nobody, .model_count = 1},
         {.has = BR_HAS_THRESHOLD, .threshold = 2.0},
@@ -149,7 +149,7 @@ static void test_a_bundle_that_does_not_fit_the_defaults_is_refused(void **state
     both b;
     open_both(&b, NULL);
     static const br_str models[] = {{"phi-3-mini", 10}};
-    set(&b, (br_policy){.has = BR_HAS_EXCLUDE, .exclude = models, .exclude_count = 1});
+    set(&b, (br_policy_spec){.has = BR_HAS_EXCLUDE, .exclude = models, .exclude_count = 1});
     assert_true(b.a.reply.ok);
     char folder[64];
     char command[256];
@@ -159,7 +159,7 @@ static void test_a_bundle_that_does_not_fit_the_defaults_is_refused(void **state
     peer_ask(&b.admin, &b.a, &(br_request){.op = BR_OP_RELOAD, .bundle = br_str_from(folder)});
     assert_int_equal(b.a.reply.code, BR_CODE_BAD_REQUEST);
     assert_non_null(memmem(b.a.reply.message.data, b.a.reply.message.size, "set_defaults", 12));
-    set(&b, (br_policy){0});
+    set(&b, (br_policy_spec){0});
     peer_ask(&b.admin, &b.a, &(br_request){.op = BR_OP_RELOAD, .bundle = br_str_from(folder)});
     assert_true(b.a.reply.ok);
     close_both(&b);

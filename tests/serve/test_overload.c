@@ -147,7 +147,7 @@ static void test_an_expired_query_beside_an_invalid_one_is_an_error_of_its_own(v
     peer_open(&p, s.url);
     peer_answer a = {0};
     br_query queries[2] = {text_query("one"), text_query("two")};
-    queries[1].policy = (br_policy){.has = BR_HAS_MAX_N, .max_n = 1};
+    queries[1].policy = (br_policy_spec){.has = BR_HAS_MAX_N, .max_n = 1};
     queries[1].prompt_tokens = (br_counts){
         .form = BR_COUNTS_BY_MODEL,
         .entries = &(br_count_entry){.model = BR_STR_LITERAL("nobody"), .count = 1},

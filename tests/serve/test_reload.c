@@ -34,8 +34,8 @@ typedef struct asker {
 static br_request dear_request(br_query *queries, size_t count)
 {
     br_request request = {.op = BR_OP_ROUTE, .queries = queries, .query_count = count};
-    request.policy =
-        (br_policy){.has = BR_HAS_KIND | BR_HAS_THRESHOLD, .kind = BR_POLICY_THRESHOLD, .threshold = 1.0};
+    request.policy = (br_policy_spec){
+        .has = BR_HAS_KIND | BR_HAS_THRESHOLD, .kind = BR_POLICY_THRESHOLD, .threshold = 1.0};
     return request;
 }
 

@@ -14,8 +14,8 @@
 #include <nng/protocol/reqrep0/req.h>
 #include <nng/supplemental/tls/tls.h>
 
-#include "support/oom.h"
 #include "serve/service.h"
+#include "support/oom.h"
 #include "support/service_fixture.h"
 
 static service shared;
@@ -110,7 +110,7 @@ static void test_explain_adds_the_whole_table(void **state)
     br_request request = request_of(BR_OP_ROUTE, &query, 1);
     request.explain = true;
     const br_str only[] = {BR_STR_LITERAL("llama-31-8b"), BR_STR_LITERAL("gpt-4o")};
-    request.policy = (br_policy){
+    request.policy = (br_policy_spec){
         .has = BR_HAS_MODELS | BR_HAS_MAX_COST, .models = only, .model_count = 2, .max_cost = 5e-4};
     peer_ask(&line, &a, &request);
     assert_true(a.reply.ok);
@@ -194,8 +194,9 @@ static void test_a_query_that_fails_leaves_the_others_alone(void **state)
     peer_answer a = {0};
     br_query queries[8];
     for (int i = 0; i < 8; i++) queries[i] = text_query("hello");
-    queries[1].policy = (br_policy){.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET}; /* max_cost is missing */
-    queries[2].policy = (br_policy){.has = BR_HAS_MAX_N, .max_n = 0};
+    queries[1].policy =
+        (br_policy_spec){.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET}; /* max_cost is missing */
+    queries[2].policy = (br_policy_spec){.has = BR_HAS_MAX_N, .max_n = 0};
     queries[3].has_text = false;
     queries[3].tokens = (const uint32_t[]){1}; /* [CLS] */
     queries[3].token_count = 1;
@@ -203,9 +204,9 @@ static void test_a_query_that_fails_leaves_the_others_alone(void **state)
                                            .entries = &(br_count_entry){BR_STR_LITERAL("nobody"), 1},
                                            .entry_count = 1};
     queries[5].policy =
-        (br_policy){.has = BR_HAS_KIND | BR_HAS_TOTAL_BUDGET, .kind = BR_POLICY_POOL, .total_budget = 1};
-    queries[6].policy =
-        (br_policy){.has = BR_HAS_MAX_COST | BR_HAS_FALLBACK, .max_cost = 0, .fallback = BR_FALLBACK_ERROR};
+        (br_policy_spec){.has = BR_HAS_KIND | BR_HAS_TOTAL_BUDGET, .kind = BR_POLICY_POOL, .total_budget = 1};
+    queries[6].policy = (br_policy_spec){
+        .has = BR_HAS_MAX_COST | BR_HAS_FALLBACK, .max_cost = 0, .fallback = BR_FALLBACK_ERROR};
     br_request request = request_of(BR_OP_ROUTE, queries, 8);
     peer_ask(&line, &a, &request);
     assert_true(a.reply.ok);
@@ -228,7 +229,7 @@ static void test_an_error_of_the_request_computes_nothing(void **state)
     const uint64_t scored = br_metrics_get(&shared.server->metrics, BR_COUNTER_queries_scored);
     static const br_str nobody[] = {{"nobody", 6}};
     const struct {
-        br_policy policy;
+        br_policy_spec policy;
         const char *key;
     } cases[] = {
         {{.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET}, "max_cost"},
@@ -261,7 +262,7 @@ static void test_budget_may_take_its_cap_from_every_query(void **state)
     queries[0].max_cost = 3e-4;
     queries[1].max_cost = 1.0;
     br_request request = request_of(BR_OP_ROUTE, queries, 2);
-    request.policy = (br_policy){.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET};
+    request.policy = (br_policy_spec){.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET};
     peer_ask(&line, &a, &request);
     assert_true(a.reply.ok);
     assert_true(a.reply.results[0].cost <= 3e-4);
@@ -277,11 +278,11 @@ static void test_a_pool_is_decided_together_and_others_beside_it(void **state)
     (void)state;
     peer_answer a = {0};
     br_query queries[4] = {text_query("a"), text_query("b c"), text_query("d"), text_query("e")};
-    queries[3].policy =
-        (br_policy){.has = BR_HAS_KIND | BR_HAS_THRESHOLD, .kind = BR_POLICY_THRESHOLD, .threshold = 1.0};
+    queries[3].policy = (br_policy_spec){
+        .has = BR_HAS_KIND | BR_HAS_THRESHOLD, .kind = BR_POLICY_THRESHOLD, .threshold = 1.0};
     br_request request = request_of(BR_OP_ROUTE, queries, 4);
-    request.policy =
-        (br_policy){.has = BR_HAS_KIND | BR_HAS_TOTAL_BUDGET, .kind = BR_POLICY_POOL, .total_budget = 0.002};
+    request.policy = (br_policy_spec){
+        .has = BR_HAS_KIND | BR_HAS_TOTAL_BUDGET, .kind = BR_POLICY_POOL, .total_budget = 0.002};
     request.explain = true;
     peer_ask(&line, &a, &request);
     assert_true(a.reply.ok);
@@ -300,9 +301,10 @@ static void test_a_pool_is_for_the_whole_request(void **state)
     (void)state;
     peer_answer a = {0};
     br_query queries[2] = {text_query("a"), text_query("b")};
-    queries[0].policy = (br_policy){.has = BR_HAS_KIND, .kind = BR_POLICY_POOL};
+    queries[0].policy = (br_policy_spec){.has = BR_HAS_KIND, .kind = BR_POLICY_POOL};
     br_request request = request_of(BR_OP_ROUTE, queries, 2);
-    request.policy = (br_policy){.has = BR_HAS_TOTAL_BUDGET, .total_budget = 1}; /* complete, but no pool */
+    request.policy =
+        (br_policy_spec){.has = BR_HAS_TOTAL_BUDGET, .total_budget = 1}; /* complete, but no pool */
     peer_ask(&line, &a, &request);
     assert_true(a.reply.ok);
     assert_int_equal(a.reply.results[0].code, BR_CODE_BAD_REQUEST);
