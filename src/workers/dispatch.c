@@ -15,25 +15,25 @@ static int32_t accelerators_in(const br_workers *all)
 }
 
 /* Whether the worker should take a batch from what waits now. Lock held. */
-bool br_scorer_may_take(const br_scorer *w)
+bool br_worker_may_take(const br_worker *w)
 {
     const br_workers *all = w->all;
     if (all->stations[w->device].out) return false;
-    if (br_scorer_device(w)->accelerator) return true;
+    if (br_worker_device(w)->accelerator) return true;
     const int32_t faster = accelerators_in(all);
     if (faster == 0) return true;
     const double waiting = (double)br_batcher_tokens(all->batcher);
-    const double budget = br_scorer_device(w)->tokens_wanted;
+    const double budget = br_worker_device(w)->tokens_wanted;
     return (waiting < budget ? waiting : budget) * all->token_ns[0] < waiting * all->token_ns[1] / faster;
 }
 
 /* As br_batcher_take has it: the workers on the host's cores, for one of them. Lock held. */
-int32_t br_scorer_sharers(const br_scorer *w)
+int32_t br_worker_sharers(const br_worker *w)
 {
     const br_workers *all = w->all;
     const br_devices *devices = all->options.devices;
     int32_t count = 0;
-    if (br_scorer_device(w)->accelerator) return 0;
+    if (br_worker_device(w)->accelerator) return 0;
     for (int32_t i = 0; i < devices->count; i++)
         if (!devices->items[i].accelerator && !all->stations[i].out) count += devices->items[i].workers;
     return count;
@@ -51,15 +51,15 @@ static bool suits_better(const br_station *a, const br_station *b)
 
 /* Reserves the sleeping worker that suits best, to be signalled after unlocking: one that may take what waits, or
  * with `to_feed` any. NULL when there is none. Lock held. */
-br_scorer *br_workers_call_one(br_workers *all, bool to_feed)
+br_worker *br_workers_call_one(br_workers *all, bool to_feed)
 {
-    br_scorer *best = NULL;
+    br_worker *best = NULL;
     for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
-        br_scorer *w = &all->workers[i];
-        if (!w->idle || w->called || (!to_feed && !br_scorer_may_take(w))) continue;
-        if (best != NULL && br_scorer_device(best)->accelerator && !br_scorer_device(w)->accelerator)
+        br_worker *w = &all->workers[i];
+        if (!w->idle || w->called || (!to_feed && !br_worker_may_take(w))) continue;
+        if (best != NULL && br_worker_device(best)->accelerator && !br_worker_device(w)->accelerator)
             continue;
-        if (best == NULL || (br_scorer_device(w)->accelerator && !br_scorer_device(best)->accelerator) ||
+        if (best == NULL || (br_worker_device(w)->accelerator && !br_worker_device(best)->accelerator) ||
             suits_better(&all->stations[w->device], &all->stations[best->device]))
             best = w;
     }
@@ -67,7 +67,7 @@ br_scorer *br_workers_call_one(br_workers *all, bool to_feed)
     return best;
 }
 
-void br_scorer_wake(br_scorer *w)
+void br_worker_wake(br_worker *w)
 {
     if (w != NULL) (void)pthread_cond_signal(&w->work);
 }

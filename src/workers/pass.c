@@ -14,7 +14,7 @@ void br_job_finish(br_job *job, br_status status, uint64_t now_ns)
 }
 
 /* One pass; one that fails is tried once more, since not every failure outlasts it. */
-static br_status run_pass(br_scorer *w, br_loaded *loaded)
+static br_status run_pass(br_worker *w, br_loaded *loaded)
 {
     const br_workers_options *options = &w->all->options;
     br_status status = BR_OK;
@@ -30,7 +30,7 @@ static br_status run_pass(br_scorer *w, br_loaded *loaded)
 
 /* Takes the worker's device out, unless it is the last; true when it is out and its jobs may go back. *first: it was
  * not out before. Lock held. */
-static bool take_out(br_scorer *w, bool *first)
+static bool take_out(br_worker *w, bool *first)
 {
     br_workers *all = w->all;
     int32_t in = 0;
@@ -45,7 +45,7 @@ static bool take_out(br_scorer *w, bool *first)
 
 /* Sees to the jobs of a pass that failed twice or was given up: back into the queue, once, if there is another
  * device. */
-static void fail_batch(br_scorer *w, br_batch_item **items, int32_t count)
+static void fail_batch(br_worker *w, br_batch_item **items, int32_t count)
 {
     br_workers *all = w->all;
     int32_t failed = 0;
@@ -75,7 +75,7 @@ static void fail_batch(br_scorer *w, br_batch_item **items, int32_t count)
         all->options.lost(all->options.lost_context, w->device, !out);
 }
 
-static void pack_batch(br_scorer *w, int32_t count)
+static void pack_batch(br_worker *w, int32_t count)
 {
     br_packing_clear(&w->packing);
     for (int32_t i = 0; i < count; i++) {
@@ -87,7 +87,7 @@ static void pack_batch(br_scorer *w, int32_t count)
 }
 
 /* The jobs are ready for their pass. From now on it may be given up, and they with it. */
-static void begin_pass(br_scorer *w, int32_t count)
+static void begin_pass(br_worker *w, int32_t count)
 {
     (void)pthread_mutex_lock(&w->all->lock);
     w->held = count;
@@ -96,7 +96,7 @@ static void begin_pass(br_scorer *w, int32_t count)
 }
 
 /* The pass is over. False when it was given up meanwhile: its jobs are no longer the worker's. */
-static bool end_pass(br_scorer *w)
+static bool end_pass(br_worker *w)
 {
     (void)pthread_mutex_lock(&w->all->lock);
     const bool mine = w->held > 0;
@@ -105,7 +105,7 @@ static bool end_pass(br_scorer *w)
     return mine;
 }
 
-void br_scorer_run(br_scorer *w, int32_t count)
+void br_worker_run(br_worker *w, int32_t count)
 {
     br_loaded *loaded = (br_loaded *)(uintptr_t)w->items[0]->group;
     const size_t heads = (size_t)br_loaded_bundle(loaded)->router.head_count;
@@ -137,7 +137,7 @@ void br_scorer_run(br_scorer *w, int32_t count)
 }
 
 /* Takes the jobs of a pass that was under way at too many looks into all->given_up; how many. */
-static int32_t take_overdue(br_scorer *w)
+static int32_t take_overdue(br_worker *w)
 {
     br_workers *all = w->all;
     (void)pthread_mutex_lock(&all->lock);
@@ -180,7 +180,7 @@ static void fail_waiting(br_workers *all)
 void br_workers_look(br_workers *workers)
 {
     for (int32_t i = 0; i < workers->options.devices->worker_count; i++) {
-        br_scorer *w = &workers->workers[i];
+        br_worker *w = &workers->workers[i];
         const int32_t count = take_overdue(w);
         if (count == 0) continue;
         BR_LOG(workers->options.log, BR_LOG_ERROR, "pass_given_up", BR_I64("worker", i),

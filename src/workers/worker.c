@@ -15,7 +15,7 @@ static void hand_back(br_job *job, br_status status, uint64_t now_ns)
 }
 
 /* The device's share of the work while a batch runs. Lock held. */
-static int64_t begin_batch(br_scorer *w, int32_t count)
+static int64_t begin_batch(br_worker *w, int32_t count)
 {
     int64_t tokens = 0;
     for (int32_t i = 0; i < count; i++) tokens += w->items[i]->tokens;
@@ -29,7 +29,7 @@ static void move_average(double *average, double sample)
 }
 
 /* Lock held. */
-static void end_batch(br_scorer *w, int64_t tokens, uint64_t ns)
+static void end_batch(br_worker *w, int64_t tokens, uint64_t ns)
 {
     br_station *mine = &w->all->stations[w->device];
     mine->tokens -= tokens;
@@ -40,7 +40,7 @@ static void end_batch(br_scorer *w, int64_t tokens, uint64_t ns)
     }
     const double sample = (double)ns / (double)tokens;
     move_average(&mine->token_ns, sample);
-    move_average(&w->all->token_ns[br_scorer_device(w)->accelerator ? 1 : 0], sample);
+    move_average(&w->all->token_ns[br_worker_device(w)->accelerator ? 1 : 0], sample);
 }
 
 /* Finishes all that has expired. Called and left with the lock held; released meanwhile. */
@@ -66,7 +66,7 @@ static uint64_t on_deadline(void *context)
 }
 
 /* Runs this worker's errand, if there is one. Called and left with the lock held. */
-static bool run_errand(br_scorer *w)
+static bool run_errand(br_worker *w)
 {
     br_workers *all = w->all;
     if (all->errand == NULL || all->errand_worker != w->index) return false;
@@ -81,7 +81,7 @@ static bool run_errand(br_scorer *w)
     return true;
 }
 
-static void sleep_until_called(br_scorer *w)
+static void sleep_until_called(br_worker *w)
 {
     w->idle = true;
     (void)pthread_cond_wait(&w->work, &w->all->lock);
@@ -91,7 +91,7 @@ static void sleep_until_called(br_scorer *w)
 
 /* Makes work while there is less than a batch of it. True when there is some for this worker. Called and left with
  * the lock held. */
-static bool feed(br_scorer *w)
+static bool feed(br_worker *w)
 {
     br_workers *all = w->all;
     bool fed = all->options.feed != NULL;
@@ -100,26 +100,26 @@ static bool feed(br_scorer *w)
         fed = all->options.feed(all->options.feed_context);
         (void)pthread_mutex_lock(&all->lock);
     }
-    return br_batcher_queries(all->batcher) > 0 && br_scorer_may_take(w);
+    return br_batcher_queries(all->batcher) > 0 && br_worker_may_take(w);
 }
 
 /* Takes a batch and sees to it; false when there is none for this worker. Called and left with the lock held. */
-static bool serve_batch(br_scorer *w)
+static bool serve_batch(br_worker *w)
 {
     br_workers *all = w->all;
     const uint64_t now_ns = br_clock_now_ns();
     drop_expired(all, now_ns);
-    if (!br_scorer_may_take(w)) return false;
-    const int32_t count = br_batcher_take(all->batcher, w->items, br_scorer_device(w)->tokens_wanted,
-                                          br_scorer_sharers(w), now_ns);
+    if (!br_worker_may_take(w)) return false;
+    const int32_t count = br_batcher_take(all->batcher, w->items, br_worker_device(w)->tokens_wanted,
+                                          br_worker_sharers(w), now_ns);
     if (count == 0) return false;
     const int64_t tokens = begin_batch(w, count);
     /* What is left is for the others, who may all be asleep. */
-    br_scorer *other = br_batcher_queries(all->batcher) > 0 ? br_workers_call_one(all, false) : NULL;
+    br_worker *other = br_batcher_queries(all->batcher) > 0 ? br_workers_call_one(all, false) : NULL;
     const bool abandoning = all->abandoning;
     (void)pthread_mutex_unlock(&all->lock);
-    br_scorer_wake(other);
-    if (!abandoning) br_scorer_run(w, count);
+    br_worker_wake(other);
+    if (!abandoning) br_worker_run(w, count);
     for (int32_t i = 0; abandoning && i < count; i++) hand_back((br_job *)w->items[i], BR_ECLOSED, now_ns);
     const uint64_t ns = br_clock_now_ns() - now_ns;
     (void)pthread_mutex_lock(&all->lock);
@@ -129,7 +129,7 @@ static bool serve_batch(br_scorer *w)
 
 static void *serve(void *argument)
 {
-    br_scorer *w = argument;
+    br_worker *w = argument;
     br_workers *all = w->all;
     (void)pthread_mutex_lock(&all->lock);
     for (;;) {
@@ -144,7 +144,7 @@ static void *serve(void *argument)
     return NULL;
 }
 
-static br_status worker_init(br_scorer *w, br_workers *all, int32_t index)
+static br_status worker_init(br_worker *w, br_workers *all, int32_t index)
 {
     const size_t seqs = (size_t)all->options.seqs_max;
     w->all = all;
@@ -153,7 +153,7 @@ static br_status worker_init(br_scorer *w, br_workers *all, int32_t index)
     (void)pthread_cond_init(&w->work, NULL);
     w->work_made = true;
     const br_status status =
-        br_packing_init(&w->packing, br_scorer_device(w)->tokens_max, all->options.seqs_max);
+        br_packing_init(&w->packing, br_worker_device(w)->tokens_max, all->options.seqs_max);
     if (status != BR_OK) return status;
     w->quality = br_alloc_array(seqs * BR_CANDIDATES_MAX, sizeof *w->quality);
     w->items = br_alloc_array(seqs, sizeof *w->items);
@@ -249,9 +249,9 @@ void br_workers_abandon(br_workers *workers)
 bool br_workers_nudge(br_workers *workers)
 {
     (void)pthread_mutex_lock(&workers->lock);
-    br_scorer *w = br_workers_call_one(workers, true);
+    br_worker *w = br_workers_call_one(workers, true);
     (void)pthread_mutex_unlock(&workers->lock);
-    br_scorer_wake(w);
+    br_worker_wake(w);
     return w != NULL;
 }
 
@@ -268,16 +268,16 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
         (void)status;
         if (jobs[i]->item.deadline_ns < deadline_ns) deadline_ns = jobs[i]->item.deadline_ns;
     }
-    br_scorer *w = fits && count > 0 ? br_workers_call_one(workers, false) : NULL;
+    br_worker *w = fits && count > 0 ? br_workers_call_one(workers, false) : NULL;
     (void)pthread_mutex_unlock(&workers->lock);
-    br_scorer_wake(w); /* after unlocking: the woken thread would only wait for the lock */
+    br_worker_wake(w); /* after unlocking: the woken thread would only wait for the lock */
     deadline_watch_tell(workers->watch, deadline_ns);
     return fits ? BR_OK : BR_EBUSY;
 }
 
 bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context)
 {
-    br_scorer *w = &workers->workers[worker];
+    br_worker *w = &workers->workers[worker];
     (void)pthread_mutex_lock(&workers->lock);
     assert(workers->errand == NULL);
     workers->errand = errand;

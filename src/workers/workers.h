@@ -12,8 +12,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "worker.h"
 #include "deadline_watch.h"
+#include "worker.h"
 
 /* A device, as its workers share it. Guarded by the lock. */
 typedef struct br_station {
@@ -23,7 +23,7 @@ typedef struct br_station {
     bool out;
 } br_station;
 
-typedef struct br_scorer {
+typedef struct br_worker {
     br_workers *all;
     int32_t index;
     int32_t device;
@@ -41,12 +41,12 @@ typedef struct br_scorer {
     int32_t held;  /* items of the pass under way; 0: none, or it was given up */
     int32_t looks; /* that found this pass under way */
     bool stuck;    /* its pass was given up and has not come back */
-} br_scorer;
+} br_worker;
 
 struct br_workers {
     br_workers_options options;
     int32_t tokens_max; /* the largest of the devices' */
-    br_scorer *workers; /* [devices->worker_count] */
+    br_worker *workers; /* [devices->worker_count] */
     deadline_watch *watch;
     _Atomic uint32_t stuck; /* a bit for each device with a stuck worker; written with the lock held */
 
@@ -67,21 +67,21 @@ struct br_workers {
     br_batch_item **given_up; /* [seqs_max]; whoever looks alone */
 };
 
-static inline const br_device *br_scorer_device(const br_scorer *w)
+static inline const br_device *br_worker_device(const br_worker *w)
 {
     return &w->all->options.devices->items[w->device];
 }
 
 /* dispatch.c. All with the lock held, but wake. */
-bool br_scorer_may_take(const br_scorer *w);
-int32_t br_scorer_sharers(const br_scorer *w);
-br_scorer *br_workers_call_one(br_workers *all, bool to_feed);
+bool br_worker_may_take(const br_worker *w);
+int32_t br_worker_sharers(const br_worker *w);
+br_worker *br_workers_call_one(br_workers *all, bool to_feed);
 void br_workers_wake_all(br_workers *all);
-void br_scorer_wake(
-    br_scorer *w); /* accepts NULL; after unlocking: the woken thread would only wait for the lock */
+void br_worker_wake(
+    br_worker *w); /* accepts NULL; after unlocking: the woken thread would only wait for the lock */
 
 /* pass.c. Without the lock. */
-void br_scorer_run(br_scorer *w, int32_t count); /* a batch of w->items */
+void br_worker_run(br_worker *w, int32_t count); /* a batch of w->items */
 void br_job_finish(br_job *job, br_status status, uint64_t now_ns);
 
 #endif
