@@ -69,7 +69,7 @@ static br_status open_everywhere(br_server *server, br_loaded *loaded, uint32_t 
 
 static bool feed_workers(void *context)
 {
-    return stage_help(context);
+    return tokenizer_queue_help(context);
 }
 
 static br_status make_workers(br_server *server, const br_loaded *loaded, br_error *error)
@@ -81,7 +81,7 @@ static br_status make_workers(br_server *server, const br_loaded *loaded, br_err
         .seqs_max = (int32_t)server->config->batch_seqs,
         .queue_max = (int32_t)server->config->queue_max,
         .feed = feed_workers,
-        .feed_context = server->stage,
+        .feed_context = server->tokenizer_queue,
         .lost = br_server_lose_device,
         .lost_context = server,
         .metrics = &server->metrics,

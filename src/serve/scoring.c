@@ -41,8 +41,8 @@ void br_scoring_admit(br_call *call)
         return;
     }
     br_metrics_add(&server->metrics, BR_COUNTER_queries, (uint64_t)count);
-    stage_add(server->stage, &call->entry); /* from here on the call is somebody else's */
-    if (!br_workers_nudge(server->workers)) stage_wake(server->stage);
+    tokenizer_queue_add(server->tokenizer_queue, &call->entry); /* from here on the call is somebody else's */
+    if (!br_workers_nudge(server->workers)) tokenizer_queue_wake(server->tokenizer_queue);
 }
 
 /* Ends an admitted call with an error of the whole. */
@@ -158,7 +158,7 @@ static bool allocate_queries(br_call *call)
     return true;
 }
 
-static int32_t prepare(stage_entry *entry)
+static int32_t prepare(tokenizer_queue_entry *entry)
 {
     br_call *call = (br_call *)entry;
     if (!allocate_queries(call)) {
@@ -261,7 +261,7 @@ static void push(br_server *server, br_job *const *jobs, int32_t count)
     (void)status;
 }
 
-static void run(stage_entry *entry, int32_t first, int32_t count)
+static void run(tokenizer_queue_entry *entry, int32_t first, int32_t count)
 {
     br_call *call = (br_call *)entry;
     br_server *server = call->server;
@@ -278,7 +278,7 @@ static void run(stage_entry *entry, int32_t first, int32_t count)
     finish_queries(call, finished);
 }
 
-const stage_work br_scoring_work = {.prepare = prepare, .run = run};
+const tokenizer_queue_work br_scoring_work = {.prepare = prepare, .run = run};
 
 /* The leader's result becomes the follower's own. */
 static void copy_result(br_query_state *q, const br_query_state *leader)

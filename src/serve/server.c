@@ -319,7 +319,7 @@ br_status br_server_create(br_server **out, const br_config *config, const br_lo
     status = make_reuse(server, error);
     if (status != BR_OK) goto fail;
     const int32_t threads = tokenizer_threads_for(server);
-    status = stage_create(&server->stage, threads, &br_scoring_work);
+    status = tokenizer_queue_create(&server->tokenizer_queue, threads, &br_scoring_work);
     if (status != BR_OK) {
         status = br_fail(error, status, "cannot start %d tokenizer threads", (int)threads);
         goto fail;
@@ -384,10 +384,10 @@ void br_server_destroy(br_server *server)
     for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
     free(server->calls);
     collect_all(server);
-    /* A thread of the stage may still be leaving br_workers_push; workers feed themselves from the stage to the end. */
-    if (server->stage != NULL) stage_stop(server->stage);
+    /* A thread of the tokenizer queue may still be leaving br_workers_push; workers feed themselves from the tokenizer queue to the end. */
+    if (server->tokenizer_queue != NULL) tokenizer_queue_stop(server->tokenizer_queue);
     br_workers_destroy(server->workers);
-    stage_destroy(server->stage);
+    tokenizer_queue_destroy(server->tokenizer_queue);
     br_devices_close(&server->devices);
     br_score_cache_destroy(server->cache);
     br_sharing_destroy(server->sharing);

@@ -18,13 +18,13 @@
  *
  * A call's way, and who owns it:
  *
- *   RECEIVING (nng) -> WORKING: callback -> stage thread -> batcher -> worker -> ANSWERING: callback -> SENDING (nng)
+ *   RECEIVING (nng) -> WORKING: callback -> tokeniser thread -> batcher -> worker -> ANSWERING: callback -> SENDING (nng)
  *
  * Policies are applied and replies packed in nng's callback, as requests are unpacked there: workers go on to their
  * next pass, and a send from nng's own threads wakes no others, where one from a worker wakes two.
  *
  * Locks: `state_lock` guards the fields under it. While it is held no other lock is taken and nothing is sent. The
- * workers, their watch of deadlines, the stage, the sharing, the score cache, the pass watch and the guard have a lock
+ * workers, their watch of deadlines, the tokenizer queue, the sharing, the score cache, the pass watch and the guard have a lock
  * each, which no other file sees: none is held across a call into this code, nor while another is taken.
  */
 #ifndef BESTROUTE_SERVE_SERVICE_H
@@ -80,7 +80,7 @@ typedef struct br_query_state {
 } br_query_state;
 
 struct br_call {
-    stage_entry entry; /* first: the stage hands this back */
+    tokenizer_queue_entry entry; /* first: the tokenizer queue hands this back */
     br_server *server;
     bool admin;
     enum { CALL_STOPPED, CALL_RECEIVING, CALL_WORKING, CALL_ANSWERING, CALL_SENDING } state;
@@ -117,7 +117,7 @@ struct br_server {
     br_devices devices; /* fitted to the first bundle */
     br_sharing *sharing;
     br_score_cache *cache; /* NULL: none */
-    stage *stage;
+    tokenizer_queue *tokenizer_queue;
     br_workers *workers;  /* made with the first bundle, before the phase is READY */
     br_pass_watch *watch; /* of their passes; NULL: none */
 
@@ -198,7 +198,7 @@ void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text)
 
 /* scoring.c */
 void br_scoring_admit(br_call *call);
-extern const stage_work br_scoring_work;
+extern const tokenizer_queue_work br_scoring_work;
 /* The policy that a request starts from: the bundle's, then the admin's. */
 br_policy_spec br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults);
 

@@ -6,21 +6,21 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-struct stage {
-    stage_work work;
+struct tokenizer_queue {
+    tokenizer_queue_work work;
     pthread_t *threads;
     int32_t started;
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t came;
-    stage_entry *first;
-    stage_entry *last;
+    tokenizer_queue_entry *first;
+    tokenizer_queue_entry *last;
     int32_t idle;
     bool stopping;
 };
 
 /* The next run of the entry at the head, which leaves the queue with its last one. Lock held. */
-static int32_t claim(stage *s, stage_entry *entry, int32_t *first)
+static int32_t claim(tokenizer_queue *s, tokenizer_queue_entry *entry, int32_t *first)
 {
     *first = entry->claimed;
     int32_t count = entry->parts - entry->claimed;
@@ -34,7 +34,7 @@ static int32_t claim(stage *s, stage_entry *entry, int32_t *first)
 }
 
 /* Prepares an entry that was taken off the queue and puts it back at the head. Lock held, released meanwhile. */
-static void prepare(stage *s, stage_entry *entry)
+static void prepare(tokenizer_queue *s, tokenizer_queue_entry *entry)
 {
     (void)pthread_mutex_unlock(&s->lock);
     const int32_t parts = s->work.prepare(entry);
@@ -47,9 +47,9 @@ static void prepare(stage *s, stage_entry *entry)
 }
 
 /* One step on the head of the queue, which is not empty. Called and left with the lock held. */
-static void step(stage *s)
+static void step(tokenizer_queue *s)
 {
-    stage_entry *entry = s->first;
+    tokenizer_queue_entry *entry = s->first;
     if (entry->parts == 0) {
         s->first = entry->next;
         if (s->first == NULL) s->last = NULL;
@@ -67,7 +67,7 @@ static void step(stage *s)
 
 static void *serve(void *argument)
 {
-    stage *s = argument;
+    tokenizer_queue *s = argument;
     (void)pthread_mutex_lock(&s->lock);
     for (;;) {
         if (s->first != NULL) {
@@ -83,7 +83,7 @@ static void *serve(void *argument)
     return NULL;
 }
 
-bool stage_help(stage *s)
+bool tokenizer_queue_help(tokenizer_queue *s)
 {
     (void)pthread_mutex_lock(&s->lock);
     const bool some = s->first != NULL;
@@ -92,11 +92,11 @@ bool stage_help(stage *s)
     return some;
 }
 
-br_status stage_create(stage **out, int32_t threads, const stage_work *work)
+br_status tokenizer_queue_create(tokenizer_queue **out, int32_t threads, const tokenizer_queue_work *work)
 {
     assert(threads >= 1);
     *out = NULL;
-    stage *s = calloc(1, sizeof *s);
+    tokenizer_queue *s = calloc(1, sizeof *s);
     if (s == NULL) return BR_ENOMEM;
     s->work = *work;
     (void)pthread_mutex_init(&s->lock, NULL);
@@ -112,11 +112,11 @@ br_status stage_create(stage **out, int32_t threads, const stage_work *work)
     return BR_OK;
 
 fail:
-    stage_destroy(s);
+    tokenizer_queue_destroy(s);
     return status;
 }
 
-void stage_stop(stage *s)
+void tokenizer_queue_stop(tokenizer_queue *s)
 {
     (void)pthread_mutex_lock(&s->lock);
     s->stopping = true;
@@ -126,17 +126,17 @@ void stage_stop(stage *s)
     s->started = 0;
 }
 
-void stage_destroy(stage *s)
+void tokenizer_queue_destroy(tokenizer_queue *s)
 {
     if (s == NULL) return;
-    stage_stop(s);
+    tokenizer_queue_stop(s);
     (void)pthread_cond_destroy(&s->came);
     (void)pthread_mutex_destroy(&s->lock);
     free(s->threads);
     free(s);
 }
 
-void stage_add(stage *s, stage_entry *entry)
+void tokenizer_queue_add(tokenizer_queue *s, tokenizer_queue_entry *entry)
 {
     entry->next = NULL;
     entry->parts = 0;
@@ -150,7 +150,7 @@ void stage_add(stage *s, stage_entry *entry)
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-void stage_wake(stage *s)
+void tokenizer_queue_wake(tokenizer_queue *s)
 {
     (void)pthread_mutex_lock(&s->lock);
     const bool wake = s->first != NULL && s->idle > 0;

@@ -22,36 +22,37 @@
 enum { STAGE_RUN = 16 };
 
 /* Embedded in the caller's object; borrowed from push until its last run was worked on. */
-typedef struct stage_entry stage_entry;
-struct stage_entry {
-    stage_entry *next;
+typedef struct tokenizer_queue_entry tokenizer_queue_entry;
+struct tokenizer_queue_entry {
+    tokenizer_queue_entry *next;
     int32_t parts;   /* 0 until prepared */
     int32_t claimed; /* parts handed out */
 };
 
-typedef struct stage_work {
-    int32_t (*prepare)(stage_entry *entry); /* number of parts; 0: the entry is gone already */
-    void (*run)(stage_entry *entry, int32_t first, int32_t count);
-} stage_work;
+typedef struct tokenizer_queue_work {
+    int32_t (*prepare)(tokenizer_queue_entry *entry); /* number of parts; 0: the entry is gone already */
+    void (*run)(tokenizer_queue_entry *entry, int32_t first, int32_t count);
+} tokenizer_queue_work;
 
-typedef struct stage stage;
+typedef struct tokenizer_queue tokenizer_queue;
 
 /* BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
-BR_NODISCARD br_status stage_create(stage **out, int32_t threads, const stage_work *work);
+BR_NODISCARD br_status tokenizer_queue_create(tokenizer_queue **out, int32_t threads,
+                                              const tokenizer_queue_work *work);
 
 /* Works through what is queued, then stops the threads. Others may still help. */
-void stage_stop(stage *stage);
+void tokenizer_queue_stop(tokenizer_queue *tokenizer_queue);
 
 /* Accepts NULL. Stops as above. */
-void stage_destroy(stage *stage);
+void tokenizer_queue_destroy(tokenizer_queue *tokenizer_queue);
 
 /* Adds the entry; wakes nobody. Somebody may finish it before this returns. */
-void stage_add(stage *stage, stage_entry *entry);
+void tokenizer_queue_add(tokenizer_queue *tokenizer_queue, tokenizer_queue_entry *entry);
 
 /* Wakes a thread for what was added, unless one is on its way. */
-void stage_wake(stage *stage);
+void tokenizer_queue_wake(tokenizer_queue *tokenizer_queue);
 
 /* One step, prepare or run, on the caller's thread. False when nothing is queued. */
-bool stage_help(stage *stage);
+bool tokenizer_queue_help(tokenizer_queue *tokenizer_queue);
 
 #endif

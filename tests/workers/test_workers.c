@@ -1,4 +1,4 @@
-/* test_workers.c - the threads: jobs, errands, expiry, abandonment; and the stage before them. */
+/* test_workers.c - the threads: jobs, errands, expiry, abandonment; and the tokenizer queue before them. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -364,7 +364,7 @@ static void test_every_failing_allocation_is_survived(void **state)
 enum { ENTRIES = 30 };
 
 typedef struct parcel {
-    stage_entry entry; /* first */
+    tokenizer_queue_entry entry; /* first */
     int32_t parts;
     atomic_int prepared;
     atomic_int runs;
@@ -372,14 +372,14 @@ typedef struct parcel {
     atomic_int left;
 } parcel;
 
-static int32_t prepare_parcel(stage_entry *entry)
+static int32_t prepare_parcel(tokenizer_queue_entry *entry)
 {
     parcel *p = (parcel *)entry;
     atomic_fetch_add(&p->prepared, 1);
     return p->parts;
 }
 
-static void run_parcel(stage_entry *entry, int32_t first, int32_t count)
+static void run_parcel(tokenizer_queue_entry *entry, int32_t first, int32_t count)
 {
     parcel *p = (parcel *)entry;
     assert_in_range(count, 1, STAGE_RUN);
@@ -393,18 +393,18 @@ static void test_the_stage_works_on_each_part_once(void **state)
     (void)state;
     static parcel parcels[ENTRIES];
     static const int32_t sizes[] = {1, STAGE_RUN - 1, STAGE_RUN, STAGE_RUN + 1, 100, 0};
-    const stage_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
+    const tokenizer_queue_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
     for (int32_t threads = 1; threads <= 3; threads++) {
         memset(parcels, 0, sizeof parcels);
-        stage *s;
-        assert_int_equal(stage_create(&s, threads, &work_of), BR_OK);
+        tokenizer_queue *s;
+        assert_int_equal(tokenizer_queue_create(&s, threads, &work_of), BR_OK);
         for (int i = 0; i < ENTRIES; i++) {
             parcels[i].parts = sizes[i % 6];
             atomic_store(&parcels[i].left, parcels[i].parts);
-            stage_add(s, &parcels[i].entry);
-            stage_wake(s);
+            tokenizer_queue_add(s, &parcels[i].entry);
+            tokenizer_queue_wake(s);
         }
-        stage_destroy(s); /* works through what is queued */
+        tokenizer_queue_destroy(s); /* works through what is queued */
         for (int i = 0; i < ENTRIES; i++) {
             assert_int_equal(atomic_load(&parcels[i].prepared), 1);
             assert_int_equal(atomic_load(&parcels[i].left), 0);
@@ -413,24 +413,24 @@ static void test_the_stage_works_on_each_part_once(void **state)
             assert_int_equal(atomic_load(&parcels[i].runs), (parcels[i].parts + STAGE_RUN - 1) / STAGE_RUN);
         }
     }
-    stage_destroy(NULL);
+    tokenizer_queue_destroy(NULL);
 }
 
 static void test_a_helper_steps_through_what_nobody_was_woken_for(void **state)
 {
     (void)state;
     static parcel p;
-    const stage_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
+    const tokenizer_queue_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
     memset(&p, 0, sizeof p);
     p.parts = STAGE_RUN;
     atomic_store(&p.left, p.parts);
-    stage *s;
-    assert_int_equal(stage_create(&s, 1, &work_of), BR_OK);
-    assert_false(stage_help(s));
-    stage_add(s, &p.entry);
-    while (stage_help(s)) {
+    tokenizer_queue *s;
+    assert_int_equal(tokenizer_queue_create(&s, 1, &work_of), BR_OK);
+    assert_false(tokenizer_queue_help(s));
+    tokenizer_queue_add(s, &p.entry);
+    while (tokenizer_queue_help(s)) {
     }
-    stage_destroy(s);
+    tokenizer_queue_destroy(s);
     assert_int_equal(atomic_load(&p.left), 0);
     assert_int_equal(atomic_load(&p.runs), 1);
 }
@@ -476,11 +476,11 @@ static void test_a_stage_survives_every_failing_allocation(void **state)
 {
     (void)state;
     br_status status = BR_EINTERNAL;
-    const stage_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
+    const tokenizer_queue_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
     BR_OOM_SWEEP({
-        stage *s;
-        status = stage_create(&s, 2, &work_of);
-        stage_destroy(s);
+        tokenizer_queue *s;
+        status = tokenizer_queue_create(&s, 2, &work_of);
+        tokenizer_queue_destroy(s);
     });
     assert_int_equal(status, BR_OK);
 }
