@@ -29,7 +29,7 @@ typedef struct watched {
     bool connected; /* a connection was reported since the last try began */
 } watched;
 
-struct guard {
+struct ipc_guard {
     const br_log *log;
     pthread_t thread;
     bool started;
@@ -43,7 +43,7 @@ struct guard {
 };
 
 /* Waits for news until the time. Lock held. */
-static void wait_until(guard *g, uint64_t until_ns)
+static void wait_until(ipc_guard *g, uint64_t until_ns)
 {
     const struct timespec until = br_clock_timespec(until_ns);
     (void)pthread_cond_timedwait(&g->news, &g->lock, &until);
@@ -52,7 +52,7 @@ static void wait_until(guard *g, uint64_t until_ns)
 /* nng's: a connection is complete. */
 static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *argument)
 {
-    guard *g = argument;
+    ipc_guard *g = argument;
     (void)event;
     const int id = nng_listener_id(nng_pipe_listener(pipe));
     (void)pthread_mutex_lock(&g->lock);
@@ -79,7 +79,7 @@ static br_status open_listener(watched *w, int *result)
 }
 
 /* A client's side of the handshake, up to the service's header. -1 when that did not come. */
-static int greet(guard *g, const char *path)
+static int greet(ipc_guard *g, const char *path)
 {
     static const char header[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0}; /* REQ, version 0 */
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -105,7 +105,7 @@ fail:
 }
 
 /* True when the listener accepts a connection, and when it is time to stop. Lock not held. */
-static bool accepts(guard *g, watched *w)
+static bool accepts(ipc_guard *g, watched *w)
 {
     (void)pthread_mutex_lock(&g->lock);
     w->connected = false;
@@ -120,7 +120,7 @@ static bool accepts(guard *g, watched *w)
     return good;
 }
 
-static void revive(guard *g, watched *w)
+static void revive(ipc_guard *g, watched *w)
 {
     (void)nng_listener_close(w->listener);
     watched fresh = *w;
@@ -140,7 +140,7 @@ static void revive(guard *g, watched *w)
 
 static void *watch(void *argument)
 {
-    guard *g = argument;
+    ipc_guard *g = argument;
     (void)pthread_mutex_lock(&g->lock);
     while (!g->stopping) {
         const int32_t count = g->count;
@@ -156,10 +156,10 @@ static void *watch(void *argument)
     return NULL;
 }
 
-br_status guard_create(guard **out, const br_log *log, br_error *error)
+br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error)
 {
     *out = NULL;
-    guard *g = calloc(1, sizeof *g);
+    ipc_guard *g = calloc(1, sizeof *g);
     if (g == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
     g->log = log;
     (void)pthread_mutex_init(&g->lock, NULL);
@@ -167,14 +167,14 @@ br_status guard_create(guard **out, const br_log *log, br_error *error)
     g->lock_made = true;
     g->started = pthread_create(&g->thread, NULL, watch, g) == 0;
     if (!g->started) {
-        guard_destroy(g);
+        ipc_guard_destroy(g);
         return br_fail(error, BR_EINTERNAL, "cannot start the thread that watches ipc listeners");
     }
     *out = g;
     return BR_OK;
 }
 
-void guard_stop(guard *g)
+void ipc_guard_stop(ipc_guard *g)
 {
     if (g == NULL || !g->started) return;
     (void)pthread_mutex_lock(&g->lock);
@@ -185,10 +185,10 @@ void guard_stop(guard *g)
     g->started = false;
 }
 
-void guard_destroy(guard *g)
+void ipc_guard_destroy(ipc_guard *g)
 {
     if (g == NULL) return;
-    guard_stop(g);
+    ipc_guard_stop(g);
     if (g->lock_made) {
         (void)pthread_cond_destroy(&g->news);
         (void)pthread_mutex_destroy(&g->lock);
@@ -196,8 +196,8 @@ void guard_destroy(guard *g)
     free(g);
 }
 
-br_status guard_listen(guard *g, nng_socket socket, const char *url, int mode, const char *option,
-                       br_error *error)
+br_status ipc_guard_listen(ipc_guard *g, nng_socket socket, const char *url, int mode, const char *option,
+                           br_error *error)
 {
     if (g->count == WATCHED_MAX || strlen(url) >= sizeof g->all->url)
         return br_fail(error, BR_ETOOBIG, "%s: \"%.200s\" is too long, or one too many", option, url);

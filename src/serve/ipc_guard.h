@@ -18,20 +18,20 @@
 #include "bestroute/error.h"
 #include "core/log.h"
 
-typedef struct guard guard;
+typedef struct ipc_guard ipc_guard;
 
 /* Borrows the log. BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
-BR_NODISCARD br_status guard_create(guard **out, const br_log *log, br_error *error);
+BR_NODISCARD br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error);
 
 /* Accepts NULL. Stops watching: nothing is opened again. Before the sockets are closed. */
-void guard_stop(guard *guard);
+void ipc_guard_stop(ipc_guard *ipc_guard);
 
 /* Accepts NULL. After the sockets were closed: nng reports connections until then. */
-void guard_destroy(guard *guard);
+void ipc_guard_destroy(ipc_guard *ipc_guard);
 
 /* Opens an ipc listener on the socket and watches it. `mode`: permissions of the file, 0 for the system's.
  * `option` names the url's option in errors. BR_EIO: cannot listen. BR_ETOOBIG: too many. BR_ENOMEM. */
-BR_NODISCARD br_status guard_listen(guard *guard, nng_socket socket, const char *url, int mode,
-                                    const char *option, br_error *error);
+BR_NODISCARD br_status ipc_guard_listen(ipc_guard *ipc_guard, nng_socket socket, const char *url, int mode,
+                                        const char *option, br_error *error);
 
 #endif

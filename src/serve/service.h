@@ -24,7 +24,7 @@
  * next pass, and a send from nng's own threads wakes no others, where one from a worker wakes two.
  *
  * Locks: `state_lock` guards the fields under it. While it is held no other lock is taken and nothing is sent. The
- * workers, their watch of deadlines, the tokenizer queue, the sharing, the score cache, the pass watch and the guard have a lock
+ * workers, their watch of deadlines, the tokenizer queue, the sharing, the score cache, the pass watch and the ipc guard have a lock
  * each, which no other file sees: none is held across a call into this code, nor while another is taken.
  */
 #ifndef BESTROUTE_SERVE_SERVICE_H
@@ -126,10 +126,10 @@ struct br_server {
     nng_socket admin;
     bool data_open;
     bool admin_open;
-    guard *guard; /* of the ipc listeners */
+    ipc_guard *ipc_guard; /* of the ipc listeners */
     nng_listener listeners[BR_LISTENERS_MAX];
-    const char
-        *urls[BR_LISTENERS_MAX]; /* an ipc listener's, whose nng_listener the guard holds; NULL for others */
+    const char *urls
+        [BR_LISTENERS_MAX]; /* an ipc listener's, whose nng_listener the ipc guard holds; NULL for others */
     int32_t listener_count;
     br_call **calls; /* of both sockets */
     int32_t call_count;

@@ -100,7 +100,7 @@ static bool is_ipc(const char *url)
 /* A listener whose url is as it was written: nng chooses nothing for ipc. */
 static br_status listen_on_ipc(br_server *server, const char *url, br_error *error)
 {
-    const br_status status = guard_listen(server->guard, server->data, url, 0, "listen", error);
+    const br_status status = ipc_guard_listen(server->ipc_guard, server->data, url, 0, "listen", error);
     if (status != BR_OK) return status;
     server->urls[server->listener_count] = url;
     server->listener_count++;
@@ -164,7 +164,7 @@ static br_status open_admin(br_server *server, br_error *error)
     status = open_calls(server, server->admin, ADMIN_CONTEXTS, true, error);
     if (status != BR_OK) return status;
     if (is_ipc(url)) {
-        status = guard_listen(server->guard, server->admin, url, ADMIN_MODE, "admin", error);
+        status = ipc_guard_listen(server->ipc_guard, server->admin, url, ADMIN_MODE, "admin", error);
         if (status != BR_OK) return status;
     } else {
         const int result = nng_listen(server->admin, url, NULL, 0);
@@ -182,7 +182,7 @@ br_status br_sockets_open(br_server *server, br_error *error)
     if (server->calls == NULL)
         return br_fail(error, BR_ENOMEM, "out of memory for %d contexts", (int)contexts);
 
-    br_status status = guard_create(&server->guard, server->log, error);
+    br_status status = ipc_guard_create(&server->ipc_guard, server->log, error);
     if (status != BR_OK) return status;
     status = open_socket(&server->data, &server->data_open, (size_t)config->max_message_bytes, error);
     if (status == BR_OK) status = open_calls(server, server->data, contexts, false, error);
@@ -196,11 +196,11 @@ br_status br_sockets_open(br_server *server, br_error *error)
 void br_sockets_close(br_server *server)
 {
     br_monitor_close(server);
-    guard_stop(server->guard);
+    ipc_guard_stop(server->ipc_guard);
     if (server->data_open) (void)nng_close(server->data);
     if (server->admin_open) (void)nng_close(server->admin);
-    guard_destroy(server->guard);
-    server->guard = NULL;
+    ipc_guard_destroy(server->ipc_guard);
+    server->ipc_guard = NULL;
     server->data_open = false;
     server->admin_open = false;
 }

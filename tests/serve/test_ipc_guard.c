@@ -28,7 +28,7 @@ const char *__lsan_default_suppressions(void)
 enum { ANSWER_MS = 10000, LEAVERS = 50 };
 
 typedef struct fixture {
-    guard *guard;
+    ipc_guard *ipc_guard;
     nng_socket socket;
     char path[96];
     char url[104];
@@ -41,7 +41,7 @@ static int set_up(void **state)
     (void)snprintf(f.path, sizeof f.path, "/tmp/bestroute-guard-%d.ipc", (int)getpid());
     (void)snprintf(f.url, sizeof f.url, "ipc://%s", f.path);
     assert_int_equal(nng_rep0_open(&f.socket), 0);
-    assert_int_equal(guard_create(&f.guard, NULL, &error), BR_OK);
+    assert_int_equal(ipc_guard_create(&f.ipc_guard, NULL, &error), BR_OK);
     *state = &f;
     return 0;
 }
@@ -49,9 +49,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     fixture *f = *state;
-    guard_stop(f->guard);
+    ipc_guard_stop(f->ipc_guard);
     (void)nng_close(f->socket);
-    guard_destroy(f->guard);
+    ipc_guard_destroy(f->ipc_guard);
     return 0;
 }
 
@@ -91,7 +91,7 @@ static void test_peers_that_leave_during_the_handshake_do_not_end_the_listener(v
 {
     const fixture *f = *state;
     br_error error = {0};
-    assert_int_equal(guard_listen(f->guard, f->socket, f->url, 0, "listen", &error), BR_OK);
+    assert_int_equal(ipc_guard_listen(f->ipc_guard, f->socket, f->url, 0, "listen", &error), BR_OK);
     assert_answers(f);
     for (int i = 0; i < LEAVERS; i++) connect_and_leave(f, (size_t)(i % 9));
     assert_answers(f);
@@ -104,7 +104,7 @@ static void test_the_permissions_hold_for_a_listener_opened_again(void **state)
     const fixture *f = *state;
     br_error error = {0};
     struct stat found;
-    assert_int_equal(guard_listen(f->guard, f->socket, f->url, 0600, "admin", &error), BR_OK);
+    assert_int_equal(ipc_guard_listen(f->ipc_guard, f->socket, f->url, 0600, "admin", &error), BR_OK);
     for (int i = 0; i < LEAVERS; i++) connect_and_leave(f, 0);
     assert_answers(f);
     assert_int_equal(stat(f->path, &found), 0);
@@ -115,14 +115,14 @@ static void test_a_url_that_cannot_be_listened_on_is_named(void **state)
 {
     const fixture *f = *state;
     br_error error = {0};
-    assert_int_equal(guard_listen(f->guard, f->socket, "ipc:///no/such/folder/x", 0, "listen", &error),
-                     BR_EIO);
+    assert_int_equal(
+        ipc_guard_listen(f->ipc_guard, f->socket, "ipc:///no/such/folder/x", 0, "listen", &error), BR_EIO);
     assert_non_null(strstr(error.text, "listen: cannot listen on \"ipc:///no/such/folder/x\""));
 
     char url[300] = "ipc:///tmp/";
     memset(url + strlen(url), 'x', sizeof url - 1 - strlen(url));
     url[sizeof url - 1] = '\0';
-    assert_int_equal(guard_listen(f->guard, f->socket, url, 0, "listen", &error), BR_ETOOBIG);
+    assert_int_equal(ipc_guard_listen(f->ipc_guard, f->socket, url, 0, "listen", &error), BR_ETOOBIG);
 }
 
 static void test_creation_survives_every_failing_allocation(void **state)
@@ -130,13 +130,13 @@ static void test_creation_survives_every_failing_allocation(void **state)
     (void)state;
     br_status status = BR_ENOMEM;
     BR_OOM_SWEEP({
-        guard *g;
-        status = guard_create(&g, NULL, NULL);
-        guard_destroy(g);
+        ipc_guard *g;
+        status = ipc_guard_create(&g, NULL, NULL);
+        ipc_guard_destroy(g);
     });
     assert_int_equal(status, BR_OK);
-    guard_stop(NULL);
-    guard_destroy(NULL);
+    ipc_guard_stop(NULL);
+    ipc_guard_destroy(NULL);
 }
 
 int main(void)
