@@ -15,13 +15,13 @@
 
 #include <stdlib.h>
 
-struct br_sharing {
+struct br_in_flight {
     pthread_mutex_t lock; /* guards the links of all queries in it */
     size_t bucket_count;  /* a power of two */
     br_query_state *buckets[];
 };
 
-br_status br_sharing_create(br_sharing **out, int64_t queue_max)
+br_status br_in_flight_create(br_in_flight **out, int64_t queue_max)
 {
     size_t count = 64;
     while (count < (size_t)queue_max) count *= 2;
@@ -32,14 +32,14 @@ br_status br_sharing_create(br_sharing **out, int64_t queue_max)
     return BR_OK;
 }
 
-void br_sharing_destroy(br_sharing *sharing)
+void br_in_flight_destroy(br_in_flight *in_flight)
 {
-    if (sharing == NULL) return;
-    (void)pthread_mutex_destroy(&sharing->lock);
-    free(sharing);
+    if (in_flight == NULL) return;
+    (void)pthread_mutex_destroy(&in_flight->lock);
+    free(in_flight);
 }
 
-static br_query_state **bucket_of(br_sharing *s, uint64_t hash)
+static br_query_state **bucket_of(br_in_flight *s, uint64_t hash)
 {
     return &s->buckets[hash & (s->bucket_count - 1)];
 }
@@ -53,12 +53,12 @@ static bool may_follow(const br_query_state *q, const br_query_state *leader)
            memcmp(q->job.ids, leader->job.ids, (size_t)a->tokens * sizeof *q->job.ids) == 0;
 }
 
-bool br_sharing_follow(br_sharing *sharing, br_query_state *q)
+bool br_in_flight_follow(br_in_flight *in_flight, br_query_state *q)
 {
     q->hash = br_ids_hash(q->job.ids, q->job.item.tokens);
     q->followers = NULL;
-    (void)pthread_mutex_lock(&sharing->lock);
-    br_query_state **bucket = bucket_of(sharing, q->hash);
+    (void)pthread_mutex_lock(&in_flight->lock);
+    br_query_state **bucket = bucket_of(in_flight, q->hash);
     br_query_state *leader = *bucket;
     while (leader != NULL && !may_follow(q, leader)) leader = leader->by_hash;
     if (leader != NULL) {
@@ -68,18 +68,18 @@ bool br_sharing_follow(br_sharing *sharing, br_query_state *q)
         q->by_hash = *bucket;
         *bucket = q;
     }
-    (void)pthread_mutex_unlock(&sharing->lock);
+    (void)pthread_mutex_unlock(&in_flight->lock);
     return leader != NULL;
 }
 
-br_query_state *br_sharing_end(br_sharing *sharing, br_query_state *leader)
+br_query_state *br_in_flight_end(br_in_flight *in_flight, br_query_state *leader)
 {
-    (void)pthread_mutex_lock(&sharing->lock);
-    br_query_state **link = bucket_of(sharing, leader->hash);
+    (void)pthread_mutex_lock(&in_flight->lock);
+    br_query_state **link = bucket_of(in_flight, leader->hash);
     while (*link != NULL && *link != leader) link = &(*link)->by_hash;
     if (*link == leader) *link = leader->by_hash; /* else a follower that was queued itself: it never led */
     br_query_state *followers = leader->followers;
     leader->followers = NULL;
-    (void)pthread_mutex_unlock(&sharing->lock);
+    (void)pthread_mutex_unlock(&in_flight->lock);
     return followers;
 }

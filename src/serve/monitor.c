@@ -106,7 +106,7 @@ static bool is_ready(br_server *server, int64_t *in_flight)
 {
     (void)pthread_mutex_lock(&server->state_lock);
     const bool ready = server->phase == PHASE_READY;
-    *in_flight = server->in_flight;
+    *in_flight = server->calls_open;
     (void)pthread_mutex_unlock(&server->state_lock);
     return ready;
 }

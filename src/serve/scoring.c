@@ -248,7 +248,7 @@ static bool make_job(br_query_state *q, bool *finished)
     if (q->error.code == BR_CODE_NONE) tokenize(q);
     if (q->error.code != BR_CODE_NONE || find_in_cache(q)) return false;
     *finished = false;
-    if (!br_sharing_follow(q->call->server->sharing, q)) return true;
+    if (!br_in_flight_follow(q->call->server->in_flight, q)) return true;
     br_metrics_add(&q->call->server->metrics, BR_COUNTER_queries_shared, 1);
     return false;
 }
@@ -295,7 +295,7 @@ static void copy_result(br_query_state *q, const br_query_state *leader)
 static void finish_followers(br_query_state *leader)
 {
     br_server *server = leader->call->server;
-    br_query_state *next = br_sharing_end(server->sharing, leader);
+    br_query_state *next = br_in_flight_end(server->in_flight, leader);
     while (next != NULL) {
         br_query_state *q = next;
         next = q->next_follower;

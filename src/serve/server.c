@@ -23,7 +23,7 @@ bool br_server_pin(br_server *server, br_loaded **loaded, br_defaults **defaults
         *defaults = server->defaults;
         br_loaded_retain(*loaded);
         if (*defaults != NULL) atomic_fetch_add_explicit(&(*defaults)->references, 1, memory_order_relaxed);
-        if (count) server->in_flight++;
+        if (count) server->calls_open++;
     }
     (void)pthread_mutex_unlock(&server->state_lock);
     *why = phase == PHASE_LOADING ? "no bundle is loaded yet" : "the service is draining";
@@ -40,9 +40,9 @@ void br_server_unpin(br_server *server, br_loaded *loaded, br_defaults *defaults
         *br_loaded_link(loaded) = server->retired;
         server->retired = loaded;
     }
-    if (counted) server->in_flight--;
+    if (counted) server->calls_open--;
     /* The keeper counts requests only while it waits for the last of them: do not wake it for each. */
-    if (last || (server->in_flight == 0 && server->stop_wanted))
+    if (last || (server->calls_open == 0 && server->stop_wanted))
         (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
@@ -54,7 +54,7 @@ static void drain(br_server *server)
     server->phase = PHASE_DRAINING;
     server->drain_until_ns =
         br_clock_now_ns() + (uint64_t)server->config->drain_timeout_ms * (uint64_t)BR_NS_PER_MS;
-    BR_LOG(server->log, BR_LOG_INFO, "draining", BR_I64("in_flight", server->in_flight),
+    BR_LOG(server->log, BR_LOG_INFO, "draining", BR_I64("in_flight", server->calls_open),
            BR_I64("timeout_ms", server->config->drain_timeout_ms));
 }
 
@@ -240,11 +240,11 @@ br_status br_server_run(br_server *server)
     for (;;) {
         if (server->hurry) break;
         if (do_one(server)) continue;
-        if (server->stop_wanted && (server->in_flight == 0 || br_clock_now_ns() >= server->drain_until_ns))
+        if (server->stop_wanted && (server->calls_open == 0 || br_clock_now_ns() >= server->drain_until_ns))
             break;
         wait_for_news(server);
     }
-    const int64_t left = server->in_flight;
+    const int64_t left = server->calls_open;
     const bool lost = server->device_lost;
     (void)pthread_mutex_unlock(&server->state_lock);
     nng_msleep(LINGER_MS);
@@ -296,7 +296,7 @@ static br_status open_devices(br_server *server, br_error *error)
 static br_status make_reuse(br_server *server, br_error *error)
 {
     const size_t bytes = (size_t)server->config->score_cache_mb << 20;
-    br_status status = br_sharing_create(&server->sharing, server->config->queue_max);
+    br_status status = br_in_flight_create(&server->in_flight, server->config->queue_max);
     if (status == BR_OK && bytes > 0) status = br_score_cache_create(&server->cache, bytes);
     if (status == BR_OK) return BR_OK;
     return br_fail(error, status, "no memory for a score cache of %d MB",
@@ -377,7 +377,7 @@ void br_server_destroy(br_server *server)
     br_sockets_close(server);
     if (server->workers != NULL) br_workers_abandon(server->workers);
     (void)pthread_mutex_lock(&server->state_lock);
-    while (server->in_flight > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
+    while (server->calls_open > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
     (void)pthread_mutex_unlock(&server->state_lock);
     br_pass_watch_destroy(server->watch); /* not before: a pass that does not end may hold the last of them */
     refuse_reloads(server);
@@ -390,7 +390,7 @@ void br_server_destroy(br_server *server)
     tokenizer_queue_destroy(server->tokenizer_queue);
     br_devices_close(&server->devices);
     br_score_cache_destroy(server->cache);
-    br_sharing_destroy(server->sharing);
+    br_in_flight_destroy(server->in_flight);
     br_defaults_release(server->defaults);
     (void)pthread_cond_destroy(&server->state_changed);
     (void)pthread_mutex_destroy(&server->state_lock);

@@ -24,7 +24,7 @@
  * next pass, and a send from nng's own threads wakes no others, where one from a worker wakes two.
  *
  * Locks: `state_lock` guards the fields under it. While it is held no other lock is taken and nothing is sent. The
- * workers, their watch of deadlines, the tokenizer queue, the sharing, the score cache, the pass watch and the ipc guard have a lock
+ * workers, their watch of deadlines, the tokenizer queue, the prompts in flight, the score cache, the pass watch and the ipc guard have a lock
  * each, which no other file sees: none is held across a call into this code, nor while another is taken.
  */
 #ifndef BESTROUTE_SERVE_SERVICE_H
@@ -60,7 +60,7 @@ typedef struct br_defaults {
 } br_defaults;
 
 typedef struct br_call br_call;
-typedef struct br_sharing br_sharing;
+typedef struct br_in_flight br_in_flight;
 typedef struct br_pass_watch br_pass_watch;
 
 typedef struct br_query_state {
@@ -115,7 +115,7 @@ struct br_server {
     const br_log *log;
     br_metrics metrics;
     br_devices devices; /* fitted to the first bundle */
-    br_sharing *sharing;
+    br_in_flight *in_flight;
     br_score_cache *cache; /* NULL: none */
     tokenizer_queue *tokenizer_queue;
     br_workers *workers;  /* made with the first bundle, before the phase is READY */
@@ -147,8 +147,8 @@ struct br_server {
         uint64_t due_ns;  /* when the device is tried again; 0: it is in */
         uint64_t wait_ms; /* before that */
     } revivals[BR_DEVICES_MAX];
-    int64_t in_flight; /* calls admitted and not yet handed to nng */
-    bool stop_wanted;  /* drain, then leave br_server_run */
+    int64_t calls_open; /* calls admitted and not yet handed to nng */
+    bool stop_wanted;   /* drain, then leave br_server_run */
     bool device_lost;
     bool hurry; /* leave without waiting any longer */
     bool reload_wanted;
@@ -204,10 +204,10 @@ br_policy_spec br_scoring_base_policy(const br_loaded *loaded, const br_defaults
 
 /* in_flight.c. follow: false when the tokenised query is to be queued, and leads; true when its leader finishes it.
  * end: the leader's queries that followed it, linked by next_follower; none of anyone who never led. */
-BR_NODISCARD br_status br_sharing_create(br_sharing **out, int64_t queue_max);
-void br_sharing_destroy(br_sharing *sharing); /* accepts NULL */
-BR_NODISCARD bool br_sharing_follow(br_sharing *sharing, br_query_state *q);
-BR_NODISCARD br_query_state *br_sharing_end(br_sharing *sharing, br_query_state *leader);
+BR_NODISCARD br_status br_in_flight_create(br_in_flight **out, int64_t queue_max);
+void br_in_flight_destroy(br_in_flight *in_flight); /* accepts NULL */
+BR_NODISCARD bool br_in_flight_follow(br_in_flight *in_flight, br_query_state *q);
+BR_NODISCARD br_query_state *br_in_flight_end(br_in_flight *in_flight, br_query_state *leader);
 
 /* answer.c: every query of the call is finished. In the call's callback. */
 void br_answer_finish(br_call *call);
