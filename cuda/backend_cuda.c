@@ -355,7 +355,7 @@ static br_status prepare_kernels(const cuda_backend *backend, br_error *error)
 }
 
 /* Most errors of a kernel stay with the device's context until it is destroyed. */
-static br_status revive(br_backend *backend, br_error *error)
+static br_status recover(br_backend *backend, br_error *error)
 {
     cudaError_t code = br_cuda_use_device(backend);
     if (code == cudaSuccess) code = cudaDeviceReset();
@@ -375,7 +375,7 @@ static const br_backend_table table = {
     .engine = "cuda",
     .close = close_backend,
     .tune = tune,
-    .revive = revive,
+    .recover = recover,
     .collect = collect,
     .matrix_create = matrix_create,
     .matrix_destroy = matrix_destroy,

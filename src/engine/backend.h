@@ -29,10 +29,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/dtype.h"
 #include "bestroute/error.h"
 #include "bundle/model.h"
 #include "bundle/safetensors.h"
+#include "core/dtype.h"
 
 typedef struct br_backend br_backend;
 typedef struct br_stream br_stream;       /* backend's own */
@@ -232,7 +232,7 @@ typedef struct br_backend_table {
 
     /* After the device failed, and everything made by the backend is gone: makes it usable again. NULL where there
      * is nothing to do. BR_EDEVICE: it is not. */
-    br_status (*revive)(br_backend *, br_error *);
+    br_status (*recover)(br_backend *, br_error *);
 
     /* Until the next call lists in `pieces` the memory of all weights that are made; NULL: no longer. With `empty`
      * it is only taken, not written. NULL on engines whose memory is the host's. */

@@ -120,7 +120,7 @@ static bool accepts(ipc_guard *g, watched *w)
     return good;
 }
 
-static void revive(ipc_guard *g, watched *w)
+static void recover(ipc_guard *g, watched *w)
 {
     (void)nng_listener_close(w->listener);
     watched fresh = *w;
@@ -146,7 +146,7 @@ static void *watch(void *argument)
         const int32_t count = g->count;
         (void)pthread_mutex_unlock(&g->lock);
         for (int32_t i = 0; i < count; i++) {
-            if (!accepts(g, &g->all[i])) revive(g, &g->all[i]);
+            if (!accepts(g, &g->all[i])) recover(g, &g->all[i]);
         }
         const uint64_t until_ns = br_clock_now_ns() + PERIOD_MS * (uint64_t)BR_NS_PER_MS;
         (void)pthread_mutex_lock(&g->lock);

@@ -16,33 +16,33 @@ enum { WAIT_FIRST_MS = 1000, WAIT_MOST_MS = 60000, WAIT_BUNDLES_MS = 50 };
 /* Lock held. */
 static void schedule(br_server *server, int32_t device, uint64_t wait_ms)
 {
-    server->revivals[device].due_ns = br_clock_now_ns() + wait_ms * (uint64_t)BR_NS_PER_MS;
+    server->recoveries[device].due_ns = br_clock_now_ns() + wait_ms * (uint64_t)BR_NS_PER_MS;
 }
 
-void br_revive_later(br_server *server, int32_t device)
+void br_recovery_later(br_server *server, int32_t device)
 {
     (void)pthread_mutex_lock(&server->state_lock);
-    server->revivals[device].wait_ms = WAIT_FIRST_MS;
+    server->recoveries[device].wait_ms = WAIT_FIRST_MS;
     schedule(server, device, WAIT_FIRST_MS);
     (void)pthread_cond_signal(&server->state_changed);
     (void)pthread_mutex_unlock(&server->state_lock);
 }
 
-uint64_t br_revive_next_ns(const br_server *server)
+uint64_t br_recovery_next_ns(const br_server *server)
 {
     uint64_t next_ns = UINT64_MAX;
     for (int32_t i = 0; i < server->devices.count; i++) {
-        const uint64_t due_ns = server->revivals[i].due_ns;
+        const uint64_t due_ns = server->recoveries[i].due_ns;
         if (due_ns != 0 && due_ns < next_ns) next_ns = due_ns;
     }
     return next_ns;
 }
 
-int32_t br_revive_due(br_server *server)
+int32_t br_recovery_due(br_server *server)
 {
     const uint64_t now_ns = br_clock_now_ns();
     for (int32_t i = 0; i < server->devices.count; i++) {
-        const uint64_t due_ns = server->revivals[i].due_ns;
+        const uint64_t due_ns = server->recoveries[i].due_ns;
         if (due_ns == 0 || due_ns > now_ns) continue;
         if (server->loaded_count == 1) return i;
         schedule(server, i, WAIT_BUNDLES_MS);
@@ -59,7 +59,7 @@ static br_status rebuild(br_server *server, int32_t device, br_error *error)
         return br_fail(error, BR_EDEVICE, "a pass on it has not come back");
     br_loaded_drop(loaded, device);
     br_status status = BR_OK;
-    if (backend->table->revive != NULL) status = backend->table->revive(backend, error);
+    if (backend->table->recover != NULL) status = backend->table->recover(backend, error);
     if (status == BR_OK) status = br_loaded_restore(loaded, device, error);
     if (status == BR_OK) status = br_reload_open_device(server, loaded, device, error);
     if (status == BR_OK) return BR_OK;
@@ -67,7 +67,7 @@ static br_status rebuild(br_server *server, int32_t device, br_error *error)
     return status;
 }
 
-void br_revive(br_server *server, int32_t device)
+void br_recovery_try(br_server *server, int32_t device)
 {
     br_error error = {0};
     const char *name = server->devices.items[device].backend->device;
@@ -81,9 +81,9 @@ void br_revive(br_server *server, int32_t device)
                BR_STR("device", name), BR_STR("reason", error.text));
     }
     (void)pthread_mutex_lock(&server->state_lock);
-    uint64_t *wait_ms = &server->revivals[device].wait_ms;
+    uint64_t *wait_ms = &server->recoveries[device].wait_ms;
     *wait_ms = 2 * *wait_ms < WAIT_MOST_MS ? 2 * *wait_ms : WAIT_MOST_MS;
-    server->revivals[device].due_ns = 0;
+    server->recoveries[device].due_ns = 0;
     if (status != BR_OK) schedule(server, device, *wait_ms);
     (void)pthread_mutex_unlock(&server->state_lock);
     if (status == BR_OK) br_workers_readmit(server->workers, device);

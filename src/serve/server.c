@@ -104,7 +104,7 @@ void br_server_lose_device(void *context, int32_t device, bool last)
     if (last)
         end_without_device(server);
     else
-        br_revive_later(server, device);
+        br_recovery_later(server, device);
 }
 
 static void refuse_reload(br_call *call)
@@ -174,7 +174,7 @@ static void wait_for_news(br_server *server)
 {
     const uint64_t until_ns = server->stop_wanted
                                   ? server->drain_until_ns
-                                  : earlier(br_revive_next_ns(server), br_ranks_next_ns(server));
+                                  : earlier(br_recovery_next_ns(server), br_ranks_next_ns(server));
     if (until_ns == UINT64_MAX) {
         (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
         return;
@@ -205,7 +205,7 @@ static bool do_one(br_server *server)
 {
     br_loaded *unused = next_to_free(server);
     br_call *call = server->reloads;
-    const int32_t device = server->stop_wanted ? -1 : br_revive_due(server);
+    const int32_t device = server->stop_wanted ? -1 : br_recovery_due(server);
     if (unused != NULL) {
         (void)pthread_mutex_unlock(&server->state_lock);
         free_loaded(server, unused);
@@ -222,7 +222,7 @@ static bool do_one(br_server *server)
             reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
     } else if (device >= 0) {
         (void)pthread_mutex_unlock(&server->state_lock);
-        br_revive(server, device);
+        br_recovery_try(server, device);
     } else if (!server->stop_wanted && br_ranks_next_ns(server) <= br_clock_now_ns()) {
         (void)pthread_mutex_unlock(&server->state_lock);
         br_comm_call called;

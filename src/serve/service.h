@@ -146,7 +146,7 @@ struct br_server {
     struct {
         uint64_t due_ns;  /* when the device is tried again; 0: it is in */
         uint64_t wait_ms; /* before that */
-    } revivals[BR_DEVICES_MAX];
+    } recoveries[BR_DEVICES_MAX];
     int64_t calls_open; /* calls admitted and not yet handed to nng */
     bool stop_wanted;   /* drain, then leave br_server_run */
     bool device_lost;
@@ -177,10 +177,10 @@ void br_monitor_close(br_server *server);
 void br_server_lose_device(void *context, int32_t device, bool last);
 
 /* recovery.c. Due: a device to try now, or -1; next: when to ask again. Both with the state lock held. */
-void br_revive_later(br_server *server, int32_t device);
-int32_t br_revive_due(br_server *server);
-uint64_t br_revive_next_ns(const br_server *server);
-void br_revive(br_server *server, int32_t device);
+void br_recovery_later(br_server *server, int32_t device);
+int32_t br_recovery_due(br_server *server);
+uint64_t br_recovery_next_ns(const br_server *server);
+void br_recovery_try(br_server *server, int32_t device);
 
 /* pass_watch.c: looks at the workers' passes, so that one which takes longer than timeout_ms, at least 1, is given up.
  * Borrows the workers. BR_ENOMEM, BR_EINTERNAL. destroy accepts NULL. */
