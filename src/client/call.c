@@ -71,7 +71,7 @@ static void note_end(way *w, size_t index, br_outcome outcome, uint32_t connecti
     br_client *client = w->client;
     pthread_mutex_lock(&client->mutex);
     br_balancer_ended(&client->balancer, index, outcome, connection, retry_ms, br_clock_now_ns());
-    br_keeper_expect(client, index);
+    br_pinger_expect(client, index);
     pthread_mutex_unlock(&client->mutex);
 }
 
@@ -141,7 +141,7 @@ static br_status begin(way *w, bool rested)
     br_status status = await_endpoint(w, &index, rested);
     if (status == BR_OK) {
         br_balancer_sent(&client->balancer, index, br_clock_now_ns());
-        br_keeper_expect(client, index);
+        br_pinger_expect(client, index);
     }
     pthread_mutex_unlock(&client->mutex);
     w->hedge = NULL; /* over, and the flight may serve again: as this attempt's own */
@@ -167,7 +167,7 @@ static void hedge(way *w)
     const bool goes = index != BR_POOL_NONE && br_balancer_spend_hedge(&client->balancer);
     if (goes) {
         br_balancer_sent(&client->balancer, index, now_ns);
-        br_keeper_expect(client, index);
+        br_pinger_expect(client, index);
         client->totals.hedges++;
     }
     pthread_mutex_unlock(&client->mutex);

@@ -188,7 +188,7 @@ br_status br_client_connect(br_client **out, const br_client_options *options, b
     if (client == NULL) return br_fail(error, BR_ENOMEM, "out of memory for a client");
     pthread_mutex_init(&client->mutex, NULL); /* the default kind cannot fail on Linux */
     br_clock_cond_init(&client->changed);
-    br_clock_cond_init(&client->keeper_news);
+    br_clock_cond_init(&client->pinger_news);
     const url_list list = urls_of(options);
     take_options(client, options, list.count);
 
@@ -201,7 +201,7 @@ br_status br_client_connect(br_client **out, const br_client_options *options, b
         status = add_endpoint(client, list.urls[i], options, error);
         if (status != BR_OK) goto fail;
     }
-    status = br_keeper_start(client, error);
+    status = br_pinger_start(client, error);
     if (status != BR_OK) goto fail;
     *out = client;
     return BR_OK;
@@ -227,14 +227,14 @@ void br_client_close(br_client *client)
 {
     if (client == NULL) return;
     end_calls(client);
-    br_keeper_stop(client);
+    br_pinger_stop(client);
     for (size_t i = 0; i < client->endpoint_count; i++) br_endpoint_close(&client->endpoints[i]);
     while (client->idle != NULL) {
         br_slot *slot = client->idle;
         client->idle = slot->next;
         slot_destroy(slot);
     }
-    pthread_cond_destroy(&client->keeper_news);
+    pthread_cond_destroy(&client->pinger_news);
     pthread_cond_destroy(&client->changed);
     pthread_mutex_destroy(&client->mutex);
     free(client->endpoints);

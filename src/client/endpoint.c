@@ -107,7 +107,7 @@ static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *context)
     } else if (nng_pipe_id(pipe) == nng_pipe_id(endpoint->pipe)) {
         br_balancer_disconnected(&client->balancer, endpoint->index, now_ns);
     }
-    br_keeper_expect(client, endpoint->index);
+    br_pinger_expect(client, endpoint->index);
     pthread_mutex_unlock(&client->mutex);
 }
 

@@ -53,7 +53,7 @@ struct br_endpoint {
     bool is_open;
     nng_pipe pipe;   /* the connection; under the mutex */
     br_flight *idle; /* under the mutex */
-    br_flight *ping; /* the keeper's; so is the next */
+    br_flight *ping; /* the pinger's; so is the next */
     uint64_t ping_end_ns;
 };
 
@@ -73,14 +73,14 @@ struct br_client {
     uint32_t retries;
     uint32_t hedge_ms; /* 0: never */
     uint32_t probe_ms;
-    pthread_t keeper;
-    bool has_keeper;
+    pthread_t pinger;
+    bool has_pinger;
 
     pthread_mutex_t mutex;  /* guards what follows */
     pthread_cond_t changed; /* an endpoint may be usable, a call ended, or the client closes */
     pthread_cond_t
-        keeper_news; /* the keeper is due earlier than keeper_due_ns, or one of its pings is done */
-    uint64_t keeper_due_ns;
+        pinger_news; /* the pinger is due earlier than pinger_due_ns, or one of its pings is done */
+    uint64_t pinger_due_ns;
     br_pool balancer;
     br_slot *idle;
     br_slot *busy;  /* one for each call that is running, but one without memory for it */
@@ -116,14 +116,14 @@ BR_NODISCARD br_status br_flight_start(br_flight **out, br_endpoint *endpoint, n
 /* Accepts NULL. Cancels what is under way, frees the reply; the flight is gone. */
 void br_flight_end(br_flight *flight);
 
-/* Whether a request goes unanswered is known from then on: wakes the keeper if it sleeps longer. Under the mutex. */
-void br_keeper_expect(br_client *client, size_t index);
+/* Whether a request goes unanswered is known from then on: wakes the pinger if it sleeps longer. Under the mutex. */
+void br_pinger_expect(br_client *client, size_t index);
 
 /* BR_ENOMEM: no thread. */
-BR_NODISCARD br_status br_keeper_start(br_client *client, br_error *error);
+BR_NODISCARD br_status br_pinger_start(br_client *client, br_error *error);
 
 /* The client is closing. Accepts one that never started. */
-void br_keeper_stop(br_client *client);
+void br_pinger_stop(br_client *client);
 
 /* Sends the request until it is answered, refused for good, or time is over. */
 BR_NODISCARD br_status br_client_call_run(br_client *client, br_slot *slot, br_answer **out,

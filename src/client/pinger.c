@@ -21,10 +21,10 @@ static uint64_t due_at(const br_client *client, size_t index)
     return endpoint->ping->done ? 0 : endpoint->ping_end_ns;
 }
 
-void br_keeper_expect(br_client *client, size_t index)
+void br_pinger_expect(br_client *client, size_t index)
 {
-    if (br_balancer_ping_at(&client->balancer, index) < client->keeper_due_ns)
-        pthread_cond_signal(&client->keeper_news);
+    if (br_balancer_ping_at(&client->balancer, index) < client->pinger_due_ns)
+        pthread_cond_signal(&client->pinger_news);
 }
 
 static br_outcome outcome_of_reply(nng_msg *message)
@@ -53,7 +53,7 @@ static void start_ping(br_client *client, br_endpoint *endpoint)
     nng_msg *message;
     br_status status = br_client_pack(&message, &request, NULL);
     if (status == BR_OK)
-        status = br_flight_start(&endpoint->ping, endpoint, message, &client->keeper_news, NULL);
+        status = br_flight_start(&endpoint->ping, endpoint, message, &client->pinger_news, NULL);
     endpoint->ping_end_ns = br_clock_now_ns() + (uint64_t)client->probe_ms * BR_NS_PER_MS;
     if (status == BR_OK) return;
     pthread_mutex_lock(&client->mutex); /* out of memory: later */
@@ -105,9 +105,9 @@ static void *keep(void *context)
     br_client *client = context;
     pthread_mutex_lock(&client->mutex);
     while (!client->closing) {
-        const size_t index = first_due(client, &client->keeper_due_ns);
-        if (client->keeper_due_ns > br_clock_now_ns()) {
-            br_client_wait(client, &client->keeper_news, client->keeper_due_ns);
+        const size_t index = first_due(client, &client->pinger_due_ns);
+        if (client->pinger_due_ns > br_clock_now_ns()) {
+            br_client_wait(client, &client->pinger_news, client->pinger_due_ns);
             continue;
         }
         pthread_mutex_unlock(&client->mutex);
@@ -118,21 +118,21 @@ static void *keep(void *context)
     return NULL;
 }
 
-br_status br_keeper_start(br_client *client, br_error *error)
+br_status br_pinger_start(br_client *client, br_error *error)
 {
     if (client->endpoint_count == 1) return BR_OK;
-    const int failed = pthread_create(&client->keeper, NULL, keep, client);
+    const int failed = pthread_create(&client->pinger, NULL, keep, client);
     if (failed != 0) return br_fail(error, BR_ENOMEM, "cannot start a thread: %s", strerror(failed));
-    client->has_keeper = true;
+    client->has_pinger = true;
     return BR_OK;
 }
 
-void br_keeper_stop(br_client *client)
+void br_pinger_stop(br_client *client)
 {
-    if (!client->has_keeper) return;
+    if (!client->has_pinger) return;
     pthread_mutex_lock(&client->mutex);
-    pthread_cond_signal(&client->keeper_news);
+    pthread_cond_signal(&client->pinger_news);
     pthread_mutex_unlock(&client->mutex);
-    pthread_join(client->keeper, NULL);
+    pthread_join(client->pinger, NULL);
     for (size_t i = 0; i < client->endpoint_count; i++) br_flight_end(client->endpoints[i].ping);
 }

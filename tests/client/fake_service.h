@@ -42,7 +42,7 @@ struct fake {
     atomic_bool silent;
     uint32_t delay_ms;
     atomic_int closes; /* connections closed instead of an answer; -1: always */
-    bool is_fleet;     /* pings are a keeper's: answered at once, whatever becomes of requests */
+    bool is_fleet;     /* pings are a pinger's: answered at once, whatever becomes of requests */
     /* What it saw. */
     atomic_int requests; /* all */
     atomic_int pings;    /* of them */
