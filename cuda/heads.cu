@@ -47,13 +47,13 @@ __device__ void divide_by_norm(float *x, int width, int lane)
 __device__ float activated(float z, br_heads_activation activation)
 {
     switch (activation) {
-    case BR_HEADS_SIGMOID:
+    case BR_ACTIVATION_SIGMOID:
         return 1.0f / (1.0f + expf(-z));
-    case BR_HEADS_TANH:
+    case BR_ACTIVATION_TANH:
         return tanhf(z);
-    case BR_HEADS_GELU:
+    case BR_ACTIVATION_GELU:
         return 0.5f * z * (1.0f + erff(z * 0.70710678f));
-    case BR_HEADS_RELU:
+    case BR_ACTIVATION_RELU:
         return z < 0.0f ? 0.0f : z; /* NaN stays */
     default:
         return z; /* of the whole row, by softmax_row */
@@ -111,11 +111,11 @@ __global__ void __launch_bounds__(kWarpsPerBlock *kWarp)
                 quality[static_cast<size_t>(first + r) * heads_count + k] = activated(logit, activation);
         }
     }
-    if (activation != BR_HEADS_SOFTMAX && activation != BR_HEADS_OTHERS) return;
+    if (activation != BR_ACTIVATION_SOFTMAX && activation != BR_ACTIVATION_OTHERS) return;
     __syncthreads(); /* every warp's logits are written */
     if (warp < kRows && first + warp < seqs)
         softmax_row(quality + static_cast<size_t>(first + warp) * heads_count, heads_count,
-                    activation == BR_HEADS_OTHERS, lane);
+                    activation == BR_ACTIVATION_OTHERS, lane);
 }
 
 } // namespace

@@ -103,22 +103,22 @@ static br_status read_head_rows(const weight_loader *l, const head_rows *out)
     const char *module = br_classifier_name(kind, &has_bias);
     switch (kind) {
     case BR_HEADS_BEST_ROUTE:
-        l->w->head_activation = BR_HEADS_SIGMOID;
+        l->w->head_activation = BR_ACTIVATION_SIGMOID;
         return read_pairs(l, out);
     case BR_HEADS_HYBRID_LLM:
-        l->w->head_activation = BR_HEADS_SIGMOID;
+        l->w->head_activation = BR_ACTIVATION_SIGMOID;
         return read_pair(l, out, 0, module);
     case BR_HEADS_N_LABEL:
-        l->w->head_activation = BR_HEADS_SIGMOID;
+        l->w->head_activation = BR_ACTIVATION_SIGMOID;
         break;
     case BR_HEADS_ROUTE_LLM_BERT:
-        l->w->head_activation = BR_HEADS_OTHERS;
+        l->w->head_activation = BR_ACTIVATION_OTHERS;
         break;
     case BR_HEADS_N_CLASS:
     case BR_HEADS_ZOOTER:
     case BR_HEADS_ROUTER_DC:
     case BR_HEADS_KINDS:
-        l->w->head_activation = BR_HEADS_SOFTMAX;
+        l->w->head_activation = BR_ACTIVATION_SOFTMAX;
         break;
     }
     const br_status status = read_classifier(l, out, module, has_bias);
@@ -130,10 +130,10 @@ static br_status read_head_rows(const weight_loader *l, const head_rows *out)
 static br_status make_pooler(const weight_loader *l)
 {
     static const br_heads_activation activations[] = {
-        [BR_POOLER_NONE] = BR_HEADS_SIGMOID, /* never asked for */
-        [BR_POOLER_TANH] = BR_HEADS_TANH,
-        [BR_POOLER_GELU] = BR_HEADS_GELU,
-        [BR_POOLER_RELU] = BR_HEADS_RELU,
+        [BR_POOLER_NONE] = BR_ACTIVATION_SIGMOID, /* never asked for */
+        [BR_POOLER_TANH] = BR_ACTIVATION_TANH,
+        [BR_POOLER_GELU] = BR_ACTIVATION_GELU,
+        [BR_POOLER_RELU] = BR_ACTIVATION_RELU,
     };
     br_encoder_weights *w = l->w;
     const size_t width = (size_t)w->model.width;

@@ -150,12 +150,12 @@ typedef struct br_gather_args {
 
 /* What becomes of a row's K logits z. */
 typedef enum br_heads_activation {
-    BR_HEADS_SIGMOID, /* 1 / (1 + exp(-z)) */
-    BR_HEADS_SOFTMAX, /* exp(z) / sum over the row of exp(z) */
-    BR_HEADS_OTHERS,  /* 1 - softmax */
-    BR_HEADS_TANH,
-    BR_HEADS_GELU, /* erf form */
-    BR_HEADS_RELU,
+    BR_ACTIVATION_SIGMOID, /* 1 / (1 + exp(-z)) */
+    BR_ACTIVATION_SOFTMAX, /* exp(z) / sum over the row of exp(z) */
+    BR_ACTIVATION_OTHERS,  /* 1 - softmax */
+    BR_ACTIVATION_TANH,
+    BR_ACTIVATION_GELU, /* erf form */
+    BR_ACTIVATION_RELU,
 } br_heads_activation;
 
 /* quality[b] = activation(x . weight[k] + bias[k] for all k), x = layernorm(residual[b]) or that over its

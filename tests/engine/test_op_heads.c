@@ -18,28 +18,28 @@ typedef struct heads_case {
 } heads_case;
 
 static const heads_case cases[] = {
-    {"no sequences", 0, 64, 3, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
-    {"one of each", 1, 48, 1, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
-    {"an odd width", 3, 65, 5, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
-    {"many", 33, 64, 16, 0.1F, 0, false, BR_HEADS_SIGMOID, false, false},
-    {"a real width", 17, 768, 7, 0.05F, 0, false, BR_HEADS_SIGMOID, false, false},
-    {"a large offset", 5, 96, 4, 0.05F, 10, false, BR_HEADS_SIGMOID, false, false},
-    {"qualities near 0 and 1", 16, 64, 8, 4, 0, false, BR_HEADS_SIGMOID, false, false},
-    {"one of each, normalised", 1, 48, 1, 0.1F, 0, true, BR_HEADS_SIGMOID, false, false},
-    {"an odd width, normalised", 3, 65, 5, 0.1F, 0, true, BR_HEADS_SIGMOID, false, false},
-    {"a real width, normalised", 17, 768, 7, 0.05F, 0, true, BR_HEADS_SIGMOID, false, false},
-    {"a large offset, normalised", 5, 96, 4, 0.05F, 100, true, BR_HEADS_SIGMOID, false, false},
-    {"one class", 2, 48, 1, 0.1F, 0, false, BR_HEADS_SOFTMAX, false, false},
-    {"classes, an odd width", 5, 65, 7, 0.1F, 0, false, BR_HEADS_SOFTMAX, false, false},
-    {"classes beyond a warp, normalised", 17, 768, 45, 0.05F, 0, true, BR_HEADS_SOFTMAX, false, false},
-    {"classes far apart", 9, 64, 40, 8, 0, false, BR_HEADS_SOFTMAX, false, false},
-    {"cosines", 9, 768, 7, 0.04F, 0, false, BR_HEADS_SOFTMAX, true, false},
-    {"cosines, normalised, an odd width", 5, 65, 33, 0.3F, 0, true, BR_HEADS_SOFTMAX, true, false},
-    {"the others", 5, 65, 3, 0.1F, 0, true, BR_HEADS_OTHERS, false, false},
-    {"wide rows", 5, 65, 3, 0.1F, 0, false, BR_HEADS_OTHERS, false, true},
-    {"tanh", 5, 96, 96, 0.1F, 0, true, BR_HEADS_TANH, false, false},
-    {"gelu", 5, 65, 65, 0.1F, 0, false, BR_HEADS_GELU, false, false},
-    {"relu", 5, 96, 96, 0.1F, 0, false, BR_HEADS_RELU, false, false},
+    {"no sequences", 0, 64, 3, 0.1F, 0, false, BR_ACTIVATION_SIGMOID, false, false},
+    {"one of each", 1, 48, 1, 0.1F, 0, false, BR_ACTIVATION_SIGMOID, false, false},
+    {"an odd width", 3, 65, 5, 0.1F, 0, false, BR_ACTIVATION_SIGMOID, false, false},
+    {"many", 33, 64, 16, 0.1F, 0, false, BR_ACTIVATION_SIGMOID, false, false},
+    {"a real width", 17, 768, 7, 0.05F, 0, false, BR_ACTIVATION_SIGMOID, false, false},
+    {"a large offset", 5, 96, 4, 0.05F, 10, false, BR_ACTIVATION_SIGMOID, false, false},
+    {"qualities near 0 and 1", 16, 64, 8, 4, 0, false, BR_ACTIVATION_SIGMOID, false, false},
+    {"one of each, normalised", 1, 48, 1, 0.1F, 0, true, BR_ACTIVATION_SIGMOID, false, false},
+    {"an odd width, normalised", 3, 65, 5, 0.1F, 0, true, BR_ACTIVATION_SIGMOID, false, false},
+    {"a real width, normalised", 17, 768, 7, 0.05F, 0, true, BR_ACTIVATION_SIGMOID, false, false},
+    {"a large offset, normalised", 5, 96, 4, 0.05F, 100, true, BR_ACTIVATION_SIGMOID, false, false},
+    {"one class", 2, 48, 1, 0.1F, 0, false, BR_ACTIVATION_SOFTMAX, false, false},
+    {"classes, an odd width", 5, 65, 7, 0.1F, 0, false, BR_ACTIVATION_SOFTMAX, false, false},
+    {"classes beyond a warp, normalised", 17, 768, 45, 0.05F, 0, true, BR_ACTIVATION_SOFTMAX, false, false},
+    {"classes far apart", 9, 64, 40, 8, 0, false, BR_ACTIVATION_SOFTMAX, false, false},
+    {"cosines", 9, 768, 7, 0.04F, 0, false, BR_ACTIVATION_SOFTMAX, true, false},
+    {"cosines, normalised, an odd width", 5, 65, 33, 0.3F, 0, true, BR_ACTIVATION_SOFTMAX, true, false},
+    {"the others", 5, 65, 3, 0.1F, 0, true, BR_ACTIVATION_OTHERS, false, false},
+    {"wide rows", 5, 65, 3, 0.1F, 0, false, BR_ACTIVATION_OTHERS, false, true},
+    {"tanh", 5, 96, 96, 0.1F, 0, true, BR_ACTIVATION_TANH, false, false},
+    {"gelu", 5, 65, 65, 0.1F, 0, false, BR_ACTIVATION_GELU, false, false},
+    {"relu", 5, 96, 96, 0.1F, 0, false, BR_ACTIVATION_RELU, false, false},
 };
 
 static void run_case(op_device *device, const heads_case *c)
@@ -150,12 +150,12 @@ static float quality_of(op_device *device, float x, br_heads_activation activati
 static void extremes(op_device *device, const void *context)
 {
     (void)context;
-    assert_true(quality_of(device, 1000, BR_HEADS_SIGMOID) == 1);
-    assert_true(quality_of(device, -1000, BR_HEADS_SIGMOID) == 0);
-    assert_true(quality_of(device, 1000, BR_HEADS_TANH) == 1);
-    assert_true(quality_of(device, 1000, BR_HEADS_SOFTMAX) == 1);
+    assert_true(quality_of(device, 1000, BR_ACTIVATION_SIGMOID) == 1);
+    assert_true(quality_of(device, -1000, BR_ACTIVATION_SIGMOID) == 0);
+    assert_true(quality_of(device, 1000, BR_ACTIVATION_TANH) == 1);
+    assert_true(quality_of(device, 1000, BR_ACTIVATION_SOFTMAX) == 1);
     /* Policies refuse NaN; it must not turn into a number here. */
-    for (br_heads_activation a = BR_HEADS_SIGMOID; a <= BR_HEADS_RELU; a++)
+    for (br_heads_activation a = BR_ACTIVATION_SIGMOID; a <= BR_ACTIVATION_RELU; a++)
         assert_true(isnan(quality_of(device, NAN, a)));
 }
 

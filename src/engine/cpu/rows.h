@@ -141,22 +141,22 @@ static void heads_softmax(float *z, int32_t count, bool others)
 static void activate_row(float *z, int32_t count, br_heads_activation kind)
 {
     switch (kind) {
-    case BR_HEADS_SIGMOID:
+    case BR_ACTIVATION_SIGMOID:
         sigmoid_row(z, count);
         break;
-    case BR_HEADS_SOFTMAX:
+    case BR_ACTIVATION_SOFTMAX:
         heads_softmax(z, count, false);
         break;
-    case BR_HEADS_OTHERS:
+    case BR_ACTIVATION_OTHERS:
         heads_softmax(z, count, true);
         break;
-    case BR_HEADS_TANH:
+    case BR_ACTIVATION_TANH:
         tanh_row(z, count);
         break;
-    case BR_HEADS_GELU:
+    case BR_ACTIVATION_GELU:
         gelu_row(z, count);
         break;
-    case BR_HEADS_RELU:
+    case BR_ACTIVATION_RELU:
         relu_row(z, count);
         break;
     }

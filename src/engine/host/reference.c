@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host.h"
-#include "engine/backend.h"
 #include "core/limits.h"
 #include "core/memory.h"
+#include "engine/backend.h"
+#include "host.h"
 
 struct br_matrix {
     float *weight; /* [outputs, inputs], already rounded to the activation type */
@@ -378,16 +378,16 @@ static br_status gather_rows(br_stream *stream, const br_gather_args *a)
 static double activated(double z, br_heads_activation activation)
 {
     switch (activation) {
-    case BR_HEADS_SIGMOID:
+    case BR_ACTIVATION_SIGMOID:
         return 1 / (1 + exp(-z));
-    case BR_HEADS_TANH:
+    case BR_ACTIVATION_TANH:
         return tanh(z);
-    case BR_HEADS_GELU:
+    case BR_ACTIVATION_GELU:
         return gelu(z);
-    case BR_HEADS_RELU:
+    case BR_ACTIVATION_RELU:
         return z < 0 ? 0 : z; /* NaN stays */
-    case BR_HEADS_SOFTMAX:
-    case BR_HEADS_OTHERS:
+    case BR_ACTIVATION_SOFTMAX:
+    case BR_ACTIVATION_OTHERS:
         return z; /* of the whole row, below */
     }
     return z;
@@ -419,8 +419,8 @@ static br_status heads(br_stream *stream, const br_heads_args *a)
             const double z = dot(stream->row, a->weight + (size_t)k * (size_t)a->width, a->width) / norm;
             quality[k] = (float)activated(z + (double)a->bias[k], a->activation);
         }
-        if (a->activation == BR_HEADS_SOFTMAX) softmax(quality, a->heads_count, false);
-        if (a->activation == BR_HEADS_OTHERS) softmax(quality, a->heads_count, true);
+        if (a->activation == BR_ACTIVATION_SOFTMAX) softmax(quality, a->heads_count, false);
+        if (a->activation == BR_ACTIVATION_OTHERS) softmax(quality, a->heads_count, true);
     }
     return BR_OK;
 }
