@@ -6,7 +6,7 @@
 
 #include "core/clock.h"
 
-void br_balancer_init(br_pool *balancer, size_t count, uint64_t silence_ns, uint32_t hedge_percent)
+void br_balancer_init(br_balancer *balancer, size_t count, uint64_t silence_ns, uint32_t hedge_percent)
 {
     assert(count >= 1);
     assert(count <= BR_CLIENT_URLS_MAX);
@@ -14,8 +14,8 @@ void br_balancer_init(br_pool *balancer, size_t count, uint64_t silence_ns, uint
     balancer->count = count;
     balancer->silence_ns = silence_ns;
     balancer->hedge_percent = hedge_percent;
-    balancer->hedge_credit = 100 * BR_POOL_HEDGE_BURST;
-    for (size_t i = 0; i < count; i++) balancer->members[i].silent_ns = BR_POOL_NEVER;
+    balancer->hedge_credit = 100 * BR_BALANCER_HEDGE_BURST;
+    for (size_t i = 0; i < count; i++) balancer->members[i].silent_ns = BR_BALANCER_NEVER;
 }
 
 static bool is_usable(const br_balancer_member *member)
@@ -23,37 +23,37 @@ static bool is_usable(const br_balancer_member *member)
     return member->connected && !member->ejected;
 }
 
-static size_t usable_others(const br_pool *balancer, size_t index)
+static size_t usable_others(const br_balancer *balancer, size_t index)
 {
     size_t count = 0;
     for (size_t i = 0; i < balancer->count; i++) count += i != index && is_usable(&balancer->members[i]);
     return count;
 }
 
-static size_t least_outstanding(const br_pool *balancer, uint64_t now_ns, size_t avoid, bool rested)
+static size_t least_outstanding(const br_balancer *balancer, uint64_t now_ns, size_t avoid, bool rested)
 {
-    size_t best = BR_POOL_NONE;
+    size_t best = BR_BALANCER_NONE;
     for (size_t step = 0; step < balancer->count; step++) {
         const size_t i = (balancer->next + step) % balancer->count;
         const br_balancer_member *member = &balancer->members[i];
         if (i == avoid || !is_usable(member)) continue;
         if (rested && member->rested_ns > now_ns) continue;
-        if (best == BR_POOL_NONE || member->outstanding < balancer->members[best].outstanding) best = i;
+        if (best == BR_BALANCER_NONE || member->outstanding < balancer->members[best].outstanding) best = i;
     }
     return best;
 }
 
-size_t br_balancer_choose(br_pool *balancer, uint64_t now_ns, size_t avoid, bool rested)
+size_t br_balancer_choose(br_balancer *balancer, uint64_t now_ns, size_t avoid, bool rested)
 {
     size_t index = least_outstanding(balancer, now_ns, avoid, true);
-    if (index == BR_POOL_NONE && !rested) index = least_outstanding(balancer, now_ns, avoid, false);
-    if (index != BR_POOL_NONE) balancer->next = (index + 1) % balancer->count;
+    if (index == BR_BALANCER_NONE && !rested) index = least_outstanding(balancer, now_ns, avoid, false);
+    if (index != BR_BALANCER_NONE) balancer->next = (index + 1) % balancer->count;
     return index;
 }
 
-uint64_t br_balancer_rested_at(const br_pool *balancer)
+uint64_t br_balancer_rested_at(const br_balancer *balancer)
 {
-    uint64_t first = BR_POOL_NEVER;
+    uint64_t first = BR_BALANCER_NEVER;
     for (size_t i = 0; i < balancer->count; i++) {
         const br_balancer_member *member = &balancer->members[i];
         if (is_usable(member) && member->rested_ns < first) first = member->rested_ns;
@@ -61,14 +61,14 @@ uint64_t br_balancer_rested_at(const br_pool *balancer)
     return first;
 }
 
-void br_balancer_earn_hedge(br_pool *balancer)
+void br_balancer_earn_hedge(br_balancer *balancer)
 {
-    const uint32_t most = 100 * BR_POOL_HEDGE_BURST;
+    const uint32_t most = 100 * BR_BALANCER_HEDGE_BURST;
     balancer->hedge_credit += balancer->hedge_percent;
     if (balancer->hedge_credit > most) balancer->hedge_credit = most;
 }
 
-bool br_balancer_spend_hedge(br_pool *balancer)
+bool br_balancer_spend_hedge(br_balancer *balancer)
 {
     if (balancer->hedge_credit < 100) return false;
     balancer->hedge_credit -= 100;
@@ -80,12 +80,12 @@ static void put_off_ping(br_balancer_member *member, uint64_t now_ns)
 {
     member->ping_at_ns = now_ns + (uint64_t)member->backoff_ms * BR_NS_PER_MS;
     const uint32_t doubled = 2 * member->backoff_ms;
-    member->backoff_ms = doubled < BR_POOL_BACKOFF_MS_MIN   ? BR_POOL_BACKOFF_MS_MIN
-                         : doubled > BR_POOL_BACKOFF_MS_MAX ? BR_POOL_BACKOFF_MS_MAX
-                                                            : doubled;
+    member->backoff_ms = doubled < BR_BALANCER_BACKOFF_MS_MIN   ? BR_BALANCER_BACKOFF_MS_MIN
+                         : doubled > BR_BALANCER_BACKOFF_MS_MAX ? BR_BALANCER_BACKOFF_MS_MAX
+                                                                : doubled;
 }
 
-static void eject(br_pool *balancer, br_balancer_member *member, uint64_t now_ns)
+static void eject(br_balancer *balancer, br_balancer_member *member, uint64_t now_ns)
 {
     if (balancer->count == 1 || member->ejected) return;
     member->ejected = true;
@@ -94,18 +94,18 @@ static void eject(br_pool *balancer, br_balancer_member *member, uint64_t now_ns
 }
 
 /* What ends here no longer counts as connected, unless a new connection has come up since. */
-static void lose(br_pool *balancer, br_balancer_member *member, uint32_t connection, uint64_t now_ns)
+static void lose(br_balancer *balancer, br_balancer_member *member, uint32_t connection, uint64_t now_ns)
 {
     if (connection != member->connection) return;
     member->connected = false;
     eject(balancer, member, now_ns);
 }
 
-static void fail(br_pool *balancer, size_t index, uint64_t now_ns)
+static void fail(br_balancer *balancer, size_t index, uint64_t now_ns)
 {
     br_balancer_member *member = &balancer->members[index];
     member->failures++;
-    if (member->failures >= BR_POOL_FAILURES_MAX &&
+    if (member->failures >= BR_BALANCER_FAILURES_MAX &&
         usable_others(balancer, index) >= (balancer->count + 1) / 2)
         eject(balancer, member, now_ns);
 }
@@ -113,18 +113,18 @@ static void fail(br_pool *balancer, size_t index, uint64_t now_ns)
 /* A request that was abandoned says nothing, so it does not end a silence. */
 static void hear(br_balancer_member *member, uint64_t now_ns)
 {
-    member->silent_ns = member->outstanding > 0 ? now_ns : BR_POOL_NEVER;
+    member->silent_ns = member->outstanding > 0 ? now_ns : BR_BALANCER_NEVER;
 }
 
-void br_balancer_sent(br_pool *balancer, size_t index, uint64_t now_ns)
+void br_balancer_sent(br_balancer *balancer, size_t index, uint64_t now_ns)
 {
     br_balancer_member *member = &balancer->members[index];
-    if (member->silent_ns == BR_POOL_NEVER) member->silent_ns = now_ns;
+    if (member->silent_ns == BR_BALANCER_NEVER) member->silent_ns = now_ns;
     member->outstanding++;
     member->sent++;
 }
 
-void br_balancer_ended(br_pool *balancer, size_t index, br_outcome outcome, uint32_t connection,
+void br_balancer_ended(br_balancer *balancer, size_t index, br_outcome outcome, uint32_t connection,
                        uint64_t retry_ms, uint64_t now_ns)
 {
     br_balancer_member *member = &balancer->members[index];
@@ -164,7 +164,7 @@ void br_balancer_ended(br_pool *balancer, size_t index, br_outcome outcome, uint
     }
 }
 
-void br_balancer_connected(br_pool *balancer, size_t index, uint64_t now_ns)
+void br_balancer_connected(br_balancer *balancer, size_t index, uint64_t now_ns)
 {
     br_balancer_member *member = &balancer->members[index];
     member->connected = true;
@@ -172,21 +172,22 @@ void br_balancer_connected(br_pool *balancer, size_t index, uint64_t now_ns)
     hear(member, now_ns);
 }
 
-void br_balancer_disconnected(br_pool *balancer, size_t index, uint64_t now_ns)
+void br_balancer_disconnected(br_balancer *balancer, size_t index, uint64_t now_ns)
 {
     br_balancer_member *member = &balancer->members[index];
     lose(balancer, member, member->connection, now_ns);
 }
 
-uint64_t br_balancer_ping_at(const br_pool *balancer, size_t index)
+uint64_t br_balancer_ping_at(const br_balancer *balancer, size_t index)
 {
     const br_balancer_member *member = &balancer->members[index];
-    if (balancer->count == 1 || !member->connected) return BR_POOL_NEVER;
+    if (balancer->count == 1 || !member->connected) return BR_BALANCER_NEVER;
     if (member->ejected) return member->ping_at_ns;
-    return member->silent_ns == BR_POOL_NEVER ? BR_POOL_NEVER : member->silent_ns + balancer->silence_ns;
+    return member->silent_ns == BR_BALANCER_NEVER ? BR_BALANCER_NEVER
+                                                  : member->silent_ns + balancer->silence_ns;
 }
 
-bool br_balancer_pinged(br_pool *balancer, size_t index, br_outcome outcome, uint64_t now_ns)
+bool br_balancer_pinged(br_balancer *balancer, size_t index, br_outcome outcome, uint64_t now_ns)
 {
     br_balancer_member *member = &balancer->members[index];
     switch (outcome) {
@@ -194,7 +195,7 @@ bool br_balancer_pinged(br_pool *balancer, size_t index, br_outcome outcome, uin
     case BR_OUTCOME_OVERLOADED: /* alive */
         hear(member, now_ns);
         /* Pings alone do not clear an endpoint of suspicion: the next failure ejects it again. */
-        if (member->failures >= BR_POOL_FAILURES_MAX) member->failures = BR_POOL_FAILURES_MAX - 1;
+        if (member->failures >= BR_BALANCER_FAILURES_MAX) member->failures = BR_BALANCER_FAILURES_MAX - 1;
         if (member->connected) member->ejected = false;
         return false;
     case BR_OUTCOME_NOT_READY:

@@ -11,7 +11,7 @@
  * for the time it asked for: others come first, and a request that was refused waits rather than go there.
  *
  * Facts (a lost connection, not_ready) always eject. A mere suspicion does not eject the last usable endpoint, and
- * failures in a row never leave less than half of them: when everything is slow, nobody is to blame. a balancer of one
+ * failures in a row never leave less than half of them: when everything is slow, nobody is to blame. A balancer of one
  * never ejects, for there is nowhere else to go.
  *
  * Pure: no socket, no thread, no clock; the caller passes the time in and holds the lock.
@@ -27,14 +27,14 @@
 
 #include "bestroute/client.h"
 
-#define BR_POOL_NONE SIZE_MAX
-#define BR_POOL_NEVER UINT64_MAX
+#define BR_BALANCER_NONE SIZE_MAX
+#define BR_BALANCER_NEVER UINT64_MAX
 
 enum {
-    BR_POOL_FAILURES_MAX = 3,    /* in a row eject */
-    BR_POOL_BACKOFF_MS_MIN = 50, /* between two pings of an ejected endpoint; doubles up to the maximum */
-    BR_POOL_BACKOFF_MS_MAX = 2000,
-    BR_POOL_HEDGE_BURST = 10, /* hedges that may come at once */
+    BR_BALANCER_FAILURES_MAX = 3,    /* in a row eject */
+    BR_BALANCER_BACKOFF_MS_MIN = 50, /* between two pings of an ejected endpoint; doubles up to the maximum */
+    BR_BALANCER_BACKOFF_MS_MAX = 2000,
+    BR_BALANCER_HEDGE_BURST = 10, /* hedges that may come at once */
 };
 
 /* How a request, or a ping, ended. */
@@ -55,7 +55,7 @@ typedef struct br_balancer_member {
     uint32_t failures;   /* in a row */
     uint32_t backoff_ms; /* until the ping after the next; 0: none was needed since the last answer */
     uint64_t ping_at_ns; /* while ejected */
-    uint64_t silent_ns;  /* since when a reply is missing; BR_POOL_NEVER: none is */
+    uint64_t silent_ns;  /* since when a reply is missing; BR_BALANCER_NEVER: none is */
     uint64_t rested_ns;  /* `overloaded` holds until then */
     uint32_t outstanding;
     uint64_t sent; /* = outstanding + answered + refused + failed + abandoned */
@@ -66,44 +66,44 @@ typedef struct br_balancer_member {
     uint64_t ejections;
 } br_balancer_member;
 
-typedef struct br_pool {
+typedef struct br_balancer {
     br_balancer_member members[BR_CLIENT_URLS_MAX];
     size_t count; /* at least 1 */
     size_t next;  /* whose turn it is among equals */
     uint64_t silence_ns;
     uint32_t hedge_percent;
     uint32_t hedge_credit; /* in hundredths of a hedge */
-} br_pool;
+} br_balancer;
 
 /* Nobody is connected yet. */
-void br_balancer_init(br_pool *balancer, size_t count, uint64_t silence_ns, uint32_t hedge_percent);
+void br_balancer_init(br_balancer *balancer, size_t count, uint64_t silence_ns, uint32_t hedge_percent);
 
-/* BR_POOL_NONE: no endpoint is usable, or none that is `rested` where that is asked for. `avoid` is not chosen. */
-size_t br_balancer_choose(br_pool *balancer, uint64_t now_ns, size_t avoid, bool rested);
+/* BR_BALANCER_NONE: no endpoint is usable, or none that is `rested` where that is asked for. `avoid` is not chosen. */
+size_t br_balancer_choose(br_balancer *balancer, uint64_t now_ns, size_t avoid, bool rested);
 
-/* When the first usable endpoint is rested; BR_POOL_NEVER: none is usable. */
-uint64_t br_balancer_rested_at(const br_pool *balancer);
+/* When the first usable endpoint is rested; BR_BALANCER_NEVER: none is usable. */
+uint64_t br_balancer_rested_at(const br_balancer *balancer);
 
 /* A call begins: earns its share of a hedge. */
-void br_balancer_earn_hedge(br_pool *balancer);
+void br_balancer_earn_hedge(br_balancer *balancer);
 
 /* False: hedges have had their share of the calls. */
-bool br_balancer_spend_hedge(br_pool *balancer);
+bool br_balancer_spend_hedge(br_balancer *balancer);
 
 /* A request goes to `index`, or one that did so ended. `connection` is the member's number when it left, retry_ms
  * that of an `overloaded`. */
-void br_balancer_sent(br_pool *balancer, size_t index, uint64_t now_ns);
-void br_balancer_ended(br_pool *balancer, size_t index, br_outcome outcome, uint32_t connection,
+void br_balancer_sent(br_balancer *balancer, size_t index, uint64_t now_ns);
+void br_balancer_ended(br_balancer *balancer, size_t index, br_outcome outcome, uint32_t connection,
                        uint64_t retry_ms, uint64_t now_ns);
 
-void br_balancer_connected(br_pool *balancer, size_t index, uint64_t now_ns);
-void br_balancer_disconnected(br_pool *balancer, size_t index, uint64_t now_ns);
+void br_balancer_connected(br_balancer *balancer, size_t index, uint64_t now_ns);
+void br_balancer_disconnected(br_balancer *balancer, size_t index, uint64_t now_ns);
 
 /* When the endpoint is due for a ping: an ejected one after its backoff, another after silence_ns without a reply to what
- * was sent to it, also if nobody waits for that any more. BR_POOL_NEVER. */
-uint64_t br_balancer_ping_at(const br_pool *balancer, size_t index);
+ * was sent to it, also if nobody waits for that any more. BR_BALANCER_NEVER. */
+uint64_t br_balancer_ping_at(const br_balancer *balancer, size_t index);
 
 /* A ping ended. True: the connection is dead and should be dropped. */
-bool br_balancer_pinged(br_pool *balancer, size_t index, br_outcome outcome, uint64_t now_ns);
+bool br_balancer_pinged(br_balancer *balancer, size_t index, br_outcome outcome, uint64_t now_ns);
 
 #endif

@@ -119,11 +119,11 @@ static br_status await_endpoint(way *w, size_t *index, bool rested)
     for (;;) {
         if (client->closing) return br_fail(w->error, BR_ECLOSED, "the client was closed");
         const uint64_t now_ns = br_clock_now_ns();
-        *index = br_balancer_choose(&client->balancer, now_ns, BR_POOL_NONE, rested);
-        if (*index != BR_POOL_NONE) return BR_OK;
+        *index = br_balancer_choose(&client->balancer, now_ns, BR_BALANCER_NONE, rested);
+        if (*index != BR_BALANCER_NONE) return BR_OK;
 
-        uint64_t until_ns = rested ? br_balancer_rested_at(&client->balancer) : BR_POOL_NEVER;
-        if (until_ns == BR_POOL_NEVER) {
+        uint64_t until_ns = rested ? br_balancer_rested_at(&client->balancer) : BR_BALANCER_NEVER;
+        if (until_ns == BR_BALANCER_NEVER) {
             if (now_ns >= give_up_ns) return none_usable(w, give_up_ns - start_ns);
             until_ns = give_up_ns;
         } else if (until_ns >= w->send_end_ns) {
@@ -149,7 +149,7 @@ static br_status begin(way *w, bool rested)
 
     const bool may_hedge = client->hedge_ms > 0 && !w->has_hedged && w->request->op != BR_OP_RELOAD;
     w->hedge_at_ns =
-        may_hedge ? br_clock_now_ns() + (uint64_t)client->hedge_ms * BR_NS_PER_MS : BR_POOL_NEVER;
+        may_hedge ? br_clock_now_ns() + (uint64_t)client->hedge_ms * BR_NS_PER_MS : BR_BALANCER_NEVER;
     return status;
 }
 
@@ -159,12 +159,12 @@ static br_status begin(way *w, bool rested)
 static void hedge(way *w)
 {
     br_client *client = w->client;
-    w->hedge_at_ns = BR_POOL_NEVER;
+    w->hedge_at_ns = BR_BALANCER_NEVER;
     const uint64_t now_ns = br_clock_now_ns();
     if (now_ns >= w->send_end_ns) return;
     pthread_mutex_lock(&client->mutex);
     const size_t index = br_balancer_choose(&client->balancer, now_ns, w->flights[0]->endpoint->index, true);
-    const bool goes = index != BR_POOL_NONE && br_balancer_spend_hedge(&client->balancer);
+    const bool goes = index != BR_BALANCER_NONE && br_balancer_spend_hedge(&client->balancer);
     if (goes) {
         br_balancer_sent(&client->balancer, index, now_ns);
         br_pinger_expect(client, index);
@@ -362,7 +362,7 @@ static bool is_usable_elsewhere(br_client *client)
 {
     if (client->endpoint_count == 1) return false;
     pthread_mutex_lock(&client->mutex);
-    const bool found = br_balancer_rested_at(&client->balancer) != BR_POOL_NEVER;
+    const bool found = br_balancer_rested_at(&client->balancer) != BR_BALANCER_NEVER;
     pthread_mutex_unlock(&client->mutex);
     return found;
 }

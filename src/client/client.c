@@ -20,7 +20,7 @@ enum {
 
 void br_client_wait(br_client *client, pthread_cond_t *cond, uint64_t until_ns)
 {
-    if (until_ns == BR_POOL_NEVER) {
+    if (until_ns == BR_BALANCER_NEVER) {
         (void)pthread_cond_wait(cond, &client->mutex);
         return;
     }
@@ -218,7 +218,7 @@ static void end_calls(br_client *client)
     client->closing = true;
     pthread_cond_broadcast(&client->changed);
     for (br_slot *slot = client->busy; slot != NULL; slot = slot->next) pthread_cond_signal(&slot->changed);
-    while (client->running > 0) br_client_wait(client, &client->changed, BR_POOL_NEVER);
+    while (client->running > 0) br_client_wait(client, &client->changed, BR_BALANCER_NEVER);
     pthread_mutex_unlock(&client->mutex);
 }
 

@@ -81,7 +81,7 @@ struct br_client {
     pthread_cond_t
         pinger_news; /* the pinger is due earlier than pinger_due_ns, or one of its pings is done */
     uint64_t pinger_due_ns;
-    br_pool balancer;
+    br_balancer balancer;
     br_slot *idle;
     br_slot *busy;  /* one for each call that is running, but one without memory for it */
     size_t running; /* calls */

@@ -90,7 +90,7 @@ static void tend(br_client *client, br_endpoint *endpoint)
 static size_t first_due(const br_client *client, uint64_t *due_ns)
 {
     size_t first = 0;
-    *due_ns = BR_POOL_NEVER;
+    *due_ns = BR_BALANCER_NEVER;
     for (size_t i = 0; i < client->endpoint_count; i++) {
         const uint64_t at_ns = due_at(client, i);
         if (at_ns >= *due_ns) continue;
