@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/backend_cuda.h"
 #include "core/clock.h"
+#include "cuda/backend_cuda.h"
 
 enum {
     WIDTH = 768,

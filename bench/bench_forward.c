@@ -29,8 +29,8 @@
 
 #include "bundle/bundle.h"
 #include "core/clock.h"
-#include "encoder/encoder.h"
 #include "core/limits.h"
+#include "encoder/encoder.h"
 
 enum { LENGTHS_MAX = 16, LATENCY_RUNS_MAX = 1000, CHECK_TOKENS = 24, CHECK_SEQS = 2 };
 

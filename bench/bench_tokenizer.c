@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "core/limits.h"
 #include "bundle/tokenizer/tokenizer.h"
+#include "core/limits.h"
 
 enum { RUNS = 5, IDS_MAX = 512 };
 

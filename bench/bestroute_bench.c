@@ -11,13 +11,13 @@
 #include <unistd.h>
 
 #include "bestroute/client.h"
-#include "serve/server.h"
 #include "child.h"
 #include "curve.h"
 #include "echo.h"
 #include "engine.h"
 #include "options.h"
 #include "report.h"
+#include "serve/server.h"
 #include "table.h"
 
 static int complain(const br_error *error)

@@ -10,9 +10,9 @@
 #ifndef BESTROUTE_BENCH_LOAD_H
 #define BESTROUTE_BENCH_LOAD_H
 
-#include "protocol/msgpack.h"
 #include "histogram.h"
 #include "prompts.h"
+#include "protocol/msgpack.h"
 #include "trace.h"
 
 enum {

@@ -13,9 +13,9 @@
 #include <time.h>
 
 #include "backend_cuda.h"
+#include "comm_id.h"
 #include "core/clock.h"
 #include "core/limits.h"
-#include "comm_id.h"
 #include "nccl_library.h"
 
 enum { ROOT = 0, POLL_US = 200 };

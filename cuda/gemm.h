@@ -14,8 +14,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "core/dtype.h"
 #include "bestroute/error.h"
+#include "core/dtype.h"
 #include "gemm_choices.h"
 
 typedef struct br_gemm br_gemm;

@@ -14,8 +14,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "engine/backend.h"
 #include "core/limits.h"
+#include "engine/backend.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -15,9 +15,9 @@
 #include <string.h>
 
 #include "core/clock.h"
-#include "encoder/encoder.h"
 #include "core/limits.h"
 #include "core/memory.h"
+#include "encoder/encoder.h"
 
 enum { TOKENS_MAX = 2816, SEQS_MAX = 64 };
 

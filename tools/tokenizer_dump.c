@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/limits.h"
 #include "bundle/tokenizer/tokenizer.h"
+#include "core/limits.h"
 
 static char *read_file(const char *path, size_t *size)
 {

@@ -20,10 +20,10 @@
 #define BESTROUTE_BUNDLE_BUNDLE_H
 
 #include "bestroute/error.h"
+#include "bundle/tokenizer/tokenizer.h"
 #include "model.h"
 #include "policy/router.h"
 #include "safetensors.h"
-#include "bundle/tokenizer/tokenizer.h"
 
 /* The largest known spm.model has a quarter of a million pieces in 4.3 MB; read into memory once. */
 enum { BR_BUNDLE_SPM_BYTES_MAX = 64 << 20 };

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/limits.h"
 #include "core/json.h"
+#include "core/limits.h"
 
 /* Words joined by '|' or in a list are compared after this much of them. */
 enum { WORD_BYTES_MAX = 32 };

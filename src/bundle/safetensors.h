@@ -16,8 +16,8 @@
 
 #include <stdint.h>
 
-#include "core/dtype.h"
 #include "bestroute/error.h"
+#include "core/dtype.h"
 #include "core/limits.h"
 #include "core/memory.h"
 

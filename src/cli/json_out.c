@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "policy/spec.h"
 #include "core/utf8.h"
+#include "policy/spec.h"
 
 bool cli_json_print(FILE *to, json_t *value)
 {

@@ -17,8 +17,8 @@
 #ifndef BESTROUTE_ENCODER_ENCODER_H
 #define BESTROUTE_ENCODER_ENCODER_H
 
-#include "engine/backend.h"
 #include "bundle/bundle.h"
+#include "engine/backend.h"
 #include "packing.h"
 
 typedef struct br_encoder_weights br_encoder_weights;

@@ -24,8 +24,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/dtype.h"
 #include "bundle/model.h"
+#include "core/dtype.h"
 
 #define BR_PLAN_LIST(X)                                                                                      \
     X(ids)                                                                                                   \

@@ -5,8 +5,8 @@
 #define BESTROUTE_ENCODER_WEIGHT_LOADER_H
 
 #include "bundle/bundle.h"
-#include "weights.h"
 #include "positions.h"
+#include "weights.h"
 
 /* What loading needs at hand. */
 typedef struct weight_loader {

@@ -9,10 +9,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "weights.h"
-#include "positions.h"
 #include "bundle/tensor_names.h"
+#include "positions.h"
 #include "weight_loader.h"
+#include "weights.h"
 
 /* Vectors and plain matrices. */
 

@@ -4,8 +4,8 @@
 #ifndef BESTROUTE_ENCODER_WEIGHTS_H
 #define BESTROUTE_ENCODER_WEIGHTS_H
 
-#include "engine/backend.h"
 #include "encoder.h"
+#include "engine/backend.h"
 
 /* gamma and beta, in the backend's memory. */
 typedef struct br_layernorm {

@@ -15,8 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/memory.h"
 #include "bestroute/status.h"
+#include "core/memory.h"
 
 enum { BR_PROTOCOL_VERSION = 1 };
 

@@ -6,8 +6,8 @@
  */
 #include <math.h>
 
-#include "reply.h"
 #include "fields.h"
+#include "reply.h"
 
 enum {
     V,

@@ -39,8 +39,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/limits.h"
 #include "bestroute/status.h"
+#include "core/limits.h"
 
 /* A batch is closed when this many queries were skipped for it. It bounds the time that take holds
  * the worker's lock; larger fills batches better while two bundles' queries are mixed by a reload. */

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "core/limits.h"
 #include "bundle/model.h"
+#include "core/limits.h"
 
 static br_status parse(br_model *model, const char *json, br_error *error)
 {

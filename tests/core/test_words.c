@@ -1,6 +1,6 @@
 /* test_words.c - status.h, error.h, core/dtype.h: names, formatted errors, conversions. */
-#include "core/dtype.h"
 #include "bestroute/error.h"
+#include "core/dtype.h"
 
 #include <math.h>
 #include <setjmp.h>

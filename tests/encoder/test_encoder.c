@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "encoder/encoder.h"
 #include "core/limits.h"
+#include "encoder/encoder.h"
 #include "support/golden_case.h"
 #include "support/oom.h"
 

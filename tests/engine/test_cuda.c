@@ -13,8 +13,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "encoder/encoder.h"
 #include "core/memory.h"
+#include "encoder/encoder.h"
 #include "support/golden_case.h"
 #include "support/oom.h"
 

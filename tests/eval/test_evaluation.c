@@ -11,10 +11,10 @@
 
 #include <cmocka.h>
 
-#include "support/oom.h"
-#include "policy/policy_fixture.h"
 #include "eval/records.h"
 #include "eval/stories.h"
+#include "policy/policy_fixture.h"
+#include "support/oom.h"
 
 enum { CHEAP, MIDDLE, REFERENCE, CANDIDATES, ROWS = 4, TASKS = 2 };
 

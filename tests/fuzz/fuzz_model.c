@@ -5,8 +5,8 @@
  */
 #include <stdlib.h>
 
-#include "core/limits.h"
 #include "bundle/model.h"
+#include "core/limits.h"
 
 static void demand(bool holds)
 {

@@ -3,8 +3,8 @@
  */
 #include <stdlib.h>
 
-#include "support/notation.h"
 #include "protocol/reply.h"
+#include "support/notation.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -6,8 +6,8 @@
  */
 #include <stdlib.h>
 
-#include "support/notation.h"
 #include "protocol/request.h"
+#include "support/notation.h"
 
 static message encode(const br_request *request)
 {

@@ -4,9 +4,9 @@
  * The first byte chooses: even, the rest is a text for a model with a character map; odd, the next
  * byte is the size of a text, which is followed by a model.
  */
-#include "support/spm_fixture.h"
 #include "bundle/tokenizer/tokenizer.h"
 #include "core/utf8.h"
+#include "support/spm_fixture.h"
 
 enum { IDS_MAX = 4096 };
 

@@ -19,8 +19,8 @@
 
 #include <nng/protocol/reqrep0/req.h>
 
-#include "protocol/reply.h"
 #include "malformed.h"
+#include "protocol/reply.h"
 
 enum {
     MESSAGES = 10000,

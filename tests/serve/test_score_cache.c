@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "support/oom.h"
 #include "serve/score_cache.h"
+#include "support/oom.h"
 
 enum { HEADS = 5, TOKENS_MAX = 40 };
 

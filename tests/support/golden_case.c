@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/memory.h"
 #include "bundle/tensor_names.h"
+#include "core/memory.h"
 
 const char *const golden_names[] = {
     "log_buckets",   "one_layer",      "own_projections",

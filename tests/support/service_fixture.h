@@ -15,11 +15,11 @@
 
 #include <nng/nng.h>
 
+#include "protocol/reply.h"
 #include "serve/config.h"
+#include "serve/server.h"
 #include "workers/devices.h"
 #include "workers/metrics.h"
-#include "protocol/reply.h"
-#include "serve/server.h"
 
 enum { SERVICE_FLAGS_MAX = 16, SERVICE_WAIT_MS = 60000 };
 

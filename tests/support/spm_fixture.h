@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/memory.h"
 #include "bundle/tokenizer/spm.h"
+#include "core/memory.h"
 
 enum { SPM_BYTES_MAX = 1 << 20 };
 

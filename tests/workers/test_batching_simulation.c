@@ -20,9 +20,9 @@
 
 #include <cmocka.h>
 
-#include "workers/batcher.h"
 #include "bench/schedule.h"
 #include "bench/trace.h"
+#include "workers/batcher.h"
 
 enum { QUERIES_MAX = 40000, DEVICES_MAX = 8, SEQS = 256 };
 

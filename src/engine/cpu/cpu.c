@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/host/host.h"
-#include "engine/backend.h"
 #include "core/memory.h"
+#include "engine/backend.h"
+#include "engine/host/host.h"
 #include "kernels.h"
 #include "onednn.h"
 
