@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "cli/plot.h"
+#include "core/memory.h"
 #include "report.h"
 
 static const struct {
@@ -104,7 +105,7 @@ br_status curve_plot(const json_t *report, const char *stem, br_error *error)
         };
         status = plot_write(&chart, stem, error);
     } else {
-        status = br_fail(error, BR_ENOMEM, "out of memory");
+        status = br_no_memory(error, "the plot");
     }
     free(c.values);
     free(c.texts);

@@ -4,6 +4,7 @@
  *   RECEIVING -> (HANDED_OVER: the other thread's queue ->) SENDING -> RECEIVING
  */
 #include "echo.h"
+#include "core/memory.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -90,7 +91,7 @@ br_status echo_run(const char *url, bool with_hand_over, br_error *error)
         return br_fail(error, BR_ENOMEM, "no thread");
     nng_socket socket;
     echo *all = calloc(ECHO_CONTEXTS, sizeof *all);
-    if (all == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (all == NULL) return br_no_memory(error, "the echo");
     int failed = nng_rep0_open(&socket);
     for (int i = 0; failed == 0 && i < ECHO_CONTEXTS; i++) {
         all[i].over = with_hand_over ? &over : NULL;

@@ -19,6 +19,7 @@
 #include <nng/protocol/reqrep0/req.h>
 
 #include "core/clock.h"
+#include "core/memory.h"
 #include "protocol/reply.h"
 #include "schedule.h"
 #include "usage.h"
@@ -289,7 +290,7 @@ static br_status connect_all(load *l, br_error *error)
 static br_status make_slots(load *l, br_error *error)
 {
     l->slots = calloc((size_t)l->options->in_flight, sizeof *l->slots);
-    if (l->slots == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (l->slots == NULL) return br_no_memory(error, "the load");
     for (int i = 0; i < l->options->in_flight; i++) {
         slot *s = &l->slots[i];
         *s = (slot){.load = l, .next_idle = l->idle, .connection = i % l->socket_count};
@@ -348,7 +349,7 @@ br_status load_run(load_result *out, const load_options *options, const prompts 
     load *l = calloc(1, sizeof *l);
     if (l == NULL || !make_histograms(out)) {
         free(l);
-        return br_fail(error, BR_ENOMEM, "out of memory");
+        return br_no_memory(error, "the load");
     }
     l->options = options;
     l->prompts = source;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "bundle/bundle.h"
+#include "core/memory.h"
 #include "protocol/request.h"
 #include "schedule.h"
 
@@ -61,7 +62,7 @@ static br_status read_texts(char **texts, int *count, const char *path, br_error
         while (size > 0 && (line[size - 1] == '\n' || line[size - 1] == '\r')) line[--size] = '\0';
         if (size == 0) continue;
         texts[*count] = strdup(line);
-        if (texts[(*count)++] == NULL) status = br_fail(error, BR_ENOMEM, "out of memory");
+        if (texts[(*count)++] == NULL) status = br_no_memory(error, "the prompts");
     }
     free(line);
     (void)fclose(file);
@@ -78,7 +79,7 @@ static br_status make_texts(char **texts, int *count, const prompts_options *o, 
         if (!draw_words(&words, o->lengths, &random))
             return br_fail(error, BR_EINVAL, "lengths: \"%s\" is none of 20, 8-64, 24~0.8", o->lengths);
         texts[*count] = make_text(words, &random);
-        if (texts[(*count)++] == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+        if (texts[(*count)++] == NULL) return br_no_memory(error, "the prompts");
     }
     return BR_OK;
 }
@@ -93,7 +94,7 @@ br_status prompts_texts(char ***out, int *count, const prompts_options *options,
 {
     *out = calloc(TEXTS_MAX, sizeof **out);
     *count = 0;
-    if (*out == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (*out == NULL) return br_no_memory(error, "the prompts");
     const br_status status = options->file != NULL ? read_texts(*out, count, options->file, error)
                                                    : make_texts(*out, count, options, error);
     if (status == BR_OK) return BR_OK;
@@ -120,7 +121,7 @@ static br_status tokenize(br_query *query, const br_bundle *bundle, br_arena *ar
     const size_t room = query->text.size + 8;
     int32_t *ids = br_arena_array(arena, room, sizeof *ids);
     size_t count = 0;
-    if (ids == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (ids == NULL) return br_no_memory(error, "the prompts");
     const br_status status = br_tokenizer_encode(bundle->tokenizer, query->text, ids, room, &count);
     if (status != BR_OK) return br_fail(error, status, "prompts: a line is not UTF-8");
     query->has_text = false;
@@ -135,7 +136,7 @@ static br_status encode(br_str *out, const prompts_options *o, char *const *text
     br_arena arena;
     br_arena_init(&arena);
     br_query *queries = calloc((size_t)o->queries, sizeof *queries);
-    br_status status = queries != NULL ? BR_OK : br_fail(error, BR_ENOMEM, "out of memory");
+    br_status status = queries != NULL ? BR_OK : br_no_memory(error, "the prompts");
     for (int q = 0; status == BR_OK && q < o->queries; q++) {
         queries[q] = (br_query){
             .has_text = true, .text = br_str_from(texts[(first + q) % count]), .max_cost = INFINITY};
@@ -150,7 +151,7 @@ static br_status encode(br_str *out, const prompts_options *o, char *const *text
         .query_count = (size_t)o->queries,
     };
     if (status == BR_OK && br_request_encode(&request, out, append) != 0)
-        status = br_fail(error, BR_ENOMEM, "out of memory");
+        status = br_no_memory(error, "the prompts");
     free(queries);
     br_arena_deinit(&arena);
     return status;
@@ -162,7 +163,7 @@ br_status prompts_init(prompts *out, const prompts_options *options, br_error *e
     char **texts = NULL;
     int count = 0;
     br_bundle *bundle = NULL;
-    br_status status = out->requests != NULL ? BR_OK : br_fail(error, BR_ENOMEM, "out of memory");
+    br_status status = out->requests != NULL ? BR_OK : br_no_memory(error, "the prompts");
     if (status == BR_OK) status = prompts_texts(&texts, &count, options, error);
     if (status == BR_OK && options->bundle != NULL) status = br_bundle_open(&bundle, options->bundle, error);
     for (int i = 0; status == BR_OK && i < REQUESTS; i++) {

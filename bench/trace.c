@@ -11,6 +11,7 @@
 
 #include "core/clock.h"
 #include "core/limits.h"
+#include "core/memory.h"
 
 enum { SENT_MAX = 1 << 20, LINE_BYTES = 256 };
 
@@ -42,7 +43,7 @@ br_status recorder_create(recorder **out, int requests, int queries, uint64_t de
     }
     recorder_destroy(r);
     *out = NULL;
-    return br_fail(error, BR_ENOMEM, "out of memory");
+    return br_no_memory(error, "the trace");
 }
 
 void recorder_destroy(recorder *r)
@@ -116,7 +117,7 @@ static br_status append(trace *t, size_t *room, trace_arrival arrival, br_error 
     if (t->count == *room) {
         *room = *room == 0 ? 1024 : 2 * *room;
         trace_arrival *grown = realloc(t->arrivals, *room * sizeof *grown);
-        if (grown == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+        if (grown == NULL) return br_no_memory(error, "the trace");
         t->arrivals = grown;
     }
     t->arrivals[t->count++] = arrival;

@@ -108,7 +108,7 @@ static br_status put(br_backend *backend, void **out, const float *source, size_
     char *narrow = type != BR_F32 ? br_alloc_array(count, br_dtype_bytes(type)) : NULL;
     if (*out == NULL || (type != BR_F32 && narrow == NULL)) {
         free(narrow);
-        return br_fail(error, BR_ENOMEM, "engine cuda: no memory for %zu bytes of weights", bytes);
+        return br_no_memory(error, "%zu bytes of weights (engine cuda)", bytes);
     }
     const void *from = source;
     if (type != BR_F32) {
@@ -166,7 +166,7 @@ static br_status put_quantized(br_backend *backend, br_matrix *matrix, const br_
     br_status status;
     matrix->weight = weights_alloc(backend, weights);
     if (narrow == NULL || scale == NULL || matrix->weight == NULL) {
-        status = br_fail(error, BR_ENOMEM, "engine cuda: no memory for %zu bytes of weights", weights);
+        status = br_no_memory(error, "%zu bytes of weights (engine cuda)", weights);
         goto done;
     }
     quantize(narrow, scale, source);
@@ -189,7 +189,7 @@ static br_status matrix_create(br_backend *backend, br_matrix **out, const br_ma
     const br_queue *queue = &cuda(backend)->queue;
     const size_t weights = (size_t)source->outputs * (size_t)source->inputs;
     br_matrix *matrix = calloc(1, sizeof *matrix);
-    if (matrix == NULL) return br_fail(error, BR_ENOMEM, "no memory for a matrix");
+    if (matrix == NULL) return br_no_memory(error, "a matrix");
     matrix->outputs = source->outputs;
     matrix->inputs = source->inputs;
     matrix->epilogue = source->epilogue;
@@ -251,13 +251,12 @@ static br_status embedding_create(br_backend *backend, br_embedding **out, const
     assert(table->rank == 2);
     const size_t count = (size_t)table->shape[0] * (size_t)table->shape[1];
     br_embedding *embedding = calloc(1, sizeof *embedding);
-    if (embedding == NULL) return br_fail(error, BR_ENOMEM, "no memory for an embedding");
+    if (embedding == NULL) return br_no_memory(error, "an embedding");
     embedding->width = (int32_t)table->shape[1];
     embedding->table = weights_alloc(backend, count * br_dtype_bytes(backend->activation));
-    const br_status status =
-        embedding->table != NULL
-            ? copy_table(backend, embedding, table, error)
-            : br_fail(error, BR_ENOMEM, "engine cuda: no memory for an embedding of %zu elements", count);
+    const br_status status = embedding->table != NULL
+                                 ? copy_table(backend, embedding, table, error)
+                                 : br_no_memory(error, "an embedding of %zu elements (engine cuda)", count);
     if (status != BR_OK) {
         embedding_destroy(backend, embedding);
         return status;
@@ -293,7 +292,7 @@ static br_status positions_create(br_backend *backend, br_positions **out, const
     float *turned = br_alloc_array(tables * count, sizeof *turned);
     br_status status;
     if (positions == NULL || turned == NULL) {
-        status = br_fail(error, BR_ENOMEM, "no memory for %zu projected positions", rows);
+        status = br_no_memory(error, "%zu projected positions", rows);
         goto done;
     }
     float *end = turned;
@@ -472,7 +471,7 @@ br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t
         return br_fail(error, BR_EINVAL, "engine cuda: device %d does not exist; there are 0 to %d",
                        (int)device, (int)devices - 1);
     cuda_backend *backend = calloc(1, sizeof *backend);
-    if (backend == NULL) return br_fail(error, BR_ENOMEM, "no memory for a backend");
+    if (backend == NULL) return br_no_memory(error, "a backend");
     backend->device = device;
     backend->base.table = &table;
     /* Half's eleven bits keep eight times as much of a score as bf16's eight, at the same speed. */

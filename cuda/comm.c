@@ -16,6 +16,7 @@
 #include "comm_id.h"
 #include "core/clock.h"
 #include "core/limits.h"
+#include "core/memory.h"
 #include "nccl_library.h"
 
 enum { ROOT = 0, POLL_US = 200 };
@@ -165,7 +166,7 @@ br_status br_comm_open(br_comm **out, const br_comm_options *options, br_error *
     assert(options->ranks == 1 || options->count == 1);
     *out = NULL;
     br_comm *c = calloc(1, sizeof *c);
-    if (c == NULL) return br_fail(error, BR_ENOMEM, "no memory for a communicator");
+    if (c == NULL) return br_no_memory(error, "a communicator");
     c->ranks = options->ranks;
     c->rank = options->rank;
     c->timeout_ms = options->timeout_ms;

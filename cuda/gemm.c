@@ -8,6 +8,7 @@
  * with weight stored [inputs, outputs] by columns, hence op T, and x and y as they are.
  */
 #include "gemm.h"
+#include "core/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,7 +79,7 @@ br_status br_gemm_create(br_gemm **out, br_dtype type, br_gemm_choices *choices,
 {
     *out = NULL;
     br_gemm *g = calloc(1, sizeof *g);
-    if (g == NULL) return br_fail(error, BR_ENOMEM, "no memory for a stream's products");
+    if (g == NULL) return br_no_memory(error, "a stream's products");
     g->type = cuda_type(type);
     g->choices = choices;
     br_status status = status_of(cublasLtCreate(&g->handle));
@@ -88,8 +89,7 @@ br_status br_gemm_create(br_gemm **out, br_dtype type, br_gemm_choices *choices,
     }
     if (cudaMalloc(&g->workspace, WORKSPACE_BYTES) != cudaSuccess) {
         g->workspace = NULL;
-        status = br_fail(error, BR_ENOMEM, "no device memory for a GEMM workspace of %d bytes",
-                         (int)WORKSPACE_BYTES);
+        status = br_no_memory(error, "a GEMM workspace of %d bytes on the device", (int)WORKSPACE_BYTES);
         goto fail;
     }
     *out = g;

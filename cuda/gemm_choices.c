@@ -2,6 +2,7 @@
  * gemm_choices.c - see gemm_choices.h.
  */
 #include "gemm_choices.h"
+#include "core/memory.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -75,12 +76,12 @@ br_status br_gemm_choices_create(br_gemm_choices **out, const char *file, const 
 {
     *out = NULL;
     br_gemm_choices *c = calloc(1, sizeof *c);
-    if (c == NULL) return br_fail(error, BR_ENOMEM, "no memory for the choices of GEMM algorithms");
+    if (c == NULL) return br_no_memory(error, "the choices of GEMM algorithms");
     (void)pthread_mutex_init(&c->lock, NULL);
     c->file = strdup(file);
     if (c->file == NULL) {
         br_gemm_choices_destroy(c);
-        return br_fail(error, BR_ENOMEM, "no memory for the choices of GEMM algorithms");
+        return br_no_memory(error, "the choices of GEMM algorithms");
     }
     (void)snprintf(c->device, sizeof c->device, "%s", device);
     for (char *at = c->device; *at != '\0'; at++)

@@ -85,8 +85,7 @@ static br_status make_quantized(br_stream *stream, const br_model *model, br_err
     stream->quantized_scale =
         backend->table->alloc(backend, (size_t)stream->shape.tokens_max * sizeof(float));
     if (stream->quantized != NULL && stream->quantized_scale != NULL) return BR_OK;
-    return br_fail(error, BR_ENOMEM, "engine cuda: no memory for %zu bytes of fp8 factors",
-                   stream->quantized_bytes);
+    return br_no_memory(error, "%zu bytes of fp8 factors (engine cuda)", stream->quantized_bytes);
 }
 
 br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
@@ -94,7 +93,7 @@ br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_m
 {
     *out = NULL;
     br_stream *stream = calloc(1, sizeof *stream);
-    if (stream == NULL) return br_fail(error, BR_ENOMEM, "no memory for a stream");
+    if (stream == NULL) return br_no_memory(error, "a stream");
     stream->backend = cuda(backend);
     stream->queue = cuda(backend)->queue;
     stream->shape = *shape;

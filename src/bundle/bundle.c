@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/json.h"
+#include "core/memory.h"
 #include "tensor_names.h"
 
 enum { PATH_BYTES_MAX = 4096 };
@@ -102,7 +103,7 @@ static br_status read_file(opening *o, int file)
     }
     o->contents[file] = malloc(size + 1); /* never 0 bytes */
     if (o->contents[file] == NULL) {
-        status = br_fail(o->error, BR_ENOMEM, "%s: out of memory", path);
+        status = br_no_memory(o->error, "%s", path);
         goto done;
     }
     o->sizes[file] = size;
@@ -465,7 +466,7 @@ br_status br_bundle_open(br_bundle **out, const char *folder, br_error *error)
     opening *o = calloc(1, sizeof *o);
     br_bundle *b = calloc(1, sizeof *b); /* zeroed: close is safe from here on */
     if (o == NULL || b == NULL) {
-        status = br_fail(error, BR_ENOMEM, "bundle: out of memory");
+        status = br_no_memory(error, "the bundle");
         goto done;
     }
     o->bundle = b;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/memory.h"
 
 enum { HEADER_SIZE_BYTES = 8 };
 
@@ -149,7 +150,7 @@ static br_status read_entry(entry *e, const parser *p, const char *name, const j
 
     const size_t length = strlen(name);
     char *copy = br_arena_array(p->arena, length + 1, 1);
-    if (copy == NULL) return br_fail(p->error, BR_ENOMEM, "%s: out of memory", p->file);
+    if (copy == NULL) return br_no_memory(p->error, "%s", p->file);
     memcpy(copy, name, length);
     e->tensor.name = (br_str){copy, length};
 
@@ -250,7 +251,7 @@ static br_status read_table(br_safetensors *table, const parser *p, json_t *head
                        (int)BR_TENSORS_MAX);
     }
     entry *entries = calloc(size + 1, sizeof *entries); /* never 0 bytes */
-    if (entries == NULL) return br_fail(p->error, BR_ENOMEM, "%s: out of memory", p->file);
+    if (entries == NULL) return br_no_memory(p->error, "%s", p->file);
 
     br_status status = read_entries(entries, &table->count, p, header);
     if (status != BR_OK) goto done;
@@ -258,7 +259,7 @@ static br_status read_table(br_safetensors *table, const parser *p, json_t *head
     table->tensors = br_arena_array(p->arena, table->count + 1, sizeof *table->tensors);
     table->by_name = br_arena_array(p->arena, table->count + 1, sizeof *table->by_name);
     if (table->tensors == NULL || table->by_name == NULL) {
-        status = br_fail(p->error, BR_ENOMEM, "%s: out of memory", p->file);
+        status = br_no_memory(p->error, "%s", p->file);
         goto done;
     }
     for (size_t i = 0; i < table->count; i++) {
@@ -302,7 +303,7 @@ br_status br_safetensors_create(br_safetensors **out, const void *bytes, size_t 
 {
     *out = NULL;
     br_safetensors *table = calloc(1, sizeof *table); /* zeroed: destroy is safe from here on */
-    if (table == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (table == NULL) return br_no_memory(error, "%s", file);
     br_arena_init(&table->arena);
     parser p = {.file = file, .error = error, .arena = &table->arena};
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/memory.h"
 #include "measured.h"
 
 enum { TABLE_ROWS = 21, PATH_BYTES = 4096 };
@@ -72,7 +73,7 @@ static json_t *make_table(calibration *c, br_error *error)
     evaluation_trace trace;
     if (evaluation_trace_init(&trace, &c->scores.table, BR_POLICY_THRESHOLD, thresholds, TABLE_ROWS, -1) !=
         BR_OK) {
-        (void)!br_fail(error, BR_ENOMEM, "out of memory");
+        (void)!br_no_memory(error, "the calibration");
         return NULL;
     }
     evaluation_point curve[TABLE_ROWS];
@@ -99,7 +100,7 @@ static br_status bootstrap(calibration *c, size_t index, double low[4], double h
     if (drawn == NULL || samples == NULL) {
         free(drawn);
         free(samples);
-        return br_fail(error, BR_ENOMEM, "out of memory");
+        return br_no_memory(error, "the calibration");
     }
     uint64_t state = c->options->seed;
     for (size_t b = 0; b < count; b++) {

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "measured.h"
 #include "plot.h"
 
@@ -42,11 +43,6 @@ typedef struct figures {
     double quality[FAMILIES][GRID]; /* of the threshold and the utility curve */
 } figures;
 
-static br_status no_memory(br_error *error)
-{
-    return br_fail(error, BR_ENOMEM, "out of memory");
-}
-
 /* Of the candidates cheaper than the reference the one of highest mean quality: Hybrid-LLM's small model. */
 static int32_t choose_partner(const cli_scores *s)
 {
@@ -72,7 +68,7 @@ static br_status make_traces(evaluator *e, br_error *error)
     double lambdas[CLI_LAMBDAS];
     double caps[CAPS];
     br_status status = cli_scores_thresholds(thresholds, s);
-    if (status != BR_OK) return no_memory(error);
+    if (status != BR_OK) return br_no_memory(error, "the evaluation");
     cli_scores_lambdas(lambdas, s);
     for (int i = 0; i < CAPS; i++) caps[i] = scale * pow(10, -3 + 4.0 * i / (CAPS - 1));
     e->partner = choose_partner(s);
@@ -98,7 +94,7 @@ static br_status make_traces(evaluator *e, br_error *error)
     for (int h = 0; h < HULLS; h++)
         e->hull[h] = calloc(s->table.tasks * s->info->candidate_count + 2, sizeof *e->hull[h]);
     const bool whole = status == BR_OK && e->curve != NULL && e->hull[0] != NULL && e->hull[1] != NULL;
-    return whole ? BR_OK : no_memory(error);
+    return whole ? BR_OK : br_no_memory(error, "the evaluation");
 }
 
 static void find_savings(double saving[DROPS], const evaluation_point *curve, size_t count,
@@ -293,7 +289,7 @@ static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *err
     figures whole = {0};
     br_status status = BR_OK;
     if (weights == NULL || drawn == NULL || scratch == NULL || samples == NULL) {
-        status = no_memory(error);
+        status = br_no_memory(error, "the evaluation");
         goto done;
     }
     size_t rows = 0;
@@ -444,7 +440,7 @@ static plot_series series_of(series_data *data, const json_t *points, const char
 static br_status plot_curves(const evaluator *e, const json_t *report, const char *stem, br_error *error)
 {
     series_data *data = calloc(6, sizeof *data);
-    if (data == NULL) return no_memory(error);
+    if (data == NULL) return br_no_memory(error, "the evaluation");
     const json_t *curves = json_object_get(report, "curves");
     double costs[GRID];
     for (int g = 0; g < GRID; g++) costs[g] = 1000 * e->grid[g];

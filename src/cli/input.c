@@ -7,6 +7,7 @@
  * becomes a prompt with an error and is passed over without being kept.
  */
 #include "cli.h"
+#include "core/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -125,7 +126,7 @@ static br_status open_lines(cli_input *input, const cli_options *options, br_err
         (size_t)(input->jsonl ? input->limits.message_bytes_max : input->limits.text_bytes_max);
     input->capacity = READ_BYTES;
     input->buffer = malloc(input->capacity);
-    if (input->buffer == NULL) return br_fail(error, BR_ENOMEM, "out of memory for the input");
+    if (input->buffer == NULL) return br_no_memory(error, "the input");
     return BR_OK;
 }
 
@@ -134,7 +135,7 @@ br_status cli_input_open(cli_input **out, const cli_options *options, const cli_
 {
     *out = NULL;
     cli_input *input = calloc(1, sizeof *input);
-    if (input == NULL) return br_fail(error, BR_ENOMEM, "out of memory for the input");
+    if (input == NULL) return br_no_memory(error, "the input");
     input->fd = -1;
     input->limits = *limits;
     if (options->argument_count > 0) {
@@ -203,7 +204,7 @@ static cli_next read_more(cli_input *input, br_error *error)
     if (count == 0 || (count < 0 && errno == EINTR)) return CLI_NEXT_WAIT;
 
     if (make_room(input) != BR_OK) {
-        (void)!br_fail(error, BR_ENOMEM, "out of memory for line %llu", (unsigned long long)input->line + 1);
+        (void)!br_no_memory(error, "line %llu", (unsigned long long)input->line + 1);
         return CLI_NEXT_FAILED;
     }
     const ssize_t got = read(input->fd, input->buffer + input->used, READ_BYTES);
@@ -295,7 +296,7 @@ static cli_next next_argument(cli_input *input, cli_prompt *out, br_error *error
     if (input->argument == input->argument_count) return CLI_NEXT_END;
     const char *text = input->arguments[input->argument++];
     if (keep_text(out, text, strlen(text)) != BR_OK) {
-        (void)!br_fail(error, BR_ENOMEM, "out of memory for a prompt");
+        (void)!br_no_memory(error, "a prompt");
         return CLI_NEXT_FAILED;
     }
     check_size(input, out);

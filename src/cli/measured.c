@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "eval/scores.h"
 #include "eval/stories.h"
 
@@ -14,11 +15,6 @@ cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status)
     return scores->info != NULL && own ? CLI_EXIT_USAGE : cli_exit_of(status);
 }
 
-static br_status no_memory(br_error *error)
-{
-    return br_fail(error, BR_ENOMEM, "out of memory");
-}
-
 /* The bundle as far as `info` tells it: enough to decide as the service decides. */
 static br_status make_router(cli_scores *s, br_error *error)
 {
@@ -27,7 +23,7 @@ static br_status make_router(cli_scores *s, br_error *error)
         info->model_count > BR_MODELS_MAX || info->reference >= info->candidate_count)
         return br_fail(error, BR_EFORMAT, "the service's info names no usable candidates");
     s->router = calloc(1, sizeof *s->router);
-    if (s->router == NULL) return no_memory(error);
+    if (s->router == NULL) return br_no_memory(error, "the evaluation");
     for (size_t m = 0; m < info->model_count; m++) {
         br_priced_model *model = &s->router->models[s->router->model_count++];
         snprintf(model->name, sizeof model->name, "%s", info->models[m].name);
@@ -89,7 +85,7 @@ static br_status fill_table(cli_scores *s, const cli_options *options, br_error 
     const size_t candidates = s->info->candidate_count;
     size_t measured = 0;
     if (evaluation_table_init(&s->table, s->router, s->records.row_count, s->records.task_count) != BR_OK)
-        return no_memory(error);
+        return br_no_memory(error, "the evaluation");
     for (size_t r = 0; r < s->records.row_count; r++) {
         const records_row *row = &s->records.rows[r];
         s->table.task[r] = row->task;
@@ -187,12 +183,12 @@ br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client
     int32_t *story = calloc(out->records.row_count + 1, sizeof *story);
     if (story == NULL || stories_number(story, &out->records) != BR_OK) {
         free(story);
-        return no_memory(error);
+        return br_no_memory(error, "the evaluation");
     }
     evaluation_set_stories(&out->table, story);
     free(story);
     out->weights = calloc(out->records.row_count, sizeof *out->weights);
-    if (out->weights == NULL) return no_memory(error);
+    if (out->weights == NULL) return br_no_memory(error, "the evaluation");
     evaluation_weights(out->weights, &out->table, options->by_task);
     return BR_OK;
 }

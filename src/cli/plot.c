@@ -1,5 +1,6 @@
 /* plot.c - axes, series, legend. */
 #include "plot.h"
+#include "core/memory.h"
 
 #include <cairo-svg.h>
 #include <cairo.h>
@@ -286,7 +287,7 @@ br_status plot_write(const plot_chart *chart, const char *stem, br_error *error)
         cairo_surface_finish(surface);
         if (status == CAIRO_STATUS_SUCCESS) status = cairo_surface_status(surface);
         cairo_surface_destroy(surface);
-        if (status == CAIRO_STATUS_NO_MEMORY) return br_fail(error, BR_ENOMEM, "%s: out of memory", path);
+        if (status == CAIRO_STATUS_NO_MEMORY) return br_no_memory(error, "%s", path);
         if (status != CAIRO_STATUS_SUCCESS)
             return br_fail(error, BR_EIO, "%s: %s", path, cairo_status_to_string(status));
     }

@@ -6,6 +6,7 @@
  * The block is measured first and filled after; everything before the characters is a multiple of 8 bytes. Sums
  * cannot overflow: a message bounds every count below 2^27.
  */
+#include "core/memory.h"
 #include "message.h"
 
 #include <assert.h>
@@ -278,7 +279,7 @@ br_status br_client_make_answer(br_answer **out, const br_reply *reply, br_error
 
     block to;
     br_answer *answer = allocate(&to, &total);
-    if (answer == NULL) return br_fail(error, BR_ENOMEM, "out of memory for an answer");
+    if (answer == NULL) return br_no_memory(error, "an answer");
 
     answer->results = to.results;
     answer->result_count = reply->result_count;

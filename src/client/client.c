@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/memory.h"
 #include "inside.h"
 #include "message.h"
 
@@ -40,7 +41,7 @@ static void slot_destroy(br_slot *slot)
 static br_status slot_create(br_slot **out, br_error *error)
 {
     br_slot *slot = calloc(1, sizeof *slot);
-    if (slot == NULL) return br_fail(error, BR_ENOMEM, "out of memory for a call");
+    if (slot == NULL) return br_no_memory(error, "a call");
     br_clock_cond_init(&slot->changed);
     br_arena_init(&slot->arena);
     *out = slot;
@@ -172,7 +173,7 @@ static br_status add_endpoint(br_client *client, const char *url, const br_clien
     endpoint->index = client->endpoint_count;
     const size_t url_bytes = strlen(url) + 1;
     endpoint->url = malloc(url_bytes);
-    if (endpoint->url == NULL) return br_fail(error, BR_ENOMEM, "out of memory for a client");
+    if (endpoint->url == NULL) return br_no_memory(error, "a client");
     memcpy(endpoint->url, url, url_bytes);
     client->endpoint_count++;
     return br_endpoint_open(endpoint, options, error);
@@ -185,7 +186,7 @@ br_status br_client_connect(br_client **out, const br_client_options *options, b
     if (status != BR_OK) return status;
 
     br_client *client = calloc(1, sizeof *client);
-    if (client == NULL) return br_fail(error, BR_ENOMEM, "out of memory for a client");
+    if (client == NULL) return br_no_memory(error, "a client");
     pthread_mutex_init(&client->mutex, NULL); /* the default kind cannot fail on Linux */
     br_clock_cond_init(&client->changed);
     br_clock_cond_init(&client->pinger_news);
@@ -194,7 +195,7 @@ br_status br_client_connect(br_client **out, const br_client_options *options, b
 
     client->endpoints = calloc(list.count, sizeof *client->endpoints);
     if (client->endpoints == NULL) {
-        status = br_fail(error, BR_ENOMEM, "out of memory for a client");
+        status = br_no_memory(error, "a client");
         goto fail;
     }
     for (size_t i = 0; i < list.count; i++) {

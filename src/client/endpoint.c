@@ -15,6 +15,7 @@
 
 #include "core/clock.h"
 #include "core/limits.h"
+#include "core/memory.h"
 
 enum {
     RECONNECT_MS_MIN = 20,
@@ -205,7 +206,7 @@ static void on_step(void *context)
 static br_status create(br_flight **out, br_endpoint *endpoint, br_error *error)
 {
     br_flight *flight = calloc(1, sizeof *flight);
-    if (flight == NULL) return br_fail(error, BR_ENOMEM, "out of memory for a request");
+    if (flight == NULL) return br_no_memory(error, "a request");
     flight->endpoint = endpoint;
     int failed = nng_aio_alloc(&flight->aio, on_step, flight);
     if (failed == 0) failed = nng_ctx_open(&flight->context, endpoint->socket);

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "core/limits.h"
+#include "core/memory.h"
 
 /* Where a policy stands, for errors: "queries[3].policy" or "policy". */
 typedef struct place {
@@ -32,7 +33,7 @@ static br_status take_names(const br_str **out, size_t *out_count, const char *c
                             const char *field, const place *at, br_arena *arena, br_error *error)
 {
     br_str *views = br_arena_array(arena, count, sizeof *views);
-    if (views == NULL) return br_fail(error, BR_ENOMEM, "out of memory for %zu names", count);
+    if (views == NULL) return br_no_memory(error, "%zu names", count);
     for (size_t i = 0; i < count; i++) {
         if (names == NULL || names[i] == NULL) return refuse(error, at, field, "a name is NULL");
         views[i] = br_str_from(names[i]);
@@ -115,7 +116,7 @@ static br_status take_counts(br_counts *out, bool given, uint64_t all, const br_
     if (count == 0) return BR_OK;
 
     br_count_entry *entries = br_arena_array(arena, count, sizeof *entries);
-    if (entries == NULL) return br_fail(error, BR_ENOMEM, "out of memory for %zu counts", count);
+    if (entries == NULL) return br_no_memory(error, "%zu counts", count);
     for (size_t i = 0; i < count; i++) {
         if (by_model == NULL || by_model[i].model == NULL)
             return refuse(error, at, field, "a model's name is NULL");
@@ -172,8 +173,7 @@ br_status br_client_make_request(br_request *out, br_op op, const br_client_call
     }
 
     out->queries = br_arena_array(arena, call->query_count, sizeof *out->queries);
-    if (out->queries == NULL)
-        return br_fail(error, BR_ENOMEM, "out of memory for %zu queries", call->query_count);
+    if (out->queries == NULL) return br_no_memory(error, "%zu queries", call->query_count);
     out->query_count = call->query_count;
     for (size_t i = 0; i < call->query_count; i++) {
         const place at = {.in_query = true, .query = i};
@@ -207,7 +207,7 @@ br_status br_client_pack(nng_msg **out, const br_request *request, br_error *err
                        to.bytes, BR_MESSAGE_BYTES_MAX);
 
     failed = nng_msg_alloc(out, to.bytes);
-    if (failed != 0) return br_fail(error, BR_ENOMEM, "out of memory for a message of %zu bytes", to.bytes);
+    if (failed != 0) return br_no_memory(error, "a message of %zu bytes", to.bytes);
     to = (cursor){.at = nng_msg_body(*out)};
     failed = br_request_encode(request, &to, write_bytes);
     assert(failed == 0);

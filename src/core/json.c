@@ -1,5 +1,6 @@
 /* json.c - typed getters over jansson. */
 #include "json.h"
+#include "memory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@ br_status br_json_parse(json_t **out, br_str text, size_t bytes_max, const char 
     json_t *top = json_loadb(text.size == 0 ? "" : text.data, text.size, JSON_REJECT_DUPLICATES, &reason);
     if (top == NULL) {
         if (json_error_code(&reason) == json_error_out_of_memory) {
-            return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+            return br_no_memory(error, "%s", file);
         }
         return br_fail(error, BR_EFORMAT, "%s: line %d, byte %d: not the JSON expected: %s", file,
                        reason.line, reason.position, reason.text);

@@ -1,6 +1,8 @@
 /* memory.c - aligned arrays and the arena. */
 #include "memory.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { ARENA_ALIGNMENT = 16, ARENA_BLOCK_BYTES_MIN = 4096 };
@@ -12,6 +14,16 @@ struct br_arena_block {
     size_t used;
     _Alignas(ARENA_ALIGNMENT) unsigned char bytes[];
 };
+
+br_status br_no_memory(br_error *error, const char *what, ...)
+{
+    char text[BR_ERROR_TEXT_BYTES];
+    va_list arguments;
+    va_start(arguments, what);
+    (void)vsnprintf(text, sizeof text, what, arguments);
+    va_end(arguments);
+    return br_fail(error, BR_ENOMEM, "out of memory for %s", text);
+}
 
 void *br_alloc_array(size_t count, size_t size)
 {

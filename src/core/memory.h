@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "bestroute/error.h"
 #include "bestroute/status.h"
 
 enum { BR_ALIGNMENT = 64 };
@@ -34,6 +35,10 @@ static inline br_str br_str_from(const char *text)
 {
     return (br_str){text, strlen(text)};
 }
+
+/* Says "out of memory for <what>" and returns BR_ENOMEM; `error` may be NULL. `what` is formatted as by printf. */
+BR_NODISCARD br_status br_no_memory(br_error *error, const char *what, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* count * size bytes at BR_ALIGNMENT, uninitialised; NULL when that overflows or memory is out.
  * Never NULL for 0 bytes otherwise. Release with free(). */

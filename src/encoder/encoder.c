@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "core/limits.h"
+#include "core/memory.h"
 #include "plan.h"
 #include "weights.h"
 
@@ -306,7 +307,7 @@ br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
                        (int)BR_BATCH_SEQS_MAX);
 
     br_encoder *e = calloc(1, sizeof *e); /* zeroed: destroy is safe from here on */
-    if (e == NULL) return br_fail(error, BR_ENOMEM, "no memory for an encoder");
+    if (e == NULL) return br_no_memory(error, "an encoder");
     e->weights = weights;
     e->backend = weights->backend;
     e->ops = weights->backend->table;
@@ -330,12 +331,12 @@ br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
     br_status status;
     e->workspace = e->ops->alloc(e->backend, e->plan.total_bytes);
     if (e->workspace == NULL) {
-        status = br_fail(error, BR_ENOMEM, "no memory for a workspace of %zu bytes", e->plan.total_bytes);
+        status = br_no_memory(error, "a workspace of %zu bytes", e->plan.total_bytes);
         goto fail;
     }
     e->offsets = br_alloc_array((size_t)options->seqs_max + 1, sizeof *e->offsets);
     if (e->offsets == NULL) {
-        status = br_fail(error, BR_ENOMEM, "no memory for an encoder");
+        status = br_no_memory(error, "an encoder");
         goto fail;
     }
     status = e->ops->stream_create(e->backend, &e->stream, &weights->model, &stream_shape, error);

@@ -1,5 +1,6 @@
 /* weight_loader.c - see weight_loader.h. */
 #include "weight_loader.h"
+#include "core/memory.h"
 
 #include <assert.h>
 #include <math.h>
@@ -41,7 +42,7 @@ br_status loader_widen(const weight_loader *l, float *out, const br_tensor *tens
 
 br_status loader_no_memory(const weight_loader *l, size_t floats)
 {
-    return br_fail(l->error, BR_ENOMEM, "no memory to read %zu weights", floats);
+    return br_no_memory(l->error, "%zu weights", floats);
 }
 
 br_status loader_make_vector(const weight_loader *l, float **out, const float *source, size_t count)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "bundle/tensor_names.h"
+#include "core/memory.h"
 #include "positions.h"
 #include "weight_loader.h"
 #include "weights.h"
@@ -316,7 +317,7 @@ static br_status make_weights(br_encoder_weights **out, br_backend *backend, con
     *out = NULL;
     const br_model *model = &bundle->model;
     br_encoder_weights *w = calloc(1, sizeof *w); /* zeroed: destroy is safe from here on */
-    if (w == NULL) return br_fail(error, BR_ENOMEM, "no memory for weights");
+    if (w == NULL) return br_no_memory(error, "weights");
     w->backend = backend;
     w->model = *model;
     w->seq_tokens_max = bundle->router.max_tokens;

@@ -1,5 +1,6 @@
 /* json_lines.c - lines of any length up to the limit, out of zlib's buffers. */
 #include "json_lines.h"
+#include "core/memory.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -21,7 +22,7 @@ static br_status next_line(gzFile file, char **line, size_t *room, size_t *bytes
     for (;;) {
         if (*room - *bytes < READ_BYTES) {
             char *larger = realloc(*line, *room * 2 + READ_BYTES);
-            if (larger == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", where);
+            if (larger == NULL) return br_no_memory(error, "%s", where);
             *line = larger;
             *room = *room * 2 + READ_BYTES;
         }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/memory.h"
 #include "json_lines.h"
 
 enum {
@@ -23,17 +24,12 @@ double records_best_of(int64_t k, int64_t c, int64_t n)
     return 1 - none;
 }
 
-static br_status no_memory(br_error *error)
-{
-    return br_fail(error, BR_ENOMEM, "out of memory for records");
-}
-
 /* Room for one more in an array that doubles. */
 static br_status reserve(void **items, size_t count, size_t size, br_error *error)
 {
     if (count != 0 && (count & (count - 1)) != 0) return BR_OK;
     void *larger = realloc(*items, (count == 0 ? 1 : 2 * count) * size);
-    if (larger == NULL) return no_memory(error);
+    if (larger == NULL) return br_no_memory(error, "records");
     *items = larger;
     return BR_OK;
 }
@@ -47,7 +43,7 @@ static br_status find_task(records *r, int32_t *task, const char *name, br_error
     const br_status status = reserve((void **)&r->tasks, r->task_count, sizeof *r->tasks, error);
     if (status != BR_OK) return status;
     r->tasks[r->task_count] = strdup(name);
-    if (r->tasks[r->task_count] == NULL) return no_memory(error);
+    if (r->tasks[r->task_count] == NULL) return br_no_memory(error, "records");
     *task = (int32_t)r->task_count++;
     return BR_OK;
 }
@@ -206,7 +202,7 @@ static br_status read_texts(records *r, records_row *row, const br_json *top)
     row->prompt_tokens = (uint64_t)tokens;
     row->id = strdup(json_string_value(id));
     row->prompt = strdup(json_string_value(prompt));
-    if (row->id == NULL || row->prompt == NULL) return no_memory(top->error);
+    if (row->id == NULL || row->prompt == NULL) return br_no_memory(top->error, "records");
     row->prompt_bytes = strlen(row->prompt);
     return find_task(r, &row->task, json_string_value(task), top->error);
 }
@@ -220,7 +216,7 @@ static br_status read_row(records *r, records_row *row, bool *known, const br_js
     if (!json_is_array(list)) return br_json_refuse(top, BR_EFORMAT, "candidates", list, "an array");
     row->reference_output_tokens = NAN;
     row->measures = calloc(options->pair_count + 1, sizeof *row->measures);
-    if (row->measures == NULL) return no_memory(top->error);
+    if (row->measures == NULL) return br_no_memory(top->error, "records");
     for (size_t p = 0; p < options->pair_count; p++) row->measures[p].output_tokens = NAN;
     status = read_reference(row, known, list, top, reference, options);
     for (size_t i = 0; i < json_array_size(list) && status == BR_OK && *known; i++) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/memory.h"
 #include "json_lines.h"
 
 static int by_id(const void *a, const void *b)
@@ -39,8 +40,7 @@ static br_status read_entry(score_file_entry *entry, size_t candidates, const br
     if (!json_is_string(id)) return br_json_refuse(top, BR_EFORMAT, "id", id, "the id of a record");
     entry->id = strdup(json_string_value(id));
     entry->qualities = calloc(candidates + 1, sizeof *entry->qualities);
-    if (entry->id == NULL || entry->qualities == NULL)
-        return br_fail(top->error, BR_ENOMEM, "out of memory for scores");
+    if (entry->id == NULL || entry->qualities == NULL) return br_no_memory(top->error, "scores");
     return read_qualities(entry->qualities, candidates, top);
 }
 
@@ -50,7 +50,7 @@ static br_status take_line(void *context, br_str line, const char *where, br_err
     if ((file->count & (file->count - 1)) == 0) { /* doubles at each power of two */
         const size_t room = file->count == 0 ? 1 : 2 * file->count;
         score_file_entry *larger = realloc(file->entries, room * sizeof *larger);
-        if (larger == NULL) return br_fail(error, BR_ENOMEM, "out of memory for scores");
+        if (larger == NULL) return br_no_memory(error, "scores");
         file->entries = larger;
     }
     json_t *object;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/memory.h"
 
 /* Bounds that keep every cost finite: price * tokens * n stays far below the largest double. */
 static const double price_max = 1e6;  /* USD per token */
@@ -371,7 +372,7 @@ static br_status keep_name(br_str *out, br_router *router, const br_json *scope,
         return br_json_refuse(scope, BR_EINVAL, key, name, "names of models");
     }
     char *copy = br_arena_array(&router->arena, view.size + 1, 1);
-    if (copy == NULL) return br_fail(scope->error, BR_ENOMEM, "%s: out of memory", scope->file);
+    if (copy == NULL) return br_no_memory(scope->error, "%s", scope->file);
     memcpy(copy, view.data, view.size);
     *out = (br_str){copy, view.size};
     return BR_OK;
@@ -387,7 +388,7 @@ static br_status read_names(const br_str **names, size_t *count, br_router *rout
         return br_json_refuse(scope, BR_EINVAL, key, list, "at least one model");
     }
     br_str *views = br_arena_array(&router->arena, json_array_size(list) + 1, sizeof *views);
-    if (views == NULL) return br_fail(scope->error, BR_ENOMEM, "%s: out of memory", scope->file);
+    if (views == NULL) return br_no_memory(scope->error, "%s", scope->file);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const br_status status = keep_name(&views[i], router, scope, key, json_array_get(list, i));
         if (status != BR_OK) return status;
@@ -515,7 +516,7 @@ static br_status read_policy_rows(br_router *router, const br_json *scope)
     static_assert(BR_POLICY_TABLE_ROWS_MAX == 1001, "the message above says so");
 
     br_policy_row *rows = br_arena_array(&router->arena, count, sizeof *rows);
-    if (rows == NULL) return br_fail(scope->error, BR_ENOMEM, "%s: out of memory", scope->file);
+    if (rows == NULL) return br_no_memory(scope->error, "%s", scope->file);
     for (size_t i = 0; i < count; i++) {
         char path[48];
         const json_t *value = json_array_get(list, i);

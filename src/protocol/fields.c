@@ -39,6 +39,11 @@ br_status br_field_fail(const br_fields *fields, size_t key, br_status status, c
                    fields->keys[key].data, text);
 }
 
+br_status br_field_no_memory(const br_fields *fields, size_t key)
+{
+    return br_field_fail(fields, key, BR_ENOMEM, "out of memory");
+}
+
 br_status br_field_expected(const br_fields *fields, size_t key, const char *what, br_wire found)
 {
     return br_field_fail(fields, key, BR_EINVAL, "expected %s, found %s", what,
@@ -200,7 +205,7 @@ br_status br_field_strs(const br_fields *fields, size_t key, size_t count_max, b
     }
 
     br_str *strs = br_arena_array(arena, found, sizeof *strs);
-    if (strs == NULL) return br_field_fail(fields, key, BR_ENOMEM, "out of memory");
+    if (strs == NULL) return br_field_no_memory(fields, key);
     for (uint32_t i = 0; i < found; i++) {
         br_wire value = br_read(&reader);
         if (value.type != BR_WIRE_STR) return br_field_expected(fields, key, "strings", value);

@@ -55,6 +55,7 @@ br_reader br_field_reader(const br_fields *fields, size_t key);
 /* Fills the error with the key's place before the text, and returns `status`. */
 BR_NODISCARD br_status br_field_fail(const br_fields *fields, size_t key, br_status status,
                                      const char *format, ...) __attribute__((format(printf, 4, 5)));
+BR_NODISCARD br_status br_field_no_memory(const br_fields *fields, size_t key);
 
 /* "expected `what`, found str". BR_EINVAL. */
 BR_NODISCARD br_status br_field_expected(const br_fields *fields, size_t key, const char *what,

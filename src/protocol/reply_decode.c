@@ -6,6 +6,7 @@
  */
 #include <math.h>
 
+#include "core/memory.h"
 #include "fields.h"
 #include "reply.h"
 
@@ -84,7 +85,7 @@ static br_status read_maps(const br_fields *fields, size_t key, const decoder *d
         return br_field_fail(fields, key, BR_EFORMAT, "too short for its count");
     }
     *elements = br_arena_array(d->arena, found, size);
-    if (*elements == NULL) return br_field_fail(fields, key, BR_ENOMEM, "out of memory");
+    if (*elements == NULL) return br_field_no_memory(fields, key);
     *count = found;
     return BR_OK;
 }
@@ -152,7 +153,7 @@ static br_status read_quality(br_reply_result *out, const br_fields *fields, siz
     if (head.type != BR_WIRE_ARRAY) return read_optional_real(fields, key, &out->quality);
 
     double *qualities = br_arena_array(d->arena, head.as.count, sizeof *qualities);
-    if (qualities == NULL) return br_field_fail(fields, key, BR_ENOMEM, "out of memory");
+    if (qualities == NULL) return br_field_no_memory(fields, key);
     for (uint32_t i = 0; i < head.as.count; i++) {
         br_wire value = br_read(&reader);
         if (value.type == BR_WIRE_FLOAT) {
@@ -271,7 +272,7 @@ static br_status read_models(br_info *out, const br_fields *fields, const decode
     br_wire head = br_read(&reader);
     if (head.type != BR_WIRE_MAP) return br_field_expected(fields, MODELS, "a map", head);
     br_info_model *models = br_arena_array(d->arena, head.as.count, sizeof *models);
-    if (models == NULL) return br_field_fail(fields, MODELS, BR_ENOMEM, "out of memory");
+    if (models == NULL) return br_field_no_memory(fields, MODELS);
     for (uint32_t i = 0; i < head.as.count; i++) {
         br_wire name = br_read(&reader);
         if (name.type != BR_WIRE_STR) return br_field_expected(fields, MODELS, "names as keys", name);
@@ -368,7 +369,7 @@ static br_status read_info(br_reply *out, const br_fields *fields, const decoder
 {
     if (!br_field_present(fields, CANDIDATES)) return BR_OK;
     br_info *info = br_arena_array(d->arena, 1, sizeof *info);
-    if (info == NULL) return br_fail(d->error, BR_ENOMEM, "out of memory");
+    if (info == NULL) return br_no_memory(d->error, "the reply");
     br_status status = read_candidates(fields, CANDIDATES, d, &info->candidates, &info->candidate_count);
     if (status == BR_OK) status = br_field_uint(fields, REFERENCE, &info->reference);
     if (status == BR_OK) status = read_models(info, fields, d);
@@ -390,7 +391,7 @@ static br_status read_stats(br_reply *out, const br_fields *fields, const decode
     br_wire head = br_read(&reader);
     if (head.type != BR_WIRE_MAP) return br_field_expected(fields, STATS, "a map", head);
     br_stat *stats = br_arena_array(d->arena, head.as.count, sizeof *stats);
-    if (stats == NULL) return br_field_fail(fields, STATS, BR_ENOMEM, "out of memory");
+    if (stats == NULL) return br_field_no_memory(fields, STATS);
     for (uint32_t i = 0; i < head.as.count; i++) {
         br_wire name = br_read(&reader);
         if (name.type != BR_WIRE_STR) return br_field_expected(fields, STATS, "names as keys", name);

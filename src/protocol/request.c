@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "core/utf8.h"
 #include "fields.h"
 
@@ -84,7 +85,7 @@ static br_status read_counts(br_counts *out, const br_fields *fields, size_t key
     }
 
     br_count_entry *entries = br_arena_array(arena, head.as.count, sizeof *entries);
-    if (entries == NULL) return br_field_fail(fields, key, BR_ENOMEM, "out of memory");
+    if (entries == NULL) return br_field_no_memory(fields, key);
     for (uint32_t i = 0; i < head.as.count; i++) {
         br_wire model = br_read(&reader);
         if (model.type != BR_WIRE_STR)
@@ -128,7 +129,7 @@ static br_status read_tokens(br_query *out, const br_fields *fields, const decod
                              d->limits->text_bytes_max);
     }
     uint32_t *tokens = br_arena_array(d->arena, count, sizeof *tokens);
-    if (tokens == NULL) return br_field_fail(fields, TOKENS, BR_ENOMEM, "out of memory");
+    if (tokens == NULL) return br_field_no_memory(fields, TOKENS);
     for (uint32_t i = 0; i < count; i++) {
         br_wire token = br_read(&reader);
         if (token.type != BR_WIRE_UINT) return br_field_expected(fields, TOKENS, "unsigned integers", token);
@@ -183,7 +184,7 @@ static br_status keep_query_error(br_query *out, const br_error *failure, const 
 {
     const size_t size = strlen(failure->text) + 1;
     char *text = br_arena_array(d->arena, size, 1);
-    if (text == NULL) return br_fail(d->error, BR_ENOMEM, "out of memory");
+    if (text == NULL) return br_no_memory(d->error, "the request");
     memcpy(text, failure->text, size);
     *out = (br_query){.error = {BR_CODE_BAD_REQUEST, text}, .max_cost = INFINITY};
     return BR_OK;
@@ -227,7 +228,7 @@ static br_status read_queries(const br_fields *fields, const decoder *d)
                              d->limits->queries_max);
     }
     br_query *queries = br_arena_array(d->arena, count, sizeof *queries);
-    if (queries == NULL) return br_field_fail(fields, QUERIES, BR_ENOMEM, "out of memory");
+    if (queries == NULL) return br_field_no_memory(fields, QUERIES);
     for (uint32_t i = 0; i < count; i++) {
         status = read_query(&queries[i], &reader, i, d);
         if (status != BR_OK) return status;

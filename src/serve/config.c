@@ -1,5 +1,6 @@
 /* config.c - reads options from flags, environment and file into one struct. */
 #include "config.h"
+#include "core/memory.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -150,7 +151,7 @@ static br_status set_list(br_config *config, br_config_list *out, const setting 
         if (part.size == 0) return refuse(s, error, "one value, or several with commas between them");
         if (out->count == BR_LISTENERS_MAX) return refuse(s, error, "no more than 16 values");
         const char *copy = keep(config, part);
-        if (copy == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+        if (copy == NULL) return br_no_memory(error, "the configuration");
         out->items[out->count++] = copy;
     }
     return BR_OK;
@@ -167,7 +168,7 @@ static br_status apply(br_config *config, const setting *s, br_error *error)
     switch (rows[s->index].kind) {
     case BR_OPTION_TEXT: {
         const char *copy = keep(config, s->value);
-        if (copy == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+        if (copy == NULL) return br_no_memory(error, "the configuration");
         memcpy(field, &copy, sizeof copy);
         return BR_OK;
     }
@@ -215,7 +216,7 @@ static br_status read_file(br_config *config, br_str *out, const char *path, br_
     br_status status = BR_OK;
     char *bytes = br_arena_array(&config->arena, FILE_BYTES_MAX + 1, 1);
     if (bytes == NULL) {
-        status = br_fail(error, BR_ENOMEM, "out of memory");
+        status = br_no_memory(error, "the configuration");
         goto close;
     }
     const size_t size = fread(bytes, 1, FILE_BYTES_MAX + 1, file);
@@ -266,7 +267,7 @@ static br_status apply_file(br_config *config, const char *path, br_error *error
     for (int number = 1; status == BR_OK && take_part(&line, &rest, '\n'); number++) {
         const size_t size = strlen(path) + 16;
         char *source = br_arena_array(&config->arena, size, 1);
-        if (source == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+        if (source == NULL) return br_no_memory(error, "the configuration");
         (void)snprintf(source, size, "%s:%d", path, number);
         status = apply_line(config, seen, line, source, error);
     }
@@ -286,7 +287,7 @@ static br_status apply_environment(br_config *config, char *const *environment, 
         for (char *const *entry = environment; *entry != NULL; entry++) {
             if (strncmp(*entry, name, length) != 0 || (*entry)[length] != '=') continue;
             const char *source = keep(config, br_str_from(name));
-            if (source == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+            if (source == NULL) return br_no_memory(error, "the configuration");
             const setting s = {.index = i, .value = br_str_from(*entry + length + 1), .source = source};
             const br_status status = apply(config, &s, error);
             if (status != BR_OK) return status;
@@ -321,7 +322,7 @@ static br_status read_flag(br_config *config, setting *out, int argc, char *cons
     char name[NAME_BYTES];
     br_config_flag_name(name, sizeof name, out->index);
     out->source = keep(config, br_str_from(name));
-    if (out->source == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (out->source == NULL) return br_no_memory(error, "the configuration");
     *at += 1;
 
     const char *value = strchr(argument, '=');

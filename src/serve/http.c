@@ -22,6 +22,7 @@
 #include <nng/nng.h>
 
 #include "core/clock.h"
+#include "core/memory.h"
 
 enum { BACKLOG = 64, REST_MS = 100 /* after accepting failed */ };
 
@@ -341,7 +342,7 @@ br_status http_open(http **out, const char *url, uint32_t patience_ms, http_answ
 {
     *out = NULL;
     http *server = calloc(1, sizeof *server);
-    if (server == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (server == NULL) return br_no_memory(error, "the HTTP server");
     server->answer = answer;
     server->context = context;
     server->patience_ns = patience_ms * (uint64_t)BR_NS_PER_MS;

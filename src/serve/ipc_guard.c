@@ -13,6 +13,7 @@
 
 #include "core/clock.h"
 #include "core/limits.h"
+#include "core/memory.h"
 
 enum {
     WATCHED_MAX = BR_LISTENERS_MAX + 1, /* the data socket's and the admin's */
@@ -160,7 +161,7 @@ br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error)
 {
     *out = NULL;
     ipc_guard *g = calloc(1, sizeof *g);
-    if (g == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (g == NULL) return br_no_memory(error, "the ipc guard");
     g->log = log;
     (void)pthread_mutex_init(&g->lock, NULL);
     br_clock_cond_init(&g->news);

@@ -8,6 +8,7 @@
 #include <nng/supplemental/util/platform.h>
 
 #include "core/clock.h"
+#include "core/memory.h"
 #include "service.h"
 
 /* nng says that a reply was sent when it was handed to the connection; the system gets this long to take it. */
@@ -307,7 +308,7 @@ br_status br_server_create(br_server **out, const br_config *config, const br_lo
 {
     *out = NULL;
     br_server *server = calloc(1, sizeof *server);
-    if (server == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (server == NULL) return br_no_memory(error, "the service");
     server->config = config;
     server->log = log;
     br_metrics_init(&server->metrics);

@@ -8,6 +8,7 @@
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/supplemental/tls/tls.h>
 
+#include "core/memory.h"
 #include "service.h"
 
 enum { PEM_BYTES_MAX = 1 << 20, ADMIN_MODE = 0600 };
@@ -22,7 +23,7 @@ static br_status read_pem(char **out, const char *option, const char *path, br_e
     br_status status = BR_OK;
     char *text = malloc(PEM_BYTES_MAX + 1);
     if (text == NULL) {
-        status = br_fail(error, BR_ENOMEM, "out of memory");
+        status = br_no_memory(error, "the sockets");
     } else {
         const size_t size = fread(text, 1, PEM_BYTES_MAX, file);
         text[size] = '\0';
@@ -179,8 +180,7 @@ br_status br_sockets_open(br_server *server, br_error *error)
     const br_config *config = server->config;
     const int32_t contexts = (int32_t)config->queue_max + SPARE_CONTEXTS;
     server->calls = calloc((size_t)(contexts + ADMIN_CONTEXTS), sizeof *server->calls);
-    if (server->calls == NULL)
-        return br_fail(error, BR_ENOMEM, "out of memory for %d contexts", (int)contexts);
+    if (server->calls == NULL) return br_no_memory(error, "%d contexts", (int)contexts);
 
     br_status status = ipc_guard_create(&server->ipc_guard, server->log, error);
     if (status != BR_OK) return status;

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "encoder/encoder.h"
 #include "loaded_weights.h"
 
@@ -49,13 +50,13 @@ br_status br_loaded_create(br_loaded **out, const br_loaded_options *options, br
     assert(options->devices->count >= 1);
     *out = NULL;
     br_loaded *loaded = calloc(1, sizeof *loaded);
-    if (loaded == NULL) return br_fail(error, BR_ENOMEM, "out of memory");
+    if (loaded == NULL) return br_no_memory(error, "a loaded bundle");
     atomic_init(&loaded->references, 1);
     loaded->options = *options;
 
     br_status status = BR_ENOMEM;
     loaded->folder = copy_text(options->folder);
-    if (loaded->folder == NULL) status = br_fail(error, BR_ENOMEM, "out of memory");
+    if (loaded->folder == NULL) status = br_no_memory(error, "a loaded bundle");
     if (loaded->folder == NULL) goto fail;
     loaded->options.folder = loaded->folder;
 

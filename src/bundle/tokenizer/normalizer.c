@@ -14,6 +14,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "core/utf8.h"
 
 enum {
@@ -99,8 +100,7 @@ static br_status read_map(br_normalizer *n, br_str map, const char *file, br_err
 
     n->units = calloc(trie_bytes / UNIT_BYTES, sizeof *n->units);
     n->replacements = malloc(texts.size);
-    if (n->units == NULL || n->replacements == NULL)
-        return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (n->units == NULL || n->replacements == NULL) return br_no_memory(error, "%s", file);
     memcpy(n->replacements, texts.data, texts.size);
     n->replacement_bytes = texts.size;
     n->unit_count = trie_bytes / UNIT_BYTES;
@@ -115,7 +115,7 @@ br_status br_normalizer_create(br_normalizer **out, br_str charsmap, const char 
 {
     *out = NULL;
     br_normalizer *n = calloc(1, sizeof *n);
-    if (n == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (n == NULL) return br_no_memory(error, "%s", file);
     if (charsmap.size > 0) {
         const br_status status = read_map(n, charsmap, file, error);
         if (status != BR_OK) {

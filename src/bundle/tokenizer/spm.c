@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "core/limits.h"
+#include "core/memory.h"
 #include "core/utf8.h"
 
 enum { MODEL_PIECE = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3 };
@@ -208,7 +209,7 @@ br_status br_spm_model_parse(br_spm_model *out, br_str bytes, const char *file, 
     if (status != BR_OK) return status;
 
     out->pieces = calloc((size_t)out->piece_count, sizeof *out->pieces);
-    if (out->pieces == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (out->pieces == NULL) return br_no_memory(error, "%s", file);
     status = fill(out, bytes, file, error);
     if (status != BR_OK) return status;
     return find_unknown(out, file, error);

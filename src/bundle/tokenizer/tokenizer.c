@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "core/utf8.h"
 #include "normalizer.h"
 #include "unigram.h"
@@ -36,7 +37,7 @@ static br_status read_kinds(br_tokenizer *t, const br_spm_model *model, const ch
 {
     t->piece_count = model->piece_count;
     t->is_text = calloc((size_t)model->piece_count, sizeof *t->is_text);
-    if (t->is_text == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (t->is_text == NULL) return br_no_memory(error, "%s", file);
     for (int32_t id = 0; id < model->piece_count; id++) {
         t->is_text[id] = id == model->unknown || br_piece_is_text(model->pieces[id].type);
     }
@@ -50,7 +51,7 @@ br_status br_tokenizer_create(br_tokenizer **out, br_str model, const char *file
     *out = NULL;
     br_spm_model parsed = {0};
     br_tokenizer *t = calloc(1, sizeof *t);
-    if (t == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (t == NULL) return br_no_memory(error, "%s", file);
 
     br_status status = br_spm_model_parse(&parsed, model, file, error);
     if (status != BR_OK) goto done;
@@ -75,13 +76,13 @@ br_status br_tokenizer_create_wordpiece(br_tokenizer **out, br_str vocab, bool l
 {
     *out = NULL;
     br_tokenizer *t = calloc(1, sizeof *t);
-    if (t == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (t == NULL) return br_no_memory(error, "%s", file);
     br_status status = br_wordpiece_create(&t->wordpiece, vocab, lowercase, file, error);
     if (status != BR_OK) goto fail;
     t->piece_count = br_wordpiece_count(t->wordpiece);
     t->is_text = calloc((size_t)t->piece_count, sizeof *t->is_text);
     if (t->is_text == NULL) {
-        status = br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+        status = br_no_memory(error, "%s", file);
         goto fail;
     }
     memset(t->is_text, true, (size_t)t->piece_count * sizeof *t->is_text);

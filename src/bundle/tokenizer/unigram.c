@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "core/utf8.h"
 
 enum {
@@ -188,7 +189,7 @@ static br_status build_trie(br_unigram *u, const br_spm_model *model, const char
     status = BR_OK;
 
 done:
-    if (status == BR_ENOMEM) status = br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (status == BR_ENOMEM) status = br_no_memory(error, "%s", file);
     free(entries);
     return status;
 }
@@ -212,7 +213,7 @@ static void find_bytes(br_unigram *u, const br_spm_model *model)
 static br_status copy_sizes(br_unigram *u, const br_spm_model *model, const char *file, br_error *error)
 {
     u->piece_bytes = calloc((size_t)model->piece_count, 1);
-    if (u->piece_bytes == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (u->piece_bytes == NULL) return br_no_memory(error, "%s", file);
     for (int32_t id = 0; id < model->piece_count; id++) {
         u->piece_bytes[id] = (uint8_t)model->pieces[id].text.size;
     }
@@ -223,7 +224,7 @@ br_status br_unigram_create(br_unigram **out, const br_spm_model *model, const c
 {
     *out = NULL;
     br_unigram *u = calloc(1, sizeof *u);
-    if (u == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (u == NULL) return br_no_memory(error, "%s", file);
 
     /* An unseen character costs 10 more than the worst piece, special pieces included. */
     double least = INFINITY;

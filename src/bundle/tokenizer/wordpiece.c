@@ -17,6 +17,7 @@ typedef struct wordpiece_range {
     kind what;
 } wordpiece_range;
 
+#include "core/memory.h"
 #include "wordpiece_table.h"
 
 enum { WORD_CHARACTERS_MAX = 100, WORD_BYTES_MAX = 4 * WORD_CHARACTERS_MAX, INSIDE_BYTES = 2 };
@@ -170,7 +171,7 @@ br_status br_wordpiece_create(br_wordpiece **out, br_str vocab, bool lowercase, 
 
     br_status status;
     br_wordpiece *w = calloc(1, sizeof *w);
-    if (w == NULL) return br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+    if (w == NULL) return br_no_memory(error, "%s", file);
     w->count = (int32_t)count;
     w->lowercase = lowercase;
     w->slot_count = 2;
@@ -179,7 +180,7 @@ br_status br_wordpiece_create(br_wordpiece **out, br_str vocab, bool lowercase, 
     w->lines = br_alloc_array(count + 1, sizeof *w->lines);
     w->slots = br_alloc_array(w->slot_count, sizeof *w->slots);
     if (w->text == NULL || w->lines == NULL || w->slots == NULL) {
-        status = br_fail(error, BR_ENOMEM, "%s: out of memory", file);
+        status = br_no_memory(error, "%s", file);
         goto fail;
     }
     if (vocab.size > 0) memcpy(w->text, vocab.data, vocab.size);

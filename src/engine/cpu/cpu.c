@@ -80,7 +80,7 @@ static br_status matrix_create(br_backend *backend, br_matrix **out, const br_ma
 {
     *out = NULL;
     br_matrix *matrix = calloc(1, sizeof *matrix);
-    if (matrix == NULL) return br_fail(error, BR_ENOMEM, "no memory for a matrix");
+    if (matrix == NULL) return br_no_memory(error, "a matrix");
     matrix->outputs = source->outputs;
     matrix->inputs = source->inputs;
     matrix->epilogue = source->epilogue;
@@ -174,8 +174,7 @@ static br_status positions_create(br_backend *backend, br_positions **out, const
 
 fail:
     positions_destroy(backend, p);
-    return br_fail(error, BR_ENOMEM, "no memory for the projected positions of %d tokens",
-                   (int)source->seq_tokens_max);
+    return br_no_memory(error, "the projected positions of %d tokens", (int)source->seq_tokens_max);
 }
 
 static void stream_destroy(br_stream *stream)
@@ -192,7 +191,7 @@ static br_status stream_create(br_backend *backend, br_stream **out, const br_mo
 {
     *out = NULL;
     br_stream *stream = calloc(1, sizeof *stream);
-    if (stream == NULL) return br_fail(error, BR_ENOMEM, "no memory for a stream");
+    if (stream == NULL) return br_no_memory(error, "a stream");
     stream->backend = cpu(backend);
 
     br_status status = br_onednn_runner_create(&stream->runner, cpu(backend)->dnn, error);
@@ -204,7 +203,7 @@ static br_status stream_create(br_backend *backend, br_stream **out, const br_mo
         backend->activation == BR_BF16 ? (size_t)GELU_ROWS_MAX * (size_t)model->ffn_width : 0;
     stream->wide = br_alloc_array(stream->wide_count, sizeof *stream->wide);
     if (stream->scratch == NULL || stream->wide == NULL) {
-        status = br_fail(error, BR_ENOMEM, "no memory for a stream's scratch");
+        status = br_no_memory(error, "a stream's scratch");
         goto fail;
     }
     /* Kernels read a little beyond what they wrote, and ignore what it gives. */
@@ -390,7 +389,7 @@ static br_status open_precision(br_backend **out, bool bf16, br_error *error)
         return br_fail(error, BR_ENOTSUP, "engine cpu: precision bf16 needs a processor with AVX-512 BF16");
 
     cpu_backend *backend = calloc(1, sizeof *backend);
-    if (backend == NULL) return br_fail(error, BR_ENOMEM, "no memory for a backend");
+    if (backend == NULL) return br_no_memory(error, "a backend");
     backend->base.table = &table;
     backend->base.precision = bf16 ? BR_PRECISION_BF16 : BR_PRECISION_F32;
     backend->base.residual = BR_F32;

@@ -177,7 +177,7 @@ struct br_onednn_weights {
 
 static br_status fail(br_error *error, dnnl_status_t status, const char *what)
 {
-    if (status == dnnl_out_of_memory) return br_fail(error, BR_ENOMEM, "oneDNN: %s: out of memory", what);
+    if (status == dnnl_out_of_memory) return br_no_memory(error, "oneDNN: %s", what);
     return br_fail(error, BR_EDEVICE, "oneDNN: %s failed with status %d", what, (int)status);
 }
 
@@ -299,7 +299,7 @@ static br_status shape_acquire(br_onednn *dnn, shape **out, const br_onednn_sour
     }
 
     shape *s = calloc(1, sizeof *s);
-    if (s == NULL) return br_fail(error, BR_ENOMEM, "oneDNN: no memory for a matrix shape");
+    if (s == NULL) return br_no_memory(error, "oneDNN's matrix shape");
     s->outputs = source->outputs;
     s->inputs = source->inputs;
     s->result = source->result;
@@ -334,7 +334,7 @@ br_status br_onednn_open(br_onednn **out, bool bf16, br_error *error)
 {
     *out = NULL;
     br_onednn *dnn = calloc(1, sizeof *dnn);
-    if (dnn == NULL) return br_fail(error, BR_ENOMEM, "oneDNN: no memory for its engine");
+    if (dnn == NULL) return br_no_memory(error, "oneDNN's engine");
     dnn->bf16 = bf16;
 
     dnnl_status_t status = dnnl_engine_create(&dnn->engine, dnnl_cpu, 0);
@@ -417,7 +417,7 @@ static br_status make_weights(br_onednn *dnn, br_onednn_weights **out, const br_
 {
     *out = NULL;
     br_onednn_weights *w = calloc(1, sizeof *w);
-    if (w == NULL) return br_fail(error, BR_ENOMEM, "oneDNN: no memory for a matrix");
+    if (w == NULL) return br_no_memory(error, "oneDNN's matrix");
 
     br_status status = shape_acquire(dnn, &w->shape, source, error);
     if (status != BR_OK) goto fail;
@@ -425,8 +425,7 @@ static br_status make_weights(br_onednn *dnn, br_onednn_weights **out, const br_
     w->packed = br_alloc_array(dnnl_memory_desc_get_size(layout_view(&w->shape->weight)), 1);
     w->bias = br_alloc_array((size_t)source->outputs, sizeof *w->bias);
     if (w->packed == NULL || w->bias == NULL) {
-        status = br_fail(error, BR_ENOMEM, "oneDNN: no memory for a matrix of %d x %d", (int)source->outputs,
-                         (int)source->inputs);
+        status = br_no_memory(error, "oneDNN's matrix of %d x %d", (int)source->outputs, (int)source->inputs);
         goto fail;
     }
     memcpy(w->bias, source->bias, (size_t)source->outputs * sizeof *w->bias);
@@ -557,7 +556,7 @@ br_status br_onednn_runner_create(br_onednn_runner **out, br_onednn *dnn, br_err
     *out = NULL;
     omp_set_num_threads(1);
     br_onednn_runner *runner = calloc(1, sizeof *runner);
-    if (runner == NULL) return br_fail(error, BR_ENOMEM, "oneDNN: no memory for a stream");
+    if (runner == NULL) return br_no_memory(error, "oneDNN's stream");
     runner->dnn = dnn;
 
     br_status status = BR_OK;

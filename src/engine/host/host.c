@@ -34,7 +34,7 @@ br_status host_embedding_create(br_backend *backend, br_embedding **out, const b
 
 fail:
     host_embedding_destroy(backend, embedding);
-    return br_fail(error, BR_ENOMEM, "no memory for an embedding of %zu bytes", table->bytes);
+    return br_no_memory(error, "an embedding of %zu bytes", table->bytes);
 }
 
 br_status host_vector_create(br_backend *backend, float **out, const float *source, size_t count,
@@ -42,7 +42,7 @@ br_status host_vector_create(br_backend *backend, float **out, const float *sour
 {
     (void)backend;
     *out = br_alloc_array(count, sizeof **out);
-    if (*out == NULL) return br_fail(error, BR_ENOMEM, "no memory for a vector of %zu", count);
+    if (*out == NULL) return br_no_memory(error, "a vector of %zu", count);
     memcpy(*out, source, count * sizeof **out);
     return BR_OK;
 }

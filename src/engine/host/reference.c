@@ -102,8 +102,7 @@ static br_status matrix_create(br_backend *backend, br_matrix **out, const br_ma
 
 fail:
     matrix_destroy(backend, matrix);
-    return br_fail(error, BR_ENOMEM, "no memory for a matrix of %d x %d", (int)source->outputs,
-                   (int)source->inputs);
+    return br_no_memory(error, "a matrix of %d x %d", (int)source->outputs, (int)source->inputs);
 }
 
 static void positions_destroy(br_backend *backend, br_positions *positions)
@@ -137,7 +136,7 @@ static br_status positions_create(br_backend *backend, br_positions **out, const
 
 fail:
     positions_destroy(backend, positions);
-    return br_fail(error, BR_ENOMEM, "no memory for %zu projected positions", rows);
+    return br_no_memory(error, "%zu projected positions", rows);
 }
 
 /* Streams: everything happens at once, on the caller's thread. */
@@ -178,7 +177,7 @@ static br_status stream_create(br_backend *backend, br_stream **out, const br_mo
 
 fail:
     stream_destroy(stream);
-    return br_fail(error, BR_ENOMEM, "no memory for a stream's scratch");
+    return br_no_memory(error, "a stream's scratch");
 }
 
 /* Ops. */
@@ -462,7 +461,7 @@ br_status br_backend_open_reference(br_backend **out, br_precision precision, br
     if (precision == BR_PRECISION_FP8)
         return br_fail(error, BR_ENOTSUP, "engine reference: precision fp8 is only cuda's");
     br_backend *backend = calloc(1, sizeof *backend);
-    if (backend == NULL) return br_fail(error, BR_ENOMEM, "no memory for the reference engine");
+    if (backend == NULL) return br_no_memory(error, "the reference engine");
     *backend = (br_backend){
         .table = &table,
         .precision = precision == BR_PRECISION_AUTO ? BR_PRECISION_F32 : precision,
