@@ -30,6 +30,7 @@
 #include "bundle/bundle.h"
 #include "core/clock.h"
 #include "core/limits.h"
+#include "core/thread.h"
 #include "encoder/encoder.h"
 
 enum { LENGTHS_MAX = 16, LATENCY_RUNS_MAX = 1000, CHECK_TOKENS = 24, CHECK_SEQS = 2 };
@@ -263,7 +264,7 @@ static br_status measure_throughput(const br_encoder_weights *weights, const br_
             .batch = out->batch,
             .seconds = o->seconds,
         };
-        if (pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0) {
+        if (!br_thread_start(&workers[i].thread, work, &workers[i])) {
             fprintf(stderr, "cannot start a thread\n");
             exit(1);
         }
@@ -272,7 +273,7 @@ static br_status measure_throughput(const br_encoder_weights *weights, const br_
     double queries = 0;
     double core_s = 0;
     for (int32_t i = 0; i < o->streams; i++) {
-        (void)pthread_join(workers[i].thread, NULL);
+        br_thread_join(workers[i].thread);
         if (workers[i].status != BR_OK) {
             status = workers[i].status;
             *error = workers[i].error;

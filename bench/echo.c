@@ -5,6 +5,7 @@
  */
 #include "echo.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -34,29 +35,29 @@ typedef struct echo {
 static void give(echo *e)
 {
     e->state = HANDED_OVER;
-    (void)pthread_mutex_lock(&e->over->lock);
+    br_lock(&e->over->lock);
     e->next = e->over->first;
     e->over->first = e;
-    (void)pthread_mutex_unlock(&e->over->lock);
-    (void)pthread_cond_signal(&e->over->came);
+    br_unlock(&e->over->lock);
+    br_cond_signal(&e->over->came);
 }
 
 /* The other thread: gives everything that waits back to nng's. */
 static void *give_back(void *argument)
 {
     hand_over *over = argument;
-    (void)pthread_mutex_lock(&over->lock);
+    br_lock(&over->lock);
     for (;;) {
-        while (over->first == NULL) (void)pthread_cond_wait(&over->came, &over->lock);
+        while (over->first == NULL) br_cond_wait(&over->came, &over->lock);
         echo *all = over->first;
         over->first = NULL;
-        (void)pthread_mutex_unlock(&over->lock);
+        br_unlock(&over->lock);
         while (all != NULL) {
             echo *e = all;
             all = e->next;
             if (nng_aio_begin(e->aio)) nng_aio_finish(e->aio, 0);
         }
-        (void)pthread_mutex_lock(&over->lock);
+        br_lock(&over->lock);
     }
     return NULL;
 }
@@ -87,7 +88,7 @@ br_status echo_run(const char *url, bool with_hand_over, br_error *error)
 {
     hand_over over = {.lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER};
     pthread_t other;
-    if (with_hand_over && pthread_create(&other, NULL, give_back, &over) != 0)
+    if (with_hand_over && !br_thread_start(&other, give_back, &over))
         return br_fail(error, BR_ENOMEM, "no thread");
     nng_socket socket;
     echo *all = calloc(ECHO_CONTEXTS, sizeof *all);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/thread.h"
 #include "options.h"
 #include "workers/loaded.h"
 
@@ -107,11 +108,11 @@ static br_status run_all(bench *b, engine_result *out, br_error *error)
     (void)pthread_barrier_init(&ready, NULL, (unsigned)count);
     for (int32_t i = 0; i < count; i++) {
         runners[i] = (runner){.all = b, .worker = i, .ready = &ready};
-        if (pthread_create(&runners[i].thread, NULL, work, &runners[i]) != 0) abort();
+        if (!br_thread_start(&runners[i].thread, work, &runners[i])) abort();
     }
     br_status status = BR_OK;
     for (int32_t i = 0; i < count; i++) {
-        (void)pthread_join(runners[i].thread, NULL);
+        br_thread_join(runners[i].thread);
         if (runners[i].status != BR_OK && status == BR_OK)
             status = br_fail(error, runners[i].status, "engine: %.400s", runners[i].error.text);
         if (runners[i].ns == 0) continue;

@@ -20,6 +20,7 @@
 
 #include "core/clock.h"
 #include "core/memory.h"
+#include "core/thread.h"
 #include "protocol/reply.h"
 #include "schedule.h"
 #include "usage.h"
@@ -98,12 +99,12 @@ static bool send_next(slot *s, uint64_t due_ns)
 static void rest(slot *s)
 {
     load *l = s->load;
-    (void)pthread_mutex_lock(&l->lock);
+    br_lock(&l->lock);
     s->next_idle = l->idle;
     l->idle = s;
     l->busy--;
-    (void)pthread_cond_signal(&l->changed);
-    (void)pthread_mutex_unlock(&l->lock);
+    br_cond_signal(&l->changed);
+    br_unlock(&l->lock);
 }
 
 static void count_results(const slot *s, const br_reply *reply)
@@ -212,17 +213,15 @@ static void say(const load *l, uint64_t *said_ns, uint64_t *said_queries)
 
 static slot *take_idle(load *l, uint64_t until_ns)
 {
-    const struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
-                                   .tv_nsec = (long)(until_ns % 1000000000u)};
-    (void)pthread_mutex_lock(&l->lock);
-    while (l->idle == NULL && pthread_cond_timedwait(&l->changed, &l->lock, &until) != ETIMEDOUT) {
-    }
+    br_lock(&l->lock);
+    while (l->idle == NULL && br_clock_now_ns() < until_ns)
+        br_cond_wait_until(&l->changed, &l->lock, until_ns);
     slot *s = l->idle;
     if (s != NULL) {
         l->idle = s->next_idle;
         l->busy++;
     }
-    (void)pthread_mutex_unlock(&l->lock);
+    br_unlock(&l->lock);
     return s;
 }
 
@@ -266,9 +265,9 @@ static void run_closed(load *l, uint64_t start_ns)
 /* What is under way is answered, or times out by itself. */
 static void settle(load *l)
 {
-    (void)pthread_mutex_lock(&l->lock);
-    while (l->busy > 0) (void)pthread_cond_wait(&l->changed, &l->lock);
-    (void)pthread_mutex_unlock(&l->lock);
+    br_lock(&l->lock);
+    while (l->busy > 0) br_cond_wait(&l->changed, &l->lock);
+    br_unlock(&l->lock);
 }
 
 /* Opening. */
@@ -354,12 +353,8 @@ br_status load_run(load_result *out, const load_options *options, const prompts 
     l->options = options;
     l->prompts = source;
     l->result = out;
-    pthread_condattr_t monotonic;
-    (void)pthread_condattr_init(&monotonic);
-    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    (void)pthread_mutex_init(&l->lock, NULL);
-    (void)pthread_cond_init(&l->changed, &monotonic);
-    (void)pthread_condattr_destroy(&monotonic);
+    br_mutex_init(&l->lock);
+    br_cond_init(&l->changed);
 
     br_status status = connect_all(l, error);
     if (status == BR_OK) status = make_slots(l, error);
@@ -371,8 +366,8 @@ br_status load_run(load_result *out, const load_options *options, const prompts 
         br_arena_deinit(&l->slots[i].arena);
     }
     for (int i = 0; i < l->socket_count; i++) (void)nng_close(l->sockets[i]);
-    (void)pthread_cond_destroy(&l->changed);
-    (void)pthread_mutex_destroy(&l->lock);
+    br_cond_destroy(&l->changed);
+    br_mutex_destroy(&l->lock);
     free(l->slots);
     free(l);
     return status;

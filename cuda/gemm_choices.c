@@ -3,6 +3,7 @@
  */
 #include "gemm_choices.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -77,7 +78,7 @@ br_status br_gemm_choices_create(br_gemm_choices **out, const char *file, const 
     *out = NULL;
     br_gemm_choices *c = calloc(1, sizeof *c);
     if (c == NULL) return br_no_memory(error, "the choices of GEMM algorithms");
-    (void)pthread_mutex_init(&c->lock, NULL);
+    br_mutex_init(&c->lock);
     c->file = strdup(file);
     if (c->file == NULL) {
         br_gemm_choices_destroy(c);
@@ -100,7 +101,7 @@ br_status br_gemm_choices_create(br_gemm_choices **out, const char *file, const 
 void br_gemm_choices_destroy(br_gemm_choices *choices)
 {
     if (choices == NULL) return;
-    (void)pthread_mutex_destroy(&choices->lock);
+    br_mutex_destroy(&choices->lock);
     free(choices->list);
     free(choices->file);
     free(choices);
@@ -108,13 +109,13 @@ void br_gemm_choices_destroy(br_gemm_choices *choices)
 
 bool br_gemm_choices_find(br_gemm_choices *choices, const char *shape, cublasLtMatmulAlgo_t *algo)
 {
-    (void)pthread_mutex_lock(&choices->lock);
+    br_lock(&choices->lock);
     bool found = false;
     for (size_t i = 0; i < choices->count && !found; i++) {
         found = strcmp(choices->list[i].shape, shape) == 0;
         if (found) *algo = choices->list[i].algo;
     }
-    (void)pthread_mutex_unlock(&choices->lock);
+    br_unlock(&choices->lock);
     return found;
 }
 
@@ -122,7 +123,7 @@ void br_gemm_choices_add(br_gemm_choices *choices, const char *shape, const cubl
 {
     unsigned char bytes[ALGO_BYTES];
     memcpy(bytes, algo, sizeof bytes);
-    (void)pthread_mutex_lock(&choices->lock);
+    br_lock(&choices->lock);
     (void)append(choices, shape, algo);
     FILE *stream = fopen(choices->file, "a");
     if (stream != NULL) {
@@ -131,5 +132,5 @@ void br_gemm_choices_add(br_gemm_choices *choices, const char *shape, const cubl
         (void)fputc('\n', stream);
         (void)fclose(stream);
     }
-    (void)pthread_mutex_unlock(&choices->lock);
+    br_unlock(&choices->lock);
 }

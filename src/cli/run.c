@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/thread.h"
 
 enum {
     LINGER_MS = 10,
@@ -107,33 +108,33 @@ static void *work(void *context)
 {
     job *j = context;
     run *r = j->owner;
-    pthread_mutex_lock(&r->mutex);
+    br_lock(&r->mutex);
     for (;;) {
-        while (j->state != READY && !r->stop) pthread_cond_wait(&r->changed, &r->mutex);
+        while (j->state != READY && !r->stop) br_cond_wait(&r->changed, &r->mutex);
         if (r->stop) break;
-        pthread_mutex_unlock(&r->mutex);
+        br_unlock(&r->mutex);
         call_service(j);
-        pthread_mutex_lock(&r->mutex);
+        br_lock(&r->mutex);
         j->state = DONE;
         (void)!write(r->wake[1], "", 1); /* never blocks: a full pipe wakes just as well */
     }
-    pthread_mutex_unlock(&r->mutex);
+    br_unlock(&r->mutex);
     return NULL;
 }
 
 static void set_state(job *j, job_state state)
 {
-    pthread_mutex_lock(&j->owner->mutex);
+    br_lock(&j->owner->mutex);
     j->state = state;
-    pthread_cond_broadcast(&j->owner->changed);
-    pthread_mutex_unlock(&j->owner->mutex);
+    br_cond_broadcast(&j->owner->changed);
+    br_unlock(&j->owner->mutex);
 }
 
 static bool is_done(job *j)
 {
-    pthread_mutex_lock(&j->owner->mutex);
+    br_lock(&j->owner->mutex);
     const bool done = j->state == DONE;
-    pthread_mutex_unlock(&j->owner->mutex);
+    br_unlock(&j->owner->mutex);
     return done;
 }
 
@@ -409,23 +410,21 @@ static cli_exit start_jobs(run *r, br_error *error)
         j->queries = calloc(r->capacity, sizeof *j->queries);
         if (j->prompts == NULL || j->queries == NULL)
             return end_with(CLI_EXIT_BROKEN, error, "out of memory for requests");
-        const int failed = pthread_create(&j->thread, NULL, work, j);
-        if (failed != 0)
-            return end_with(CLI_EXIT_BROKEN, error, "cannot start a thread: %s", strerror(failed));
-        j->has_thread = true;
+        j->has_thread = br_thread_start(&j->thread, work, j);
+        if (!j->has_thread) return end_with(CLI_EXIT_BROKEN, error, "the system gives no more threads");
     }
     return CLI_EXIT_OK;
 }
 
 static void stop_jobs(run *r)
 {
-    pthread_mutex_lock(&r->mutex);
+    br_lock(&r->mutex);
     r->stop = true;
-    pthread_cond_broadcast(&r->changed);
-    pthread_mutex_unlock(&r->mutex);
+    br_cond_broadcast(&r->changed);
+    br_unlock(&r->mutex);
     for (size_t i = 0; r->jobs != NULL && i < r->job_count; i++) {
         job *j = &r->jobs[i];
-        if (j->has_thread) pthread_join(j->thread, NULL);
+        if (j->has_thread) br_thread_join(j->thread);
         for (size_t p = 0; j->prompts != NULL && p < r->capacity; p++) cli_prompt_deinit(&j->prompts[p]);
         br_answer_free(j->answer);
         free(j->prompts);
@@ -458,8 +457,8 @@ static cli_exit run_all(run *r, const cli_options *options, br_error *error)
 cli_exit cli_run(const cli_options *options, br_client *client)
 {
     run r = {.options = options, .client = client, .wake = {-1, -1}};
-    pthread_mutex_init(&r.mutex, NULL);
-    pthread_cond_init(&r.changed, NULL);
+    br_mutex_init(&r.mutex);
+    br_cond_init(&r.changed);
 
     br_error error = {0};
     const cli_exit code = run_all(&r, options, &error);
@@ -475,7 +474,7 @@ cli_exit cli_run(const cli_options *options, br_client *client)
     for (int i = 0; i < 2; i++) {
         if (r.wake[i] >= 0) close(r.wake[i]);
     }
-    pthread_cond_destroy(&r.changed);
-    pthread_mutex_destroy(&r.mutex);
+    br_cond_destroy(&r.changed);
+    br_mutex_destroy(&r.mutex);
     return code;
 }

@@ -18,6 +18,7 @@
 #include <inttypes.h>
 
 #include "core/clock.h"
+#include "core/thread.h"
 #include "message.h"
 
 enum {
@@ -51,9 +52,9 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 static void count(br_client *client, uint64_t *counter)
 {
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     (*counter)++;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
 }
 
 /* Beginning. */
@@ -69,10 +70,10 @@ static void shorten_deadline(way *w)
 static void note_end(way *w, size_t index, br_outcome outcome, uint32_t connection, uint64_t retry_ms)
 {
     br_client *client = w->client;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     br_balancer_ended(&client->balancer, index, outcome, connection, retry_ms, br_clock_now_ns());
     br_pinger_expect(client, index);
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
 }
 
 /* To an endpoint that the balancer counts as sent to. */
@@ -129,7 +130,7 @@ static br_status await_endpoint(way *w, size_t *index, bool rested)
         } else if (until_ns >= w->send_end_ns) {
             return BR_EBUSY; /* the error is the refusal's */
         }
-        br_client_wait(client, &client->changed, until_ns);
+        br_cond_wait_until(&client->changed, &client->mutex, until_ns);
     }
 }
 
@@ -137,13 +138,13 @@ static br_status begin(way *w, bool rested)
 {
     br_client *client = w->client;
     size_t index = 0;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     br_status status = await_endpoint(w, &index, rested);
     if (status == BR_OK) {
         br_balancer_sent(&client->balancer, index, br_clock_now_ns());
         br_pinger_expect(client, index);
     }
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     w->hedge = NULL; /* over, and the flight may serve again: as this attempt's own */
     if (status == BR_OK) status = launch(w, &w->flights[0], index, w->error);
 
@@ -162,7 +163,7 @@ static void hedge(way *w)
     w->hedge_at_ns = BR_BALANCER_NEVER;
     const uint64_t now_ns = br_clock_now_ns();
     if (now_ns >= w->send_end_ns) return;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     const size_t index = br_balancer_choose(&client->balancer, now_ns, w->flights[0]->endpoint->index, true);
     const bool goes = index != BR_BALANCER_NONE && br_balancer_spend_hedge(&client->balancer);
     if (goes) {
@@ -170,7 +171,7 @@ static void hedge(way *w)
         br_pinger_expect(client, index);
         client->totals.hedges++;
     }
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     if (!goes) return;
     w->has_hedged = true;
     if (launch(w, &w->flights[1], index, NULL) == BR_OK) w->hedge = w->flights[1];
@@ -181,7 +182,7 @@ static br_flight *wait_for_one(way *w, uint64_t until_ns)
 {
     br_client *client = w->client;
     br_flight *found = NULL;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     for (;;) {
         for (size_t i = 0; i < 2 && found == NULL; i++) {
             if (w->flights[i] == NULL || !w->flights[i]->done) continue;
@@ -189,9 +190,9 @@ static br_flight *wait_for_one(way *w, uint64_t until_ns)
             w->flights[i] = NULL;
         }
         if (found != NULL || client->closing || br_clock_now_ns() >= until_ns) break;
-        br_client_wait(client, &w->slot->changed, until_ns);
+        br_cond_wait_until(&w->slot->changed, &client->mutex, until_ns);
     }
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     if (w->flights[0] == NULL) {
         w->flights[0] = w->flights[1];
         w->flights[1] = NULL;
@@ -315,9 +316,9 @@ static bool is_conclusive(br_outcome outcome)
 
 static bool is_closing(br_client *client)
 {
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     const bool closing = client->closing;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     return closing;
 }
 
@@ -361,9 +362,9 @@ static br_outcome race(way *w, br_status *status)
 static bool is_usable_elsewhere(br_client *client)
 {
     if (client->endpoint_count == 1) return false;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     const bool found = br_balancer_rested_at(&client->balancer) != BR_BALANCER_NEVER;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     return found;
 }
 
@@ -393,18 +394,18 @@ static void pause_after_loss(const way *w)
     br_client *client = w->client;
     const uint64_t until_ns =
         earlier(br_clock_now_ns() + (uint64_t)LOSS_PAUSE_MS * BR_NS_PER_MS, w->send_end_ns);
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     while (!client->closing && br_clock_now_ns() < until_ns)
-        br_client_wait(client, &client->changed, until_ns);
-    pthread_mutex_unlock(&client->mutex);
+        br_cond_wait_until(&client->changed, &client->mutex, until_ns);
+    br_unlock(&client->mutex);
 }
 
 static void count_call(br_client *client)
 {
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     client->totals.calls++;
     br_balancer_earn_hedge(&client->balancer);
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
 }
 
 br_status br_client_call_run(br_client *client, br_slot *slot, br_answer **out, br_request *request,

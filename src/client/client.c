@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/memory.h"
+#include "core/thread.h"
 #include "inside.h"
 #include "message.h"
 
@@ -19,21 +20,11 @@ enum {
     KEEP_BYTES_MAX = 1 << 20, /* an idle slot's arena */
 };
 
-void br_client_wait(br_client *client, pthread_cond_t *cond, uint64_t until_ns)
-{
-    if (until_ns == BR_BALANCER_NEVER) {
-        (void)pthread_cond_wait(cond, &client->mutex);
-        return;
-    }
-    const struct timespec until = br_clock_timespec(until_ns);
-    (void)pthread_cond_timedwait(cond, &client->mutex, &until);
-}
-
 /* Calls. */
 
 static void slot_destroy(br_slot *slot)
 {
-    pthread_cond_destroy(&slot->changed);
+    br_cond_destroy(&slot->changed);
     br_arena_deinit(&slot->arena);
     free(slot);
 }
@@ -42,7 +33,7 @@ static br_status slot_create(br_slot **out, br_error *error)
 {
     br_slot *slot = calloc(1, sizeof *slot);
     if (slot == NULL) return br_no_memory(error, "a call");
-    br_clock_cond_init(&slot->changed);
+    br_cond_init(&slot->changed);
     br_arena_init(&slot->arena);
     *out = slot;
     return BR_OK;
@@ -73,7 +64,7 @@ static void become_idle(br_client *client, br_slot *slot)
 /* A call begins; unless this is BR_ECLOSED it must end with leave. */
 static br_status enter(br_client *client, br_slot **out, br_error *error)
 {
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     const bool closing = client->closing;
     br_slot *slot = client->idle;
     if (!closing && slot != NULL) {
@@ -81,14 +72,14 @@ static br_status enter(br_client *client, br_slot **out, br_error *error)
         become_busy(client, slot);
     }
     client->running += !closing;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     if (closing) return br_fail(error, BR_ECLOSED, "the client was closed");
     if (slot == NULL) {
         const br_status status = slot_create(&slot, error);
         if (status != BR_OK) return status;
-        pthread_mutex_lock(&client->mutex);
+        br_lock(&client->mutex);
         become_busy(client, slot);
-        pthread_mutex_unlock(&client->mutex);
+        br_unlock(&client->mutex);
     }
     *out = slot;
     return BR_OK;
@@ -98,11 +89,11 @@ static br_status enter(br_client *client, br_slot **out, br_error *error)
 static void leave(br_client *client, br_slot *slot)
 {
     if (slot != NULL) br_arena_reset(&slot->arena, KEEP_BYTES_MAX);
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     if (slot != NULL) become_idle(client, slot);
     client->running--;
-    if (client->closing) pthread_cond_broadcast(&client->changed);
-    pthread_mutex_unlock(&client->mutex);
+    if (client->closing) br_cond_broadcast(&client->changed);
+    br_unlock(&client->mutex);
 }
 
 /* Life. */
@@ -187,9 +178,9 @@ br_status br_client_connect(br_client **out, const br_client_options *options, b
 
     br_client *client = calloc(1, sizeof *client);
     if (client == NULL) return br_no_memory(error, "a client");
-    pthread_mutex_init(&client->mutex, NULL); /* the default kind cannot fail on Linux */
-    br_clock_cond_init(&client->changed);
-    br_clock_cond_init(&client->pinger_news);
+    br_mutex_init(&client->mutex); /* the default kind cannot fail on Linux */
+    br_cond_init(&client->changed);
+    br_cond_init(&client->pinger_news);
     const url_list list = urls_of(options);
     take_options(client, options, list.count);
 
@@ -215,12 +206,12 @@ fail:
 /* Whoever waits sees `closing`, and gives up what he has under way. */
 static void end_calls(br_client *client)
 {
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     client->closing = true;
-    pthread_cond_broadcast(&client->changed);
-    for (br_slot *slot = client->busy; slot != NULL; slot = slot->next) pthread_cond_signal(&slot->changed);
-    while (client->running > 0) br_client_wait(client, &client->changed, BR_BALANCER_NEVER);
-    pthread_mutex_unlock(&client->mutex);
+    br_cond_broadcast(&client->changed);
+    for (br_slot *slot = client->busy; slot != NULL; slot = slot->next) br_cond_signal(&slot->changed);
+    while (client->running > 0) br_cond_wait(&client->changed, &client->mutex);
+    br_unlock(&client->mutex);
 }
 
 /* nng does not bear a socket closed while one of its contexts is being used: the calls come first. */
@@ -235,9 +226,9 @@ void br_client_close(br_client *client)
         client->idle = slot->next;
         slot_destroy(slot);
     }
-    pthread_cond_destroy(&client->pinger_news);
-    pthread_cond_destroy(&client->changed);
-    pthread_mutex_destroy(&client->mutex);
+    br_cond_destroy(&client->pinger_news);
+    br_cond_destroy(&client->changed);
+    br_mutex_destroy(&client->mutex);
     free(client->endpoints);
     free(client);
 }
@@ -245,7 +236,7 @@ void br_client_close(br_client *client)
 size_t br_client_stats(br_client *client, br_client_totals *totals, br_client_endpoint *endpoints,
                        size_t endpoints_max)
 {
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     if (totals != NULL) *totals = client->totals;
     for (size_t i = 0; i < client->endpoint_count && i < endpoints_max; i++) {
         const br_balancer_member *member = &client->balancer.members[i];
@@ -262,7 +253,7 @@ size_t br_client_stats(br_client *client, br_client_totals *totals, br_client_en
             .ejections = member->ejections,
         };
     }
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     return client->endpoint_count;
 }
 

@@ -16,6 +16,7 @@
 #include "core/clock.h"
 #include "core/limits.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 enum {
     RECONNECT_MS_MIN = 20,
@@ -100,16 +101,16 @@ static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *context)
     br_endpoint *endpoint = context;
     br_client *client = endpoint->client;
     const uint64_t now_ns = br_clock_now_ns();
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     if (event == NNG_PIPE_EV_ADD_POST) {
         endpoint->pipe = pipe;
         br_balancer_connected(&client->balancer, endpoint->index, now_ns);
-        pthread_cond_broadcast(&client->changed);
+        br_cond_broadcast(&client->changed);
     } else if (nng_pipe_id(pipe) == nng_pipe_id(endpoint->pipe)) {
         br_balancer_disconnected(&client->balancer, endpoint->index, now_ns);
     }
     br_pinger_expect(client, endpoint->index);
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
 }
 
 static br_status dial(br_endpoint *endpoint, const br_client_options *options, br_error *error)
@@ -150,9 +151,9 @@ br_status br_endpoint_open(br_endpoint *endpoint, const br_client_options *optio
 
 void br_endpoint_disconnect(br_endpoint *endpoint)
 {
-    pthread_mutex_lock(&endpoint->client->mutex);
+    br_lock(&endpoint->client->mutex);
     const nng_pipe pipe = endpoint->pipe;
-    pthread_mutex_unlock(&endpoint->client->mutex);
+    br_unlock(&endpoint->client->mutex);
     if (nng_pipe_id(pipe) > 0) nng_pipe_close(pipe);
 }
 
@@ -195,12 +196,12 @@ static void on_step(void *context)
     nng_aio_set_msg(flight->aio, NULL);
 
     br_client *client = flight->endpoint->client;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     flight->failed = failed;
     flight->reply = failed == 0 ? message : NULL;
     flight->done = true;
-    pthread_cond_signal(flight->wake);
-    pthread_mutex_unlock(&client->mutex);
+    br_cond_signal(flight->wake);
+    br_unlock(&client->mutex);
 }
 
 static br_status create(br_flight **out, br_endpoint *endpoint, br_error *error)
@@ -222,10 +223,10 @@ br_status br_flight_start(br_flight **out, br_endpoint *endpoint, nng_msg *messa
                           br_error *error)
 {
     br_client *client = endpoint->client;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     br_flight *flight = endpoint->idle;
     if (flight != NULL) endpoint->idle = flight->next;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     if (flight == NULL) {
         const br_status status = create(&flight, endpoint, error);
         if (status != BR_OK) {
@@ -236,9 +237,9 @@ br_status br_flight_start(br_flight **out, br_endpoint *endpoint, nng_msg *messa
     *out = flight;
     flight->wake = wake;
     flight->was_sent = flight->done = false;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     flight->connection = client->balancer.members[endpoint->index].connection;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     nng_aio_set_msg(flight->aio, message);
     nng_aio_set_timeout(flight->aio, SEND_MS_MAX);
     nng_ctx_send(flight->context, flight->aio);
@@ -250,9 +251,9 @@ void br_flight_end(br_flight *flight)
 {
     if (flight == NULL) return;
     br_client *client = flight->endpoint->client;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     const bool reusable = flight->done && flight->failed == 0;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     if (!reusable) {
         destroy(flight);
         return;
@@ -260,8 +261,8 @@ void br_flight_end(br_flight *flight)
     nng_msg_free(flight->reply);
     flight->reply = NULL;
     nng_aio_wait(flight->aio); /* on_step has signalled but may not have returned */
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     flight->next = flight->endpoint->idle;
     flight->endpoint->idle = flight;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
 }

@@ -89,11 +89,6 @@ struct br_client {
     br_client_totals totals;
 };
 
-/* On CLOCK_MONOTONIC. */
-
-/* Waits for a signal or until `until_ns`; holds the client's mutex before and after. */
-void br_client_wait(br_client *client, pthread_cond_t *cond, uint64_t until_ns);
-
 /* Opens the socket and begins to dial, in the background. `options` has the tls fields.
  * BR_EINVAL, BR_ENOTSUP, BR_EIO (a TLS file), BR_ENOMEM. */
 BR_NODISCARD br_status br_endpoint_open(br_endpoint *endpoint, const br_client_options *options,

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/thread.h"
 #include "message.h"
 #include "protocol/reply.h"
 
@@ -24,7 +25,7 @@ static uint64_t due_at(const br_client *client, size_t index)
 void br_pinger_expect(br_client *client, size_t index)
 {
     if (br_balancer_ping_at(&client->balancer, index) < client->pinger_due_ns)
-        pthread_cond_signal(&client->pinger_news);
+        br_cond_signal(&client->pinger_news);
 }
 
 static br_outcome outcome_of_reply(nng_msg *message)
@@ -56,9 +57,9 @@ static void start_ping(br_client *client, br_endpoint *endpoint)
         status = br_flight_start(&endpoint->ping, endpoint, message, &client->pinger_news, NULL);
     endpoint->ping_end_ns = br_clock_now_ns() + (uint64_t)client->probe_ms * BR_NS_PER_MS;
     if (status == BR_OK) return;
-    pthread_mutex_lock(&client->mutex); /* out of memory: later */
+    br_lock(&client->mutex); /* out of memory: later */
     (void)br_balancer_pinged(&client->balancer, endpoint->index, BR_OUTCOME_ABANDONED, br_clock_now_ns());
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
 }
 
 static void end_ping(br_client *client, br_endpoint *endpoint, bool is_done)
@@ -67,10 +68,10 @@ static void end_ping(br_client *client, br_endpoint *endpoint, bool is_done)
     br_flight_end(endpoint->ping);
     endpoint->ping = NULL;
 
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     const bool drop = br_balancer_pinged(&client->balancer, endpoint->index, outcome, br_clock_now_ns());
-    pthread_cond_broadcast(&client->changed);
-    pthread_mutex_unlock(&client->mutex);
+    br_cond_broadcast(&client->changed);
+    br_unlock(&client->mutex);
     if (drop) br_endpoint_disconnect(endpoint);
 }
 
@@ -80,9 +81,9 @@ static void tend(br_client *client, br_endpoint *endpoint)
         start_ping(client, endpoint);
         return;
     }
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     const bool is_done = endpoint->ping->done;
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     end_ping(client, endpoint, is_done);
 }
 
@@ -103,36 +104,34 @@ static size_t first_due(const br_client *client, uint64_t *due_ns)
 static void *keep(void *context)
 {
     br_client *client = context;
-    pthread_mutex_lock(&client->mutex);
+    br_lock(&client->mutex);
     while (!client->closing) {
         const size_t index = first_due(client, &client->pinger_due_ns);
         if (client->pinger_due_ns > br_clock_now_ns()) {
-            br_client_wait(client, &client->pinger_news, client->pinger_due_ns);
+            br_cond_wait_until(&client->pinger_news, &client->mutex, client->pinger_due_ns);
             continue;
         }
-        pthread_mutex_unlock(&client->mutex);
+        br_unlock(&client->mutex);
         tend(client, &client->endpoints[index]);
-        pthread_mutex_lock(&client->mutex);
+        br_lock(&client->mutex);
     }
-    pthread_mutex_unlock(&client->mutex);
+    br_unlock(&client->mutex);
     return NULL;
 }
 
 br_status br_pinger_start(br_client *client, br_error *error)
 {
     if (client->endpoint_count == 1) return BR_OK;
-    const int failed = pthread_create(&client->pinger, NULL, keep, client);
-    if (failed != 0) return br_fail(error, BR_ENOMEM, "cannot start a thread: %s", strerror(failed));
-    client->has_pinger = true;
-    return BR_OK;
+    client->has_pinger = br_thread_start(&client->pinger, keep, client);
+    return client->has_pinger ? BR_OK : br_fail(error, BR_ENOMEM, "the system gives no more threads");
 }
 
 void br_pinger_stop(br_client *client)
 {
     if (!client->has_pinger) return;
-    pthread_mutex_lock(&client->mutex);
-    pthread_cond_signal(&client->pinger_news);
-    pthread_mutex_unlock(&client->mutex);
-    pthread_join(client->pinger, NULL);
+    br_lock(&client->mutex);
+    br_cond_signal(&client->pinger_news);
+    br_unlock(&client->mutex);
+    br_thread_join(client->pinger);
     for (size_t i = 0; i < client->endpoint_count; i++) br_flight_end(client->endpoints[i].ping);
 }

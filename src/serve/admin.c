@@ -1,6 +1,7 @@
 /* admin.c - the operations of the admin socket: reload, drain, shutdown, set_defaults, stats. */
 #include <stdlib.h>
 
+#include "core/thread.h"
 #include "service.h"
 
 static void answer_ok(br_call *call)
@@ -72,14 +73,14 @@ static void set_defaults(br_call *call)
     } else if (br_policy_resolve(&resolved, &br_loaded_bundle(loaded)->router, &merged, &error) != BR_OK) {
         br_call_refuse(call, BR_CODE_BAD_REQUEST, error.text);
     } else {
-        (void)pthread_mutex_lock(&server->state_lock);
+        br_lock(&server->state_lock);
         const bool same_bundle = server->current == loaded;
         if (same_bundle) {
             old = server->defaults;
             server->defaults = defaults;
             defaults = NULL;
         }
-        (void)pthread_mutex_unlock(&server->state_lock);
+        br_unlock(&server->state_lock);
         if (!same_bundle) {
             br_call_refuse(call, BR_CODE_NOT_READY, "a reload came in between, try again");
             goto done;
@@ -94,9 +95,9 @@ done:
 
 static br_phase phase_of(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     const br_phase phase = server->phase;
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     return phase;
 }
 

@@ -23,6 +23,7 @@
 
 #include "core/clock.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 enum { BACKLOG = 64, REST_MS = 100 /* after accepting failed */ };
 
@@ -351,7 +352,7 @@ br_status http_open(http **out, const char *url, uint32_t patience_ms, http_answ
     br_status status = open_listener(server, url, error);
     if (status == BR_OK) {
         server->stop = eventfd(0, EFD_CLOEXEC);
-        if (server->stop < 0 || pthread_create(&server->thread, NULL, serve, server) != 0)
+        if (server->stop < 0 || !br_thread_start(&server->thread, serve, server))
             status = br_fail(error, BR_EINTERNAL, "cannot serve \"%.300s\": no thread", url);
     }
     if (status == BR_OK) {
@@ -368,7 +369,7 @@ void http_close(http *server)
 {
     if (server == NULL) return;
     (void)eventfd_write(server->stop, 1);
-    (void)pthread_join(server->thread, NULL);
+    br_thread_join(server->thread);
     for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++)
         if (server->connections[i].state != FREE) hang_up(&server->connections[i]);
     (void)close(server->listener);

@@ -10,6 +10,7 @@
  *                |
  *                +-> follower -> follower  followers
  */
+#include "core/thread.h"
 #include "score_cache.h"
 #include "service.h"
 
@@ -28,14 +29,14 @@ br_status br_in_flight_create(br_in_flight **out, int64_t queue_max)
     *out = calloc(1, sizeof **out + count * sizeof(*out)->buckets[0]);
     if (*out == NULL) return BR_ENOMEM;
     (*out)->bucket_count = count;
-    (void)pthread_mutex_init(&(*out)->lock, NULL);
+    br_mutex_init(&(*out)->lock);
     return BR_OK;
 }
 
 void br_in_flight_destroy(br_in_flight *in_flight)
 {
     if (in_flight == NULL) return;
-    (void)pthread_mutex_destroy(&in_flight->lock);
+    br_mutex_destroy(&in_flight->lock);
     free(in_flight);
 }
 
@@ -57,7 +58,7 @@ bool br_in_flight_follow(br_in_flight *in_flight, br_query_state *q)
 {
     q->hash = br_ids_hash(q->job.ids, q->job.item.tokens);
     q->followers = NULL;
-    (void)pthread_mutex_lock(&in_flight->lock);
+    br_lock(&in_flight->lock);
     br_query_state **bucket = bucket_of(in_flight, q->hash);
     br_query_state *leader = *bucket;
     while (leader != NULL && !may_follow(q, leader)) leader = leader->by_hash;
@@ -68,18 +69,18 @@ bool br_in_flight_follow(br_in_flight *in_flight, br_query_state *q)
         q->by_hash = *bucket;
         *bucket = q;
     }
-    (void)pthread_mutex_unlock(&in_flight->lock);
+    br_unlock(&in_flight->lock);
     return leader != NULL;
 }
 
 br_query_state *br_in_flight_end(br_in_flight *in_flight, br_query_state *leader)
 {
-    (void)pthread_mutex_lock(&in_flight->lock);
+    br_lock(&in_flight->lock);
     br_query_state **link = bucket_of(in_flight, leader->hash);
     while (*link != NULL && *link != leader) link = &(*link)->by_hash;
     if (*link == leader) *link = leader->by_hash; /* else a follower that was queued itself: it never led */
     br_query_state *followers = leader->followers;
     leader->followers = NULL;
-    (void)pthread_mutex_unlock(&in_flight->lock);
+    br_unlock(&in_flight->lock);
     return followers;
 }

@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/limits.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 enum {
     WATCHED_MAX = BR_LISTENERS_MAX + 1, /* the data socket's and the admin's */
@@ -46,8 +47,7 @@ struct ipc_guard {
 /* Waits for news until the time. Lock held. */
 static void wait_until(ipc_guard *g, uint64_t until_ns)
 {
-    const struct timespec until = br_clock_timespec(until_ns);
-    (void)pthread_cond_timedwait(&g->news, &g->lock, &until);
+    br_cond_wait_until(&g->news, &g->lock, until_ns);
 }
 
 /* nng's: a connection is complete. */
@@ -56,12 +56,12 @@ static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *argument)
     ipc_guard *g = argument;
     (void)event;
     const int id = nng_listener_id(nng_pipe_listener(pipe));
-    (void)pthread_mutex_lock(&g->lock);
+    br_lock(&g->lock);
     for (int32_t i = 0; i < g->count; i++) {
         if (nng_listener_id(g->all[i].listener) == id) g->all[i].connected = true;
     }
-    (void)pthread_cond_signal(&g->news);
-    (void)pthread_mutex_unlock(&g->lock);
+    br_cond_signal(&g->news);
+    br_unlock(&g->lock);
 }
 
 static br_status open_listener(watched *w, int *result)
@@ -93,9 +93,9 @@ static int greet(ipc_guard *g, const char *path)
     const uint64_t until_ns = br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
     struct pollfd wait = {.fd = fd, .events = POLLIN};
     while (poll(&wait, 1, POLL_MS) == 0) {
-        (void)pthread_mutex_lock(&g->lock);
+        br_lock(&g->lock);
         const bool stopping = g->stopping;
-        (void)pthread_mutex_unlock(&g->lock);
+        br_unlock(&g->lock);
         if (stopping || br_clock_now_ns() >= until_ns) goto fail;
     }
     return fd;
@@ -108,15 +108,15 @@ fail:
 /* True when the listener accepts a connection, and when it is time to stop. Lock not held. */
 static bool accepts(ipc_guard *g, watched *w)
 {
-    (void)pthread_mutex_lock(&g->lock);
+    br_lock(&g->lock);
     w->connected = false;
-    (void)pthread_mutex_unlock(&g->lock);
+    br_unlock(&g->lock);
     const int fd = greet(g, w->url + strlen("ipc://"));
     const uint64_t until_ns = br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
-    (void)pthread_mutex_lock(&g->lock);
+    br_lock(&g->lock);
     while (fd >= 0 && !w->connected && !g->stopping && br_clock_now_ns() < until_ns) wait_until(g, until_ns);
     const bool good = w->connected || g->stopping;
-    (void)pthread_mutex_unlock(&g->lock);
+    br_unlock(&g->lock);
     if (fd >= 0) (void)close(fd);
     return good;
 }
@@ -132,9 +132,9 @@ static void recover(ipc_guard *g, watched *w)
                BR_STR("reason", nng_strerror(result)));
         return;
     }
-    (void)pthread_mutex_lock(&g->lock);
+    br_lock(&g->lock);
     w->listener = fresh.listener;
-    (void)pthread_mutex_unlock(&g->lock);
+    br_unlock(&g->lock);
     BR_LOG(g->log, BR_LOG_WARN, "listener_reopened", BR_STR("url", w->url),
            BR_STR("reason", "it no longer accepted connections"));
 }
@@ -142,18 +142,18 @@ static void recover(ipc_guard *g, watched *w)
 static void *watch(void *argument)
 {
     ipc_guard *g = argument;
-    (void)pthread_mutex_lock(&g->lock);
+    br_lock(&g->lock);
     while (!g->stopping) {
         const int32_t count = g->count;
-        (void)pthread_mutex_unlock(&g->lock);
+        br_unlock(&g->lock);
         for (int32_t i = 0; i < count; i++) {
             if (!accepts(g, &g->all[i])) recover(g, &g->all[i]);
         }
         const uint64_t until_ns = br_clock_now_ns() + PERIOD_MS * (uint64_t)BR_NS_PER_MS;
-        (void)pthread_mutex_lock(&g->lock);
+        br_lock(&g->lock);
         while (!g->stopping && br_clock_now_ns() < until_ns) wait_until(g, until_ns);
     }
-    (void)pthread_mutex_unlock(&g->lock);
+    br_unlock(&g->lock);
     return NULL;
 }
 
@@ -163,10 +163,10 @@ br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error)
     ipc_guard *g = calloc(1, sizeof *g);
     if (g == NULL) return br_no_memory(error, "the ipc guard");
     g->log = log;
-    (void)pthread_mutex_init(&g->lock, NULL);
-    br_clock_cond_init(&g->news);
+    br_mutex_init(&g->lock);
+    br_cond_init(&g->news);
     g->lock_made = true;
-    g->started = pthread_create(&g->thread, NULL, watch, g) == 0;
+    g->started = br_thread_start(&g->thread, watch, g);
     if (!g->started) {
         ipc_guard_destroy(g);
         return br_fail(error, BR_EINTERNAL, "cannot start the thread that watches ipc listeners");
@@ -178,11 +178,11 @@ br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error)
 void ipc_guard_stop(ipc_guard *g)
 {
     if (g == NULL || !g->started) return;
-    (void)pthread_mutex_lock(&g->lock);
+    br_lock(&g->lock);
     g->stopping = true;
-    (void)pthread_cond_signal(&g->news);
-    (void)pthread_mutex_unlock(&g->lock);
-    (void)pthread_join(g->thread, NULL);
+    br_cond_signal(&g->news);
+    br_unlock(&g->lock);
+    br_thread_join(g->thread);
     g->started = false;
 }
 
@@ -191,8 +191,8 @@ void ipc_guard_destroy(ipc_guard *g)
     if (g == NULL) return;
     ipc_guard_stop(g);
     if (g->lock_made) {
-        (void)pthread_cond_destroy(&g->news);
-        (void)pthread_mutex_destroy(&g->lock);
+        br_cond_destroy(&g->news);
+        br_mutex_destroy(&g->lock);
     }
     free(g);
 }
@@ -206,9 +206,9 @@ br_status ipc_guard_listen(ipc_guard *g, nng_socket socket, const char *url, int
     memcpy(fresh.url, url, strlen(url) + 1);
     int result = nng_pipe_notify(socket, NNG_PIPE_EV_ADD_POST, on_connection, g);
     if (result == 0 && open_listener(&fresh, &result) == BR_OK) {
-        (void)pthread_mutex_lock(&g->lock);
+        br_lock(&g->lock);
         g->all[g->count++] = fresh;
-        (void)pthread_mutex_unlock(&g->lock);
+        br_unlock(&g->lock);
         return BR_OK;
     }
     return br_fail(error, result == NNG_ENOMEM ? BR_ENOMEM : BR_EIO, "%s: cannot listen on \"%s\": %s",

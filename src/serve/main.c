@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/thread.h"
 #include "server.h"
 
 extern char **environ;
@@ -30,9 +31,9 @@ typedef struct signals {
 
 static phase phase_of(signals *s)
 {
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     const phase now = s->phase;
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
     return now;
 }
 
@@ -40,10 +41,10 @@ static void watch_serving(signals *s)
 {
     int signal = 0;
     if (sigwait(&s->set, &signal) != 0) return;
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     if (s->phase == SERVING && signal == SIGHUP) br_server_reload(s->server);
     if (s->phase == SERVING && (signal == SIGTERM || signal == SIGINT)) br_server_stop(s->server);
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
 }
 
 /* Nobody waits long for what only frees memory, nor at all when told a second time: nng 1.5 may wait for ever when it
@@ -71,9 +72,9 @@ static void *watch_signals(void *argument)
 
 static void enter(signals *s, phase next)
 {
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     s->phase = next;
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
     (void)pthread_kill(s->thread, SIGNAL_WAKE);
 }
 
@@ -88,7 +89,7 @@ static int serve(br_server *server, const sigset_t *set, br_error *error)
 {
     signals s = {.set = *set, .server = server, .lock = PTHREAD_MUTEX_INITIALIZER};
     br_status status = br_server_listen(server, error);
-    if (status == BR_OK && pthread_create(&s.thread, NULL, watch_signals, &s) != 0)
+    if (status == BR_OK && !br_thread_start(&s.thread, watch_signals, &s))
         status = br_fail(error, BR_EINTERNAL, "cannot start the thread that watches signals");
     if (status != BR_OK) {
         br_server_destroy(server);
@@ -104,7 +105,7 @@ static int serve(br_server *server, const sigset_t *set, br_error *error)
     enter(&s, TIDYING);
     br_server_destroy(server);
     enter(&s, DONE);
-    (void)pthread_join(s.thread, NULL);
+    br_thread_join(s.thread);
     return s.code;
 }
 

@@ -6,6 +6,7 @@
  */
 #include <inttypes.h>
 
+#include "core/thread.h"
 #include "http.h"
 #include "service.h"
 
@@ -104,10 +105,10 @@ static void write_pass_histograms(http_page *p, const br_server *server)
 
 static bool is_ready(br_server *server, int64_t *in_flight)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     const bool ready = server->phase == PHASE_READY;
     *in_flight = server->calls_open;
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     return ready;
 }
 

@@ -9,6 +9,7 @@
  * gone. While its last pass has not come back, trying it fails. While it is out, reloads pass it over.
  */
 #include "core/clock.h"
+#include "core/thread.h"
 #include "service.h"
 
 enum { WAIT_FIRST_MS = 1000, WAIT_MOST_MS = 60000, WAIT_BUNDLES_MS = 50 };
@@ -21,11 +22,11 @@ static void schedule(br_server *server, int32_t device, uint64_t wait_ms)
 
 void br_recovery_later(br_server *server, int32_t device)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     server->recoveries[device].wait_ms = WAIT_FIRST_MS;
     schedule(server, device, WAIT_FIRST_MS);
-    (void)pthread_cond_signal(&server->state_changed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_cond_signal(&server->state_changed);
+    br_unlock(&server->state_lock);
 }
 
 uint64_t br_recovery_next_ns(const br_server *server)
@@ -80,11 +81,11 @@ void br_recovery_try(br_server *server, int32_t device)
         BR_LOG(server->log, BR_LOG_ERROR, "device_still_lost", BR_I64("index", device),
                BR_STR("device", name), BR_STR("reason", error.text));
     }
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     uint64_t *wait_ms = &server->recoveries[device].wait_ms;
     *wait_ms = 2 * *wait_ms < WAIT_MOST_MS ? 2 * *wait_ms : WAIT_MOST_MS;
     server->recoveries[device].due_ns = 0;
     if (status != BR_OK) schedule(server, device, *wait_ms);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     if (status == BR_OK) br_workers_readmit(server->workers, device);
 }

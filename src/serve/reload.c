@@ -1,5 +1,6 @@
 /* reload.c - bundles: load beside the old one, try, switch, retire. All of it on the keeper's thread. */
 #include "core/clock.h"
+#include "core/thread.h"
 #include "service.h"
 
 typedef struct opening {
@@ -97,10 +98,10 @@ static br_status make_workers(br_server *server, const br_loaded *loaded, br_err
 /* The admin's defaults hold across a reload; a bundle they do not fit is refused. */
 static br_status check_defaults(br_server *server, const br_loaded *loaded, br_error *error)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     br_defaults *defaults = server->defaults;
     if (defaults != NULL) atomic_fetch_add_explicit(&defaults->references, 1, memory_order_relaxed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     if (defaults == NULL) return BR_OK;
     const br_policy_spec merged = br_scoring_base_policy(loaded, defaults);
     br_policy resolved;
@@ -161,11 +162,11 @@ static br_status prepare_alone_if_need_be(br_server *server, br_loaded **out, co
 
 static void switch_to(br_server *server, br_loaded *loaded)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     br_loaded *old = server->current;
     server->current = loaded;
     if (server->phase == PHASE_LOADING) server->phase = PHASE_READY;
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     if (server->cache != NULL)
         br_score_cache_clear(server->cache); /* the old bundle's would only take room */
     /* The service's own reference; calls in flight may hold more. */

@@ -1,5 +1,6 @@
 /* score_cache.c - see score_cache.h. */
 #include "score_cache.h"
+#include "core/thread.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -82,7 +83,7 @@ br_status br_score_cache_create(br_score_cache **out, size_t bytes)
         free(c);
         return BR_ENOMEM;
     }
-    (void)pthread_mutex_init(&c->lock, NULL);
+    br_mutex_init(&c->lock);
     empty(c);
     *out = c;
     return BR_OK;
@@ -91,7 +92,7 @@ br_status br_score_cache_create(br_score_cache **out, size_t bytes)
 void br_score_cache_destroy(br_score_cache *cache)
 {
     if (cache == NULL) return;
-    (void)pthread_mutex_destroy(&cache->lock);
+    br_mutex_destroy(&cache->lock);
     free(cache->ring);
     free(cache->buckets);
     free(cache);
@@ -99,9 +100,9 @@ void br_score_cache_destroy(br_score_cache *cache)
 
 void br_score_cache_clear(br_score_cache *cache)
 {
-    (void)pthread_mutex_lock(&cache->lock);
+    br_lock(&cache->lock);
     empty(cache);
-    (void)pthread_mutex_unlock(&cache->lock);
+    br_unlock(&cache->lock);
 }
 
 static entry *find(br_score_cache *c, uint64_t hash, uint64_t bundle, const int32_t *ids, int32_t tokens,
@@ -150,10 +151,10 @@ bool br_score_cache_get(br_score_cache *cache, uint64_t bundle, const int32_t *i
                         float *quality, int32_t heads)
 {
     const uint64_t hash = br_ids_hash(ids, tokens);
-    (void)pthread_mutex_lock(&cache->lock);
+    br_lock(&cache->lock);
     entry *e = find(cache, hash, bundle, ids, tokens, heads);
     if (e != NULL) memcpy(quality, quality_of(e), (size_t)heads * sizeof *quality);
-    (void)pthread_mutex_unlock(&cache->lock);
+    br_unlock(&cache->lock);
     return e != NULL;
 }
 
@@ -165,7 +166,7 @@ void br_score_cache_put(br_score_cache *cache, uint64_t bundle, const int32_t *i
     const int64_t bytes = (raw + unit - 1) / unit * unit;
     const uint64_t hash = br_ids_hash(ids, tokens);
     if (bytes > cache->size) return;
-    (void)pthread_mutex_lock(&cache->lock);
+    br_lock(&cache->lock);
     if (find(cache, hash, bundle, ids, tokens, heads) == NULL) {
         make_room(cache, bytes);
         int64_t *bucket = bucket_of(cache, hash);
@@ -182,5 +183,5 @@ void br_score_cache_put(br_score_cache *cache, uint64_t bundle, const int32_t *i
         cache->end += bytes;
         cache->count++;
     }
-    (void)pthread_mutex_unlock(&cache->lock);
+    br_unlock(&cache->lock);
 }

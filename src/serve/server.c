@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/memory.h"
+#include "core/thread.h"
 #include "service.h"
 
 /* nng says that a reply was sent when it was handed to the connection; the system gets this long to take it. */
@@ -17,7 +18,7 @@ enum { LINGER_MS = 20 };
 bool br_server_pin(br_server *server, br_loaded **loaded, br_defaults **defaults, bool count,
                    const char **why)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     const br_phase phase = server->phase;
     if (phase == PHASE_READY) {
         *loaded = server->current;
@@ -26,7 +27,7 @@ bool br_server_pin(br_server *server, br_loaded **loaded, br_defaults **defaults
         if (*defaults != NULL) atomic_fetch_add_explicit(&(*defaults)->references, 1, memory_order_relaxed);
         if (count) server->calls_open++;
     }
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     *why = phase == PHASE_LOADING ? "no bundle is loaded yet" : "the service is draining";
     return phase == PHASE_READY;
 }
@@ -36,16 +37,15 @@ void br_server_unpin(br_server *server, br_loaded *loaded, br_defaults *defaults
     const bool last = br_loaded_release(loaded);
     br_defaults_release(defaults);
     if (!last && !counted) return;
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     if (last) {
         *br_loaded_link(loaded) = server->retired;
         server->retired = loaded;
     }
     if (counted) server->calls_open--;
     /* The keeper counts requests only while it waits for the last of them: do not wake it for each. */
-    if (last || (server->calls_open == 0 && server->stop_wanted))
-        (void)pthread_cond_signal(&server->state_changed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    if (last || (server->calls_open == 0 && server->stop_wanted)) br_cond_signal(&server->state_changed);
+    br_unlock(&server->state_lock);
 }
 
 /* At once, not when the keeper comes to it: that may be loading a bundle. State lock held. */
@@ -61,39 +61,39 @@ static void drain(br_server *server)
 
 void br_server_reload(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     server->reload_wanted = true;
-    (void)pthread_cond_signal(&server->state_changed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_cond_signal(&server->state_changed);
+    br_unlock(&server->state_lock);
 }
 
 void br_server_drain(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     drain(server);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
 }
 
 void br_server_stop(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     if (server->stop_wanted) server->hurry = true;
     server->stop_wanted = true;
     drain(server);
-    (void)pthread_cond_signal(&server->state_changed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_cond_signal(&server->state_changed);
+    br_unlock(&server->state_lock);
 }
 
 /* The last device does not come back within the process: what is in flight is answered, with errors where it has
  * to be, and whoever watches over the process starts it again. */
 static void end_without_device(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     server->device_lost = true;
     server->stop_wanted = true;
     drain(server);
-    (void)pthread_cond_signal(&server->state_changed);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_cond_signal(&server->state_changed);
+    br_unlock(&server->state_lock);
 }
 
 void br_server_lose_device(void *context, int32_t device, bool last)
@@ -116,15 +116,15 @@ static void refuse_reload(br_call *call)
 void br_server_ask_reload(br_server *server, br_call *call)
 {
     call->next = NULL;
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     const bool stopping = server->stop_wanted;
     if (!stopping) {
         br_call **last = &server->reloads;
         while (*last != NULL) last = &(*last)->next;
         *last = call;
-        (void)pthread_cond_signal(&server->state_changed);
+        br_cond_signal(&server->state_changed);
     }
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     if (stopping) refuse_reload(call);
 }
 
@@ -176,12 +176,7 @@ static void wait_for_news(br_server *server)
     const uint64_t until_ns = server->stop_wanted
                                   ? server->drain_until_ns
                                   : earlier(br_recovery_next_ns(server), br_ranks_next_ns(server));
-    if (until_ns == UINT64_MAX) {
-        (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
-        return;
-    }
-    const struct timespec until = br_clock_timespec(until_ns);
-    (void)pthread_cond_timedwait(&server->state_changed, &server->state_lock, &until);
+    br_cond_wait_until(&server->state_changed, &server->state_lock, until_ns);
 }
 
 /* Takes out what nobody uses any more, and when no worker is stuck what one had; NULL: nothing. State lock held. */
@@ -208,7 +203,7 @@ static bool do_one(br_server *server)
     br_call *call = server->reloads;
     const int32_t device = server->stop_wanted ? -1 : br_recovery_due(server);
     if (unused != NULL) {
-        (void)pthread_mutex_unlock(&server->state_lock);
+        br_unlock(&server->state_lock);
         free_loaded(server, unused);
     } else if (call != NULL || (server->reload_wanted && !server->stop_wanted)) {
         if (call != NULL)
@@ -216,28 +211,28 @@ static bool do_one(br_server *server)
         else
             server->reload_wanted = false;
         const bool stopping = server->stop_wanted;
-        (void)pthread_mutex_unlock(&server->state_lock);
+        br_unlock(&server->state_lock);
         if (stopping)
             refuse_reload(call);
         else
             reload(server, call, call != NULL ? call->request.bundle : (br_str){NULL, 0});
     } else if (device >= 0) {
-        (void)pthread_mutex_unlock(&server->state_lock);
+        br_unlock(&server->state_lock);
         br_recovery_try(server, device);
     } else if (!server->stop_wanted && br_ranks_next_ns(server) <= br_clock_now_ns()) {
-        (void)pthread_mutex_unlock(&server->state_lock);
+        br_unlock(&server->state_lock);
         br_comm_call called;
         if (br_ranks_called(server, &called)) reload(server, NULL, br_str_from(called.folder));
     } else {
         return false;
     }
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     return true;
 }
 
 br_status br_server_run(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     for (;;) {
         if (server->hurry) break;
         if (do_one(server)) continue;
@@ -247,7 +242,7 @@ br_status br_server_run(br_server *server)
     }
     const int64_t left = server->calls_open;
     const bool lost = server->device_lost;
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     nng_msleep(LINGER_MS);
     BR_LOG(server->log, left == 0 ? BR_LOG_INFO : BR_LOG_WARN, "stopped", BR_I64("unanswered", left));
     return lost ? BR_EDEVICE : BR_OK;
@@ -312,8 +307,8 @@ br_status br_server_create(br_server **out, const br_config *config, const br_lo
     server->config = config;
     server->log = log;
     br_metrics_init(&server->metrics);
-    (void)pthread_mutex_init(&server->state_lock, NULL);
-    br_clock_cond_init(&server->state_changed);
+    br_mutex_init(&server->state_lock);
+    br_cond_init(&server->state_changed);
 
     br_status status = open_devices(server, error);
     if (status != BR_OK) goto fail;
@@ -371,15 +366,15 @@ void br_server_destroy(br_server *server)
 {
     if (server == NULL) return;
     /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a loaded bundle or a lock. */
-    (void)pthread_mutex_lock(&server->state_lock);
+    br_lock(&server->state_lock);
     server->stop_wanted = true;
     server->phase = PHASE_DRAINING;
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_unlock(&server->state_lock);
     br_sockets_close(server);
     if (server->workers != NULL) br_workers_abandon(server->workers);
-    (void)pthread_mutex_lock(&server->state_lock);
-    while (server->calls_open > 0) (void)pthread_cond_wait(&server->state_changed, &server->state_lock);
-    (void)pthread_mutex_unlock(&server->state_lock);
+    br_lock(&server->state_lock);
+    while (server->calls_open > 0) br_cond_wait(&server->state_changed, &server->state_lock);
+    br_unlock(&server->state_lock);
     br_pass_watch_destroy(server->watch); /* not before: a pass that does not end may hold the last of them */
     refuse_reloads(server);
     for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
@@ -393,7 +388,7 @@ void br_server_destroy(br_server *server)
     br_score_cache_destroy(server->cache);
     br_in_flight_destroy(server->in_flight);
     br_defaults_release(server->defaults);
-    (void)pthread_cond_destroy(&server->state_changed);
-    (void)pthread_mutex_destroy(&server->state_lock);
+    br_cond_destroy(&server->state_changed);
+    br_mutex_destroy(&server->state_lock);
     free(server);
 }

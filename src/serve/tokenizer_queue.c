@@ -1,5 +1,6 @@
 /* tokenizer_queue.c - a queue of entries and the threads that work through it. */
 #include "tokenizer_queue.h"
+#include "core/thread.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -36,9 +37,9 @@ static int32_t claim(tokenizer_queue *s, tokenizer_queue_entry *entry, int32_t *
 /* Prepares an entry that was taken off the queue and puts it back at the head. Lock held, released meanwhile. */
 static void prepare(tokenizer_queue *s, tokenizer_queue_entry *entry)
 {
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
     const int32_t parts = s->work.prepare(entry);
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     if (parts == 0) return;
     entry->parts = parts;
     entry->next = s->first;
@@ -59,36 +60,36 @@ static void step(tokenizer_queue *s)
     int32_t first;
     const int32_t count = claim(s, entry, &first);
     const bool wake = s->first == entry && s->idle > 0; /* more runs of it for another thread */
-    (void)pthread_mutex_unlock(&s->lock);
-    if (wake) (void)pthread_cond_signal(&s->came);
+    br_unlock(&s->lock);
+    if (wake) br_cond_signal(&s->came);
     s->work.run(entry, first, count);
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
 }
 
 static void *serve(void *argument)
 {
     tokenizer_queue *s = argument;
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     for (;;) {
         if (s->first != NULL) {
             step(s);
         } else {
             if (s->stopping) break;
             s->idle++;
-            (void)pthread_cond_wait(&s->came, &s->lock);
+            br_cond_wait(&s->came, &s->lock);
             s->idle--;
         }
     }
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
     return NULL;
 }
 
 bool tokenizer_queue_help(tokenizer_queue *s)
 {
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     const bool some = s->first != NULL;
     if (some) step(s);
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
     return some;
 }
 
@@ -99,14 +100,14 @@ br_status tokenizer_queue_create(tokenizer_queue **out, int32_t threads, const t
     tokenizer_queue *s = calloc(1, sizeof *s);
     if (s == NULL) return BR_ENOMEM;
     s->work = *work;
-    (void)pthread_mutex_init(&s->lock, NULL);
-    (void)pthread_cond_init(&s->came, NULL);
+    br_mutex_init(&s->lock);
+    br_cond_init(&s->came);
     br_status status = BR_ENOMEM;
     s->threads = calloc((size_t)threads, sizeof *s->threads);
     if (s->threads == NULL) goto fail;
     for (; s->started < threads; s->started++) {
         status = BR_EINTERNAL;
-        if (pthread_create(&s->threads[s->started], NULL, serve, s) != 0) goto fail;
+        if (!br_thread_start(&s->threads[s->started], serve, s)) goto fail;
     }
     *out = s;
     return BR_OK;
@@ -118,11 +119,11 @@ fail:
 
 void tokenizer_queue_stop(tokenizer_queue *s)
 {
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     s->stopping = true;
-    (void)pthread_cond_broadcast(&s->came);
-    (void)pthread_mutex_unlock(&s->lock);
-    for (int32_t i = 0; i < s->started; i++) (void)pthread_join(s->threads[i], NULL);
+    br_cond_broadcast(&s->came);
+    br_unlock(&s->lock);
+    for (int32_t i = 0; i < s->started; i++) br_thread_join(s->threads[i]);
     s->started = 0;
 }
 
@@ -130,8 +131,8 @@ void tokenizer_queue_destroy(tokenizer_queue *s)
 {
     if (s == NULL) return;
     tokenizer_queue_stop(s);
-    (void)pthread_cond_destroy(&s->came);
-    (void)pthread_mutex_destroy(&s->lock);
+    br_cond_destroy(&s->came);
+    br_mutex_destroy(&s->lock);
     free(s->threads);
     free(s);
 }
@@ -141,20 +142,20 @@ void tokenizer_queue_add(tokenizer_queue *s, tokenizer_queue_entry *entry)
     entry->next = NULL;
     entry->parts = 0;
     entry->claimed = 0;
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     if (s->last != NULL)
         s->last->next = entry;
     else
         s->first = entry;
     s->last = entry;
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
 }
 
 void tokenizer_queue_wake(tokenizer_queue *s)
 {
-    (void)pthread_mutex_lock(&s->lock);
+    br_lock(&s->lock);
     const bool wake = s->first != NULL && s->idle > 0;
-    (void)pthread_mutex_unlock(&s->lock);
+    br_unlock(&s->lock);
     /* After unlocking: the woken thread would only wait for the lock. */
-    if (wake) (void)pthread_cond_signal(&s->came);
+    if (wake) br_cond_signal(&s->came);
 }

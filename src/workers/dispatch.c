@@ -1,4 +1,5 @@
 /* dispatch.c - which worker takes what waits, and who is woken for it. */
+#include "core/thread.h"
 #include "workers.h"
 
 /* So many times the time per token of another make a device one to avoid. */
@@ -69,7 +70,7 @@ br_worker *br_workers_call_one(br_workers *all, bool to_feed)
 
 void br_worker_wake(br_worker *w)
 {
-    if (w != NULL) (void)pthread_cond_signal(&w->work);
+    if (w != NULL) br_cond_signal(&w->work);
 }
 
 /* Lock held. */
@@ -77,6 +78,6 @@ void br_workers_wake_all(br_workers *all)
 {
     for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
         all->workers[i].called = all->workers[i].idle;
-        (void)pthread_cond_signal(&all->workers[i].work);
+        br_cond_signal(&all->workers[i].work);
     }
 }

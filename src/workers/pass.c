@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/thread.h"
 
 void br_job_finish(br_job *job, br_status status, uint64_t now_ns)
 {
@@ -51,7 +52,7 @@ static void fail_batch(br_worker *w, br_batch_item **items, int32_t count)
     int32_t failed = 0;
     uint64_t deadline_ns = UINT64_MAX; /* the earliest of those that go back */
     bool first;
-    (void)pthread_mutex_lock(&all->lock);
+    br_lock(&all->lock);
     const bool out = take_out(w, &first);
     for (int32_t i = 0; i < count; i++) {
         br_job *job = (br_job *)items[i];
@@ -66,8 +67,8 @@ static void fail_batch(br_worker *w, br_batch_item **items, int32_t count)
         }
     }
     if (out) br_workers_wake_all(all);
-    (void)pthread_mutex_unlock(&all->lock);
-    deadline_watch_tell(all->watch, deadline_ns);
+    br_unlock(&all->lock);
+    br_alarm_set(all->deadlines, deadline_ns);
     br_metrics_add(all->options.metrics, BR_COUNTER_queries_retried, (uint64_t)(count - failed));
     const uint64_t now_ns = br_clock_now_ns();
     for (int32_t i = 0; i < failed; i++) br_job_finish((br_job *)items[i], BR_EDEVICE, now_ns);
@@ -89,19 +90,19 @@ static void pack_batch(br_worker *w, int32_t count)
 /* The jobs are ready for their pass. From now on it may be given up, and they with it. */
 static void begin_pass(br_worker *w, int32_t count)
 {
-    (void)pthread_mutex_lock(&w->all->lock);
+    br_lock(&w->all->lock);
     w->held = count;
     w->looks = 0;
-    (void)pthread_mutex_unlock(&w->all->lock);
+    br_unlock(&w->all->lock);
 }
 
 /* The pass is over. False when it was given up meanwhile: its jobs are no longer the worker's. */
 static bool end_pass(br_worker *w)
 {
-    (void)pthread_mutex_lock(&w->all->lock);
+    br_lock(&w->all->lock);
     const bool mine = w->held > 0;
     w->held = 0;
-    (void)pthread_mutex_unlock(&w->all->lock);
+    br_unlock(&w->all->lock);
     return mine;
 }
 
@@ -140,7 +141,7 @@ void br_worker_run(br_worker *w, int32_t count)
 static int32_t take_overdue(br_worker *w)
 {
     br_workers *all = w->all;
-    (void)pthread_mutex_lock(&all->lock);
+    br_lock(&all->lock);
     const int32_t count = w->held > 0 && ++w->looks > BR_WORKERS_LOOKS ? w->held : 0;
     for (int32_t i = 0; i < count; i++) all->given_up[i] = w->items[i];
     if (count > 0) {
@@ -148,9 +149,9 @@ static int32_t take_overdue(br_worker *w)
         w->stuck = true;
         all->stations[w->device].stuck++;
         (void)atomic_fetch_or(&all->stuck, UINT32_C(1) << w->device);
-        (void)pthread_cond_broadcast(&all->ran);
+        br_cond_broadcast(&all->ran);
     }
-    (void)pthread_mutex_unlock(&all->lock);
+    br_unlock(&all->lock);
     return count;
 }
 
@@ -167,11 +168,11 @@ static void fail_waiting(br_workers *all)
 {
     for (;;) {
         const uint64_t now_ns = br_clock_now_ns();
-        (void)pthread_mutex_lock(&all->lock);
+        br_lock(&all->lock);
         const int32_t count = somebody_works(all)
                                   ? 0
                                   : br_batcher_take(all->batcher, all->given_up, all->tokens_max, 0, now_ns);
-        (void)pthread_mutex_unlock(&all->lock);
+        br_unlock(&all->lock);
         if (count == 0) return;
         for (int32_t i = 0; i < count; i++) br_job_finish((br_job *)all->given_up[i], BR_EDEVICE, now_ns);
     }

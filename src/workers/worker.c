@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/thread.h"
 
 /* The job was never computed. Without the lock. */
 static void hand_back(br_job *job, br_status status, uint64_t now_ns)
@@ -48,9 +49,9 @@ static void drop_expired(br_workers *all, uint64_t now_ns)
 {
     br_batch_item *item;
     while ((item = br_batcher_expire(all->batcher, now_ns)) != NULL) {
-        (void)pthread_mutex_unlock(&all->lock);
+        br_unlock(&all->lock);
         hand_back((br_job *)item, BR_ETIMEDOUT, now_ns);
-        (void)pthread_mutex_lock(&all->lock);
+        br_lock(&all->lock);
     }
 }
 
@@ -58,10 +59,10 @@ static void drop_expired(br_workers *all, uint64_t now_ns)
 static uint64_t on_deadline(void *context)
 {
     br_workers *all = context;
-    (void)pthread_mutex_lock(&all->lock);
+    br_lock(&all->lock);
     drop_expired(all, br_clock_now_ns());
     const uint64_t left_ns = br_batcher_deadline_ns(all->batcher);
-    (void)pthread_mutex_unlock(&all->lock);
+    br_unlock(&all->lock);
     return left_ns;
 }
 
@@ -73,18 +74,18 @@ static bool run_errand(br_worker *w)
     const br_errand_fn errand = all->errand;
     void *context = all->errand_context;
     all->errand_begun = true;
-    (void)pthread_mutex_unlock(&all->lock);
+    br_unlock(&all->lock);
     errand(context, w->index);
-    (void)pthread_mutex_lock(&all->lock);
+    br_lock(&all->lock);
     all->errand = NULL;
-    (void)pthread_cond_broadcast(&all->ran);
+    br_cond_broadcast(&all->ran);
     return true;
 }
 
 static void sleep_until_called(br_worker *w)
 {
     w->idle = true;
-    (void)pthread_cond_wait(&w->work, &w->all->lock);
+    br_cond_wait(&w->work, &w->all->lock);
     w->idle = false;
     w->called = false;
 }
@@ -96,9 +97,9 @@ static bool feed(br_worker *w)
     br_workers *all = w->all;
     bool fed = all->options.feed != NULL;
     while (fed && br_batcher_tokens(all->batcher) < all->tokens_max) {
-        (void)pthread_mutex_unlock(&all->lock);
+        br_unlock(&all->lock);
         fed = all->options.feed(all->options.feed_context);
-        (void)pthread_mutex_lock(&all->lock);
+        br_lock(&all->lock);
     }
     return br_batcher_queries(all->batcher) > 0 && br_worker_may_take(w);
 }
@@ -117,12 +118,12 @@ static bool serve_batch(br_worker *w)
     /* What is left is for the others, who may all be asleep. */
     br_worker *other = br_batcher_queries(all->batcher) > 0 ? br_workers_call_one(all, false) : NULL;
     const bool abandoning = all->abandoning;
-    (void)pthread_mutex_unlock(&all->lock);
+    br_unlock(&all->lock);
     br_worker_wake(other);
     if (!abandoning) br_worker_run(w, count);
     for (int32_t i = 0; abandoning && i < count; i++) hand_back((br_job *)w->items[i], BR_ECLOSED, now_ns);
     const uint64_t ns = br_clock_now_ns() - now_ns;
-    (void)pthread_mutex_lock(&all->lock);
+    br_lock(&all->lock);
     end_batch(w, tokens, ns);
     return true;
 }
@@ -131,7 +132,7 @@ static void *serve(void *argument)
 {
     br_worker *w = argument;
     br_workers *all = w->all;
-    (void)pthread_mutex_lock(&all->lock);
+    br_lock(&all->lock);
     for (;;) {
         /* Errands take long, and nobody else was called for what this worker was: that comes first. */
         const bool served = serve_batch(w);
@@ -140,7 +141,7 @@ static void *serve(void *argument)
         if (all->stopping) break;
         sleep_until_called(w);
     }
-    (void)pthread_mutex_unlock(&all->lock);
+    br_unlock(&all->lock);
     return NULL;
 }
 
@@ -150,7 +151,7 @@ static br_status worker_init(br_worker *w, br_workers *all, int32_t index)
     w->all = all;
     w->index = index;
     w->device = all->options.devices->device_of[index];
-    (void)pthread_cond_init(&w->work, NULL);
+    br_cond_init(&w->work);
     w->work_made = true;
     const br_status status =
         br_packing_init(&w->packing, br_worker_device(w)->tokens_max, all->options.seqs_max);
@@ -158,7 +159,7 @@ static br_status worker_init(br_worker *w, br_workers *all, int32_t index)
     w->quality = br_alloc_array(seqs * BR_CANDIDATES_MAX, sizeof *w->quality);
     w->items = br_alloc_array(seqs, sizeof *w->items);
     if (w->quality == NULL || w->items == NULL) return BR_ENOMEM;
-    w->started = pthread_create(&w->thread, NULL, serve, w) == 0;
+    w->started = br_thread_start(&w->thread, serve, w);
     return w->started ? BR_OK : BR_EINTERNAL;
 }
 
@@ -180,10 +181,10 @@ br_status br_workers_create(br_workers **out, const br_workers_options *options)
     };
     br_status status = br_batcher_create(&all->batcher, &limits);
     if (status != BR_OK) goto fail;
-    (void)pthread_mutex_init(&all->lock, NULL);
-    (void)pthread_cond_init(&all->ran, NULL);
+    br_mutex_init(&all->lock);
+    br_cond_init(&all->ran);
     all->lock_made = true;
-    status = deadline_watch_create(&all->watch, on_deadline, all);
+    status = br_alarm_create(&all->deadlines, on_deadline, all, UINT64_MAX);
     if (status != BR_OK) goto fail;
     status = BR_ENOMEM;
     all->workers = calloc((size_t)count, sizeof *all->workers);
@@ -205,24 +206,24 @@ fail:
 
 static void stop(br_workers *all)
 {
-    (void)pthread_mutex_lock(&all->lock);
+    br_lock(&all->lock);
     all->stopping = true;
     for (int32_t i = 0; i < all->options.devices->worker_count; i++)
-        if (all->workers[i].work_made) (void)pthread_cond_signal(&all->workers[i].work);
-    (void)pthread_mutex_unlock(&all->lock);
+        if (all->workers[i].work_made) br_cond_signal(&all->workers[i].work);
+    br_unlock(&all->lock);
     for (int32_t i = 0; i < all->options.devices->worker_count; i++)
-        if (all->workers[i].started) (void)pthread_join(all->workers[i].thread, NULL);
+        if (all->workers[i].started) br_thread_join(all->workers[i].thread);
 }
 
 void br_workers_destroy(br_workers *workers)
 {
     if (workers == NULL) return;
     /* What the watch finishes may push, so it ends before the workers; and they tell it of deadlines to their end. */
-    deadline_watch_stop(workers->watch);
+    br_alarm_stop(workers->deadlines);
     if (workers->workers != NULL) {
         stop(workers);
         for (int32_t i = 0; i < workers->options.devices->worker_count; i++) {
-            if (workers->workers[i].work_made) (void)pthread_cond_destroy(&workers->workers[i].work);
+            if (workers->workers[i].work_made) br_cond_destroy(&workers->workers[i].work);
             br_packing_deinit(&workers->workers[i].packing);
             free(workers->workers[i].quality);
             free(workers->workers[i].items);
@@ -230,10 +231,10 @@ void br_workers_destroy(br_workers *workers)
         free(workers->workers);
     }
     if (workers->lock_made) {
-        (void)pthread_cond_destroy(&workers->ran);
-        (void)pthread_mutex_destroy(&workers->lock);
+        br_cond_destroy(&workers->ran);
+        br_mutex_destroy(&workers->lock);
     }
-    deadline_watch_destroy(workers->watch);
+    br_alarm_destroy(workers->deadlines);
     br_batcher_destroy(workers->batcher);
     free(workers->given_up);
     free(workers);
@@ -241,16 +242,16 @@ void br_workers_destroy(br_workers *workers)
 
 void br_workers_abandon(br_workers *workers)
 {
-    (void)pthread_mutex_lock(&workers->lock);
+    br_lock(&workers->lock);
     workers->abandoning = true;
-    (void)pthread_mutex_unlock(&workers->lock);
+    br_unlock(&workers->lock);
 }
 
 bool br_workers_nudge(br_workers *workers)
 {
-    (void)pthread_mutex_lock(&workers->lock);
+    br_lock(&workers->lock);
     br_worker *w = br_workers_call_one(workers, true);
-    (void)pthread_mutex_unlock(&workers->lock);
+    br_unlock(&workers->lock);
     br_worker_wake(w);
     return w != NULL;
 }
@@ -259,7 +260,7 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
 {
     const uint64_t now_ns = br_clock_now_ns();
     uint64_t deadline_ns = UINT64_MAX;
-    (void)pthread_mutex_lock(&workers->lock);
+    br_lock(&workers->lock);
     const bool fits = br_batcher_queries(workers->batcher) + count <= workers->options.queue_max;
     for (int32_t i = 0; fits && i < count; i++) {
         jobs[i]->queued_ns = now_ns;
@@ -269,27 +270,27 @@ br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t coun
         if (jobs[i]->item.deadline_ns < deadline_ns) deadline_ns = jobs[i]->item.deadline_ns;
     }
     br_worker *w = fits && count > 0 ? br_workers_call_one(workers, false) : NULL;
-    (void)pthread_mutex_unlock(&workers->lock);
+    br_unlock(&workers->lock);
     br_worker_wake(w); /* after unlocking: the woken thread would only wait for the lock */
-    deadline_watch_tell(workers->watch, deadline_ns);
+    br_alarm_set(workers->deadlines, deadline_ns);
     return fits ? BR_OK : BR_EBUSY;
 }
 
 bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context)
 {
     br_worker *w = &workers->workers[worker];
-    (void)pthread_mutex_lock(&workers->lock);
+    br_lock(&workers->lock);
     assert(workers->errand == NULL);
     workers->errand = errand;
     workers->errand_context = context;
     workers->errand_worker = worker;
     workers->errand_begun = false;
-    (void)pthread_cond_signal(&w->work);
+    br_cond_signal(&w->work);
     while (workers->errand != NULL && (workers->errand_begun || !w->stuck))
-        (void)pthread_cond_wait(&workers->ran, &workers->lock);
+        br_cond_wait(&workers->ran, &workers->lock);
     const bool ran = workers->errand == NULL;
     workers->errand = NULL;
-    (void)pthread_mutex_unlock(&workers->lock);
+    br_unlock(&workers->lock);
     return ran;
 }
 
@@ -306,26 +307,26 @@ int32_t br_workers_count(const br_workers *workers)
 uint32_t br_workers_out(br_workers *workers)
 {
     uint32_t out = 0;
-    (void)pthread_mutex_lock(&workers->lock);
+    br_lock(&workers->lock);
     for (int32_t i = 0; i < workers->options.devices->count; i++)
         out |= (workers->stations[i].out ? UINT32_C(1) : 0) << i;
-    (void)pthread_mutex_unlock(&workers->lock);
+    br_unlock(&workers->lock);
     return out;
 }
 
 void br_workers_readmit(br_workers *workers, int32_t device)
 {
-    (void)pthread_mutex_lock(&workers->lock);
+    br_lock(&workers->lock);
     workers->stations[device].out = false;
     workers->stations[device].token_ns = 0; /* whether it is slow shows anew */
     br_workers_wake_all(workers);
-    (void)pthread_mutex_unlock(&workers->lock);
+    br_unlock(&workers->lock);
 }
 
 int32_t br_workers_waiting(br_workers *workers)
 {
-    (void)pthread_mutex_lock(&workers->lock);
+    br_lock(&workers->lock);
     const int32_t waiting = br_batcher_queries(workers->batcher);
-    (void)pthread_mutex_unlock(&workers->lock);
+    br_unlock(&workers->lock);
     return waiting;
 }

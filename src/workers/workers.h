@@ -12,7 +12,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "deadline_watch.h"
+#include "core/alarm.h"
 #include "worker.h"
 
 /* A device, as its workers share it. Guarded by the lock. */
@@ -47,7 +47,7 @@ struct br_workers {
     br_workers_options options;
     int32_t tokens_max; /* the largest of the devices' */
     br_worker *workers; /* [devices->worker_count] */
-    deadline_watch *watch;
+    br_alarm *deadlines;
     _Atomic uint32_t stuck; /* a bit for each device with a stuck worker; written with the lock held */
 
     pthread_mutex_t lock; /* guards everything below; nothing else is locked under it */
