@@ -8,6 +8,7 @@
 #include "core/clock.h"
 #include "core/thread.h"
 #include "options.h"
+#include "serve/config_devices.h"
 #include "workers/loaded.h"
 
 enum { ONE_RUNS = 30 };
@@ -155,7 +156,10 @@ br_status engine_run(engine_result *out, const char *bundle, const char *flags, 
     bench b = {.seconds = seconds};
     br_status status = configure(&b, bundle, flags, error);
     if (status == BR_OK) status = prompts_texts(&b.texts, &b.text_count, texts, error);
-    if (status == BR_OK) status = br_devices_open(&b.devices, &b.config, error);
+    if (status == BR_OK) {
+        const br_devices_options asked = br_config_devices(&b.config);
+        status = br_devices_open(&b.devices, &asked, error);
+    }
     if (status == BR_OK) {
         const br_loaded_options options = {
             .folder = bundle, .devices = &b.devices, .seqs_max = (int32_t)b.config.batch_seqs};

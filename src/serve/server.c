@@ -7,6 +7,7 @@
 
 #include <nng/supplemental/util/platform.h>
 
+#include "config_devices.h"
 #include "core/clock.h"
 #include "core/memory.h"
 #include "core/thread.h"
@@ -283,7 +284,8 @@ static void log_devices(const br_server *server)
 
 static br_status open_devices(br_server *server, br_error *error)
 {
-    const br_status status = br_devices_open(&server->devices, server->config, error);
+    const br_devices_options options = br_config_devices(server->config);
+    const br_status status = br_devices_open(&server->devices, &options, error);
     if (status == BR_OK) log_devices(server);
     return status;
 }

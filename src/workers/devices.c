@@ -63,39 +63,36 @@ int32_t br_devices_tokens_min(const br_devices *devices)
     return least;
 }
 
-/* Reading the list. */
-
-static br_status refuse(const br_config *config, br_error *error, const char *part, const char *why)
+static br_status refuse(const br_devices_options *options, br_error *error, const char *part, const char *why)
 {
-    return br_fail(error, BR_EINVAL, "devices (from %s): found \"%.100s\": %s",
-                   config->sources[BR_OPTION_INDEX_devices], part, why);
+    return br_fail(error, BR_EINVAL, "devices (from %s): found \"%.100s\": %s", options->source, part, why);
 }
 
-static br_status add_number(choice *c, const br_config *config, const char *part, br_error *error)
+static br_status add_number(choice *c, const br_devices_options *options, const char *part, br_error *error)
 {
     char *end;
     const unsigned long number = strtoul(part, &end, 10);
     if (*part < '0' || *part > '9' || *end != '\0')
-        return refuse(config, error, part,
+        return refuse(options, error, part,
                       "expected auto, or numbers of devices and cpu, separated by commas");
     if (c->engine != BR_ENGINE_CUDA)
-        return refuse(config, error, part, "only the devices of engine cuda have numbers");
+        return refuse(options, error, part, "only the devices of engine cuda have numbers");
     const int32_t present = br_engine_devices(BR_ENGINE_CUDA);
     if (number >= (unsigned long)present)
         return br_fail(error, BR_EINVAL, "devices (from %s): there is no device %.20s; there are %d",
-                       config->sources[BR_OPTION_INDEX_devices], part, (int)present);
+                       options->source, part, (int)present);
     for (int32_t i = 0; i < c->count; i++)
-        if (c->numbers[i] == (int32_t)number) return refuse(config, error, part, "it is named twice");
+        if (c->numbers[i] == (int32_t)number) return refuse(options, error, part, "it is named twice");
     c->numbers[c->count++] = (int32_t)number;
     return BR_OK;
 }
 
-static br_status add_part(choice *c, const br_config *config, const char *part, br_error *error)
+static br_status add_part(choice *c, const br_devices_options *options, const char *part, br_error *error)
 {
     if (c->count == BR_DEVICES_MAX)
-        return br_fail(error, BR_EINVAL, "devices (from %s): more than %d are named",
-                       config->sources[BR_OPTION_INDEX_devices], BR_DEVICES_MAX);
-    if (strcmp(part, "cpu") != 0) return add_number(c, config, part, error);
+        return br_fail(error, BR_EINVAL, "devices (from %s): more than %d are named", options->source,
+                       BR_DEVICES_MAX);
+    if (strcmp(part, "cpu") != 0) return add_number(c, options, part, error);
     c->numbers[c->count++] = HOST;
     c->hosts++;
     return BR_OK;
@@ -114,29 +111,26 @@ static void choose_all(choice *c)
     if (c->count == 0) c->numbers[c->count++] = 0; /* opening it says that there is none */
 }
 
-static br_status choose(choice *c, const br_config *config, br_error *error)
+static br_status choose(choice *c, const br_devices_options *options, br_error *error)
 {
-    if (strcmp(config->devices, "auto") == 0) {
+    if (strcmp(options->list, "auto") == 0) {
         choose_all(c);
         return BR_OK;
     }
     char list[256];
-    if (strlen(config->devices) >= sizeof list)
-        return refuse(config, error, config->devices, "too long a list");
-    memcpy(list, config->devices, strlen(config->devices) + 1);
+    if (strlen(options->list) >= sizeof list) return refuse(options, error, options->list, "too long a list");
+    memcpy(list, options->list, strlen(options->list) + 1);
     br_status status = BR_OK;
     char *rest = list;
     for (char *part = strsep(&rest, ","); part != NULL && status == BR_OK; part = strsep(&rest, ","))
-        status = add_part(c, config, part, error);
+        status = add_part(c, options, part, error);
     return status;
 }
 
-/* Opening. */
-
 /* Cores are shared by the host's devices; one is left to each accelerator, for its launches and the tokeniser. */
-static int32_t workers_for(const choice *c, const br_config *config, int32_t number)
+static int32_t workers_for(const choice *c, const br_devices_options *options, int32_t number)
 {
-    if (config->workers != 0) return (int32_t)config->workers;
+    if (options->workers != 0) return options->workers;
     if (number != HOST) return br_engine_streams(c->engine);
     const int32_t cores = br_engine_streams(BR_ENGINE_CPU);
     const int32_t share = (cores - (c->count - c->hosts)) / c->hosts;
@@ -144,24 +138,23 @@ static int32_t workers_for(const choice *c, const br_config *config, int32_t num
     return share < 1 ? 1 : share < most ? share : most;
 }
 
-static br_status tune(br_backend *backend, const br_config *config, br_error *error)
+static br_status tune(br_backend *backend, const br_devices_options *options, br_error *error)
 {
-    if (config->gemm_cache[0] == '\0' || backend->table->tune == NULL) return BR_OK;
-    return backend->table->tune(backend, config->gemm_cache, error);
+    if (options->gemm_cache[0] == '\0' || backend->table->tune == NULL) return BR_OK;
+    return backend->table->tune(backend, options->gemm_cache, error);
 }
 
-static br_status open_one(br_devices *out, const choice *c, const br_config *config, int32_t number,
+static br_status open_one(br_devices *out, const choice *c, const br_devices_options *options, int32_t number,
                           br_error *error)
 {
     const bool host = number == HOST;
     const br_engine engine = host && c->engine == BR_ENGINE_CUDA ? BR_ENGINE_CPU : c->engine;
     br_backend *backend;
-    br_status status =
-        br_backend_open(&backend, engine, (br_precision)config->precision, host ? 0 : number, error);
+    br_status status = br_backend_open(&backend, engine, options->precision, host ? 0 : number, error);
     if (status != BR_OK) return status;
-    status = tune(backend, config, error);
+    status = tune(backend, options, error);
     if (status == BR_OK) {
-        status = br_devices_add(out, backend, workers_for(c, config, number));
+        status = br_devices_add(out, backend, workers_for(c, options, number));
         if (status != BR_OK)
             status = br_fail(error, BR_EINVAL, "workers: more than %d over all devices", BR_WORKERS_MAX);
     }
@@ -169,42 +162,26 @@ static br_status open_one(br_devices *out, const choice *c, const br_config *con
     return status;
 }
 
-static br_status check_gemm_cache(const choice *c, const br_config *config, br_error *error)
+static br_status check_gemm_cache(const choice *c, const br_devices_options *options, br_error *error)
 {
-    if (config->gemm_cache[0] == '\0' || c->engine == BR_ENGINE_CUDA) return BR_OK;
+    if (options->gemm_cache[0] == '\0' || c->engine == BR_ENGINE_CUDA) return BR_OK;
     return br_fail(error, BR_EINVAL, "gemm_cache is '%s', but engine %s measures no products; only cuda does",
-                   config->gemm_cache, br_engine_name(c->engine));
+                   options->gemm_cache, br_engine_name(c->engine));
 }
 
-static br_engine engine_of(const br_config *config)
-{
-    switch ((br_config_engine)config->engine) {
-    case BR_CONFIG_ENGINE_REFERENCE:
-        return BR_ENGINE_REFERENCE;
-    case BR_CONFIG_ENGINE_CPU:
-        return BR_ENGINE_CPU;
-    case BR_CONFIG_ENGINE_CUDA:
-        return BR_ENGINE_CUDA;
-    case BR_CONFIG_ENGINE_AUTO:
-    case BR_CONFIG_ENGINE_NOOP:
-        break;
-    }
-    return br_engine_resolve(BR_ENGINE_AUTO);
-}
-
-br_status br_devices_open(br_devices *out, const br_config *config, br_error *error)
+br_status br_devices_open(br_devices *out, const br_devices_options *options, br_error *error)
 {
     *out = (br_devices){0};
-    if (config->engine == BR_CONFIG_ENGINE_NOOP) {
-        if (strcmp(config->devices, "auto") != 0)
-            return refuse(config, error, config->devices, "engine noop has none to choose from");
-        return br_devices_add(out, NULL, config->workers != 0 ? (int32_t)config->workers : 1);
+    if (options->noop) {
+        if (strcmp(options->list, "auto") != 0)
+            return refuse(options, error, options->list, "engine noop has none to choose from");
+        return br_devices_add(out, NULL, options->workers != 0 ? options->workers : 1);
     }
-    choice c = {.engine = engine_of(config)};
-    br_status status = choose(&c, config, error);
-    if (status == BR_OK) status = check_gemm_cache(&c, config, error);
+    choice c = {.engine = br_engine_resolve(options->engine)};
+    br_status status = choose(&c, options, error);
+    if (status == BR_OK) status = check_gemm_cache(&c, options, error);
     for (int32_t i = 0; status == BR_OK && i < c.count; i++)
-        status = open_one(out, &c, config, c.numbers[i], error);
+        status = open_one(out, &c, options, c.numbers[i], error);
     if (status != BR_OK) br_devices_close(out);
     return status;
 }

@@ -7,7 +7,7 @@
  *
  * Filled before any thread exists, constant afterwards but for br_devices_fit.
  *
- * Uses: backend, config.  Used by: loaded, worker, server.
+ * Uses: backend.  Used by: loaded, workers, and the service.
  */
 #ifndef BESTROUTE_WORKERS_DEVICES_H
 #define BESTROUTE_WORKERS_DEVICES_H
@@ -16,7 +16,6 @@
 #include <stdint.h>
 
 #include "engine/backend.h"
-#include "serve/config.h"
 
 typedef struct br_device {
     br_backend *backend;  /* owned; NULL: no encoder */
@@ -34,9 +33,20 @@ typedef struct br_devices {
     int32_t worker_count;
 } br_devices;
 
-/* Opens what `engine`, `devices`, `precision` and `workers` of the configuration ask for. The error names the
- * option. BR_EINVAL, statuses of br_backend_open. On failure nothing is left open; close is safe. */
-BR_NODISCARD br_status br_devices_open(br_devices *out, const br_config *config, br_error *error);
+/* What the options `engine`, `precision`, `devices`, `workers` and `gemm_cache` of the service ask for. */
+typedef struct br_devices_options {
+    bool noop;        /* one device without an encoder; `engine` and `precision` are not read */
+    br_engine engine; /* AUTO: cuda where there is a device, else cpu */
+    br_precision precision;
+    const char *list;       /* "auto": all that the engine has; or such as "0,2" or "0,1,cpu" */
+    const char *source;     /* where the list was written, for errors: "--devices", "default" */
+    int32_t workers;        /* of each device; 0: as many as serve the engine best */
+    const char *gemm_cache; /* a file that keeps what the engine measured; "": it measures nothing */
+} br_devices_options;
+
+/* Opens what the options ask for. The error names the option of the service.
+ * BR_EINVAL, statuses of br_backend_open. On failure nothing is left open; close is safe. */
+BR_NODISCARD br_status br_devices_open(br_devices *out, const br_devices_options *options, br_error *error);
 
 /* Moves one more backend in, with so many workers. BR_ETOOBIG: more than BR_DEVICES_MAX or BR_WORKERS_MAX; the
  * backend stays the caller's. `out` was zeroed before the first. */

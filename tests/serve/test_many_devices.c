@@ -179,16 +179,12 @@ static void test_wrong_numbers_of_devices_are_refused(void **state)
     const char *const lists[] = {"0,0", beyond};
     const char *const says[] = {"named twice", "there is no device"};
     for (int i = 0; i < 2; i++) {
-        char *const argv[] = {(char *)"bestrouted",       (char *)"--bundle", (char *)"x",
-                              (char *)"--engine",         (char *)"cuda",     (char *)"--devices",
-                              (char *)(uintptr_t)lists[i]};
-        br_config config;
+        const br_devices_options options = {
+            .engine = BR_ENGINE_CUDA, .list = lists[i], .source = "the test", .gemm_cache = ""};
         br_devices devices;
         br_error error = {0};
-        assert_int_equal(br_config_load(&config, 7, argv, NULL, &error), BR_OK);
-        assert_int_equal(br_devices_open(&devices, &config, &error), BR_EINVAL);
+        assert_int_equal(br_devices_open(&devices, &options, &error), BR_EINVAL);
         assert_non_null(strstr(error.text, says[i]));
-        br_config_deinit(&config);
     }
 }
 
