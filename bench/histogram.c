@@ -1,4 +1,4 @@
-/* workers/histogram.c - see workers/histogram.h. */
+/* histogram.c - see workers/histogram.h. */
 #include "histogram.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /*
- * workers/histogram.h - counts of values over many orders of magnitude, each known to a thousandth (as HdrHistogram does).
+ * histogram.h - counts of values over many orders of magnitude, each known to a thousandth (as HdrHistogram does).
  *
  * Values below 2048 have a bucket each; above, every doubling is divided into 1024. Any thread may add; the rest is for
  * when nobody adds.

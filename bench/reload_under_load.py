@@ -164,11 +164,11 @@ def run(args, bundles, folder):
           f"{' + '.join(str(sum(asker.answers[hash] for asker in askers)) for hash in known)} |")
     print(f"| failed, mixed | {sum(len(asker.failed) for asker in askers)}, {sum(asker.mixed for asker in askers)} |")
     print(f"| latency p50, p99, longest | {', '.join(f'{1000 * at(latency, s):.0f} ms' for s in (.5, .99, 1))} |")
-    print(f"| scoring threads that computed, mean | {computed:.2f} |")
+    print(f"| scoring threads that were computing, mean | {computed:.2f} |")
     tenths = [memory[i * (len(memory) - 1) // 10] for i in range(11)]
     print(f"| resident MB, at every tenth of the run | {', '.join(f'{kb / 1024:.0f}' for kb in tenths)} |")
-    print(f"| growth a reload in the second half, of a straight line | {slope(memory[len(memory) // 2 :]):.1f} kB |")
-    print(f"| open files at the beginning, at most, at the end | {files[0]}, {max(files)}, {files[-1]} |")
+    print(f"| growth a reload in the second half, by a straight line through it | {slope(memory[len(memory) // 2 :]):.1f} kB |")
+    print(f"| open files: at the beginning, at most, at the end | {files[0]}, {max(files)}, {files[-1]} |")
     wrong = list(check(args, askers, memory, files))
     if code != 0:
         wrong.append(f"the service ended with {code}")

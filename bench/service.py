@@ -68,8 +68,8 @@ def main():
                          "--listen", transports["tcp"][-1], "--listen", transports["ipc"][-1])
             ready(transports["ipc"][-1])
 
-            print("| transport | requests in flight | bare echo, requests/s | handed over | service without encoder "
-                  "| of the echo | of the hand-over | p50 echo | p50 service |")
+            print("| transport | requests in flight | bare echo, requests/s | echo with hand-over | service without encoder "
+                  "| share of the bare echo | share of the hand-over echo | p50 bare echo | p50 service |")
             print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
             for name, urls in transports.items():
                 for contexts in (1, 8, 64, 256):

@@ -1,7 +1,7 @@
 /*
- * client/client.c - asks a running service which model answers each prompt.
+ * client.c - asks a running service which model answers each prompt.
  *
- *   cc client/client.c $(pkg-config --cflags --libs bestroute_client) -o client
+ *   cc examples/client.c $(pkg-config --cflags --libs bestroute_client) -o client
  *   ./client tcp://127.0.0.1:5555 "What is 2 + 2?" "Prove that the square root of 2 is irrational."
  */
 #include <stdio.h>

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole way once: start the service with the demo's bundle, route the prompts of prompts.txt, show the decisions, stop.
+# Starts the service with the demo's bundle, routes the prompts of prompts.txt, shows the decisions, stops.
 # demo.sh BUILD_FOLDER
 set -eu
 build=$1
