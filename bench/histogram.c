@@ -1,4 +1,4 @@
-/* histogram.c - see workers/histogram.h. */
+/* histogram.c - see histogram.h. */
 #include "histogram.h"
 
 #include <math.h>
