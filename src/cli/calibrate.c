@@ -1,12 +1,16 @@
 /* calibrate.c - `bestroute calibrate`: the threshold or lambda that meets a target on the user's own records. */
+#include "calibrate.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/memory.h"
+#include "json_out.h"
 #include "measured.h"
 
 enum { TABLE_ROWS = 21, PATH_BYTES = 4096 };

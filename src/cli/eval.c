@@ -1,8 +1,12 @@
 /* eval.c - `bestroute eval`: what this bundle's decisions would have cost, and how good they would have been. */
+#include "eval.h"
+
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/memory.h"
+#include "json_out.h"
 #include "measured.h"
 #include "plot.h"
 

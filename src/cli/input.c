@@ -6,21 +6,19 @@
  * Lines end in LF or CRLF; the last one needs no end. Blank lines are skipped but counted. A line over the limit
  * becomes a prompt with an error and is passed over without being kept.
  */
-#include "cli.h"
-#include "core/memory.h"
+#include "input.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-    READ_BYTES = 1 << 16,
-    KEEP_BYTES_MAX = 1 << 16, /* an empty prompt's arena */
-};
+#include "core/memory.h"
+
+enum { READ_BYTES = 1 << 16 };
 
 struct cli_input {
     char **arguments; /* NULL: lines */
@@ -44,46 +42,6 @@ struct cli_input {
     size_t line_bytes_max;
     cli_limits limits;
 };
-
-void cli_prompt_clear(cli_prompt *prompt)
-{
-    json_decref(prompt->id);
-    br_arena arena = prompt->arena;
-    br_arena_reset(&arena, KEEP_BYTES_MAX);
-    *prompt = (cli_prompt){.arena = arena};
-}
-
-void cli_prompt_deinit(cli_prompt *prompt)
-{
-    json_decref(prompt->id);
-    br_arena_deinit(&prompt->arena);
-    *prompt = (cli_prompt){0};
-}
-
-void cli_prompt_refuse(cli_prompt *prompt, const char *code, const char *format, ...)
-{
-    br_error error = {0};
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(error.text, sizeof error.text, format, arguments);
-    va_end(arguments);
-
-    const size_t bytes = strlen(error.text) + 1;
-    char *copy = br_arena_array(&prompt->arena, bytes, 1);
-    if (copy != NULL) memcpy(copy, error.text, bytes);
-    prompt->error = code;
-    prompt->message = copy != NULL ? copy : "out of memory";
-}
-
-static br_status keep_text(cli_prompt *prompt, const char *text, size_t bytes)
-{
-    char *copy = br_arena_array(&prompt->arena, bytes + 1, 1);
-    if (copy == NULL) return BR_ENOMEM;
-    memcpy(copy, text, bytes);
-    prompt->query.text = copy;
-    prompt->query.text_bytes = bytes;
-    return BR_OK;
-}
 
 static void check_size(const cli_input *input, cli_prompt *prompt)
 {
@@ -281,7 +239,7 @@ static cli_next take_line(cli_input *input, cli_prompt *out, br_str line, br_err
     if (input->jsonl) {
         status = cli_prompt_from_json(out, line.data, line.size);
     } else {
-        status = keep_text(out, line.data, line.size);
+        status = cli_prompt_from_text(out, line.data, line.size);
     }
     if (status != BR_OK) {
         (void)!br_fail(error, status, "out of memory for line %llu", (unsigned long long)out->line);
@@ -295,7 +253,7 @@ static cli_next next_argument(cli_input *input, cli_prompt *out, br_error *error
 {
     if (input->argument == input->argument_count) return CLI_NEXT_END;
     const char *text = input->arguments[input->argument++];
-    if (keep_text(out, text, strlen(text)) != BR_OK) {
+    if (cli_prompt_from_text(out, text, strlen(text)) != BR_OK) {
         (void)!br_no_memory(error, "a prompt");
         return CLI_NEXT_FAILED;
     }

@@ -1,11 +1,11 @@
-/* json_out.c - JSON in and out: a line of input to a prompt, and lines of output. */
-#include "cli.h"
+/* json_out.c - see json_out.h. */
+#include "json_out.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/utf8.h"
-#include "policy/spec.h"
 
 bool cli_json_print(FILE *to, json_t *value)
 {
@@ -35,230 +35,156 @@ json_t *cli_json_real(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-/* Reads one object key by key; the first thing wrong is the prompt's error. */
-typedef struct reader {
-    cli_prompt *prompt;
-    bool out_of_memory;
-} reader;
-
-static const json_t *expect(reader *r, const json_t *object, const char *key, bool (*is)(const json_t *),
-                            const char *what)
+json_t *cli_json_prompt(const cli_prompt *prompt, size_t index)
 {
-    const json_t *value = json_object_get(object, key);
-    if (value == NULL || r->prompt->error != NULL) return NULL;
-    if (is(value)) return value;
-    cli_prompt_refuse(r->prompt, "bad_request", "\"%s\": expected %s", key, what);
-    return NULL;
+    json_t *object = json_object();
+    json_object_set_new(object, "index", json_integer((json_int_t)index));
+    if (prompt->line > 0) json_object_set_new(object, "line", json_integer((json_int_t)prompt->line));
+    if (prompt->id != NULL) json_object_set(object, "id", prompt->id);
+    return object;
 }
 
-static bool is_text(const json_t *value)
+json_t *cli_json_error(const char *code, const char *message)
 {
-    return json_is_string(value);
+    json_t *object = json_object();
+    json_object_set_new(object, "code", json_string(code));
+    json_object_set_new(object, "message", cli_json_text(message));
+    return object;
 }
 
-static bool is_number(const json_t *value)
+static json_t *json_candidates(const br_answer_result *result)
 {
-    return json_is_number(value);
+    json_t *rows = json_array();
+    for (size_t i = 0; i < result->candidate_count; i++) {
+        const br_answer_candidate *candidate = &result->candidates[i];
+        json_t *row = json_object();
+        json_object_set_new(row, "model", cli_json_text(candidate->model));
+        json_object_set_new(row, "n", json_integer(candidate->n));
+        json_object_set_new(row, "quality", cli_json_real(candidate->quality));
+        json_object_set_new(row, "cost", cli_json_real(candidate->cost));
+        json_object_set_new(row, "allowed", json_boolean(candidate->allowed));
+        json_object_set_new(row, "reason", cli_json_text(candidate->reason));
+        json_array_append_new(rows, row);
+    }
+    return rows;
 }
 
-static bool is_count(const json_t *value)
+void cli_json_add_route(json_t *object, const br_answer_result *result, bool explain)
 {
-    return json_is_integer(value) && json_integer_value(value) >= 0;
+    json_object_set_new(object, "model", cli_json_text(result->model));
+    json_object_set_new(object, "n", json_integer(result->n));
+    json_object_set_new(object, "quality", cli_json_real(result->quality));
+    json_object_set_new(object, "cost", cli_json_real(result->cost));
+    json_object_set_new(object, "met", json_boolean(result->met));
+    json_object_set_new(object, "margin", cli_json_real(result->margin));
+    json_object_set_new(object, "tokens", json_integer((json_int_t)result->tokens));
+    json_object_set_new(object, "truncated", json_boolean(result->truncated));
+    if (explain) json_object_set_new(object, "candidates", json_candidates(result));
 }
 
-static bool is_array(const json_t *value)
+void cli_json_add_score(json_t *object, const br_answer_result *result)
 {
-    return json_is_array(value);
+    json_t *qualities = json_array();
+    for (size_t i = 0; i < result->quality_count; i++)
+        json_array_append_new(qualities, cli_json_real(result->qualities[i]));
+    json_object_set_new(object, "quality", qualities);
+    json_object_set_new(object, "tokens", json_integer((json_int_t)result->tokens));
+    json_object_set_new(object, "truncated", json_boolean(result->truncated));
 }
 
-static bool is_object(const json_t *value)
+static json_t *json_names(const char *const *names, size_t count)
 {
-    return json_is_object(value);
-}
-
-static bool is_counts(const json_t *value)
-{
-    return is_count(value) || json_is_object(value);
-}
-
-static bool is_scalar(const json_t *value)
-{
-    return !json_is_array(value) && !json_is_object(value);
-}
-
-static void *take_array(reader *r, size_t count, size_t size)
-{
-    void *array = br_arena_array(&r->prompt->arena, count, size);
-    if (array == NULL) r->out_of_memory = true;
+    json_t *array = json_array();
+    for (size_t i = 0; i < count; i++) json_array_append_new(array, cli_json_text(names[i]));
     return array;
 }
 
-static const char *take_string(reader *r, const char *text, size_t bytes)
+json_t *cli_json_policy(const br_client_policy *policy)
 {
-    char *copy = take_array(r, bytes + 1, 1);
-    if (copy != NULL) memcpy(copy, text, bytes);
-    return copy;
+    json_t *object = json_object();
+    if (policy->kind != NULL) json_object_set_new(object, "kind", json_string(policy->kind));
+    if (policy->has_threshold) json_object_set_new(object, "threshold", cli_json_real(policy->threshold));
+    if (policy->has_max_cost) json_object_set_new(object, "max_cost", cli_json_real(policy->max_cost));
+    if (policy->has_lambda) json_object_set_new(object, "lambda", cli_json_real(policy->lambda));
+    if (policy->has_tolerance) json_object_set_new(object, "tolerance", cli_json_real(policy->tolerance));
+    if (policy->has_total_budget)
+        json_object_set_new(object, "total_budget", cli_json_real(policy->total_budget));
+    if (policy->model_count > 0)
+        json_object_set_new(object, "models", json_names(policy->models, policy->model_count));
+    if (policy->exclude_count > 0)
+        json_object_set_new(object, "exclude", json_names(policy->exclude, policy->exclude_count));
+    if (policy->max_n > 0) json_object_set_new(object, "max_n", json_integer(policy->max_n));
+    if (policy->fallback != NULL) json_object_set_new(object, "fallback", json_string(policy->fallback));
+    return object;
 }
 
-static void read_real(reader *r, const json_t *object, const char *key, double *out, bool *has)
+static json_t *json_models(const br_answer *info)
 {
-    const json_t *value = expect(r, object, key, is_number, "a number");
-    if (value == NULL) return;
-    *out = json_number_value(value);
-    *has = true;
-}
-
-static void read_word(reader *r, const json_t *object, const char *key, const char **out)
-{
-    const json_t *value = expect(r, object, key, is_text, "a string");
-    if (value != NULL) *out = take_string(r, json_string_value(value), json_string_length(value));
-}
-
-static void read_names(reader *r, const json_t *object, const char *key, const char *const **out,
-                       size_t *count)
-{
-    const json_t *value = expect(r, object, key, is_array, "an array of strings");
-    if (value == NULL) return;
-    const size_t size = json_array_size(value);
-    const char **names = take_array(r, size, sizeof *names);
-    for (size_t i = 0; names != NULL && i < size; i++) {
-        const json_t *name = json_array_get(value, i);
-        if (!json_is_string(name)) {
-            cli_prompt_refuse(r->prompt, "bad_request", "\"%s\"[%zu]: expected a string", key, i);
-            return;
-        }
-        names[i] = take_string(r, json_string_value(name), json_string_length(name));
+    json_t *models = json_object();
+    for (size_t i = 0; i < info->model_count; i++) {
+        const br_answer_model *model = &info->models[i];
+        json_t *row = json_object();
+        json_object_set_new(row, "input_price",
+                            model->has_price ? cli_json_real(model->input_price) : json_null());
+        json_object_set_new(row, "output_price",
+                            model->has_price ? cli_json_real(model->output_price) : json_null());
+        json_object_set_new(row, "avg_output_tokens", cli_json_real(model->avg_output_tokens));
+        json_object_set_new(row, "input_per_sample", json_boolean(model->input_per_sample));
+        json_object_set_new(models, model->name, row);
     }
-    if (size == 0) cli_prompt_refuse(r->prompt, "bad_request", "\"%s\": is empty", key);
-    *out = names;
-    *count = size;
+    return models;
 }
 
-/* A word nobody knows is this prompt's error; sent, the client library would refuse the whole request for it. */
-static void check_words(reader *r, const br_client_policy *policy)
+static json_t *json_policy_table(const br_answer *info)
 {
-    br_policy_kind kind;
-    br_fallback fallback;
-    if (policy->kind != NULL && !br_policy_kind_parse(&kind, br_str_from(policy->kind)))
-        cli_prompt_refuse(r->prompt, "bad_request", "\"kind\": '%s' is no policy", policy->kind);
-    if (policy->fallback != NULL && !br_fallback_parse(&fallback, br_str_from(policy->fallback)))
-        cli_prompt_refuse(r->prompt, "bad_request", "\"fallback\": '%s' is no fallback", policy->fallback);
-}
-
-static void read_policy(reader *r, const json_t *object)
-{
-    const json_t *value = expect(r, object, "policy", is_object, "an object");
-    if (value == NULL) return;
-    br_client_policy *policy = take_array(r, 1, sizeof *policy);
-    if (policy == NULL) return;
-    read_word(r, value, "kind", &policy->kind);
-    read_word(r, value, "fallback", &policy->fallback);
-    read_real(r, value, "threshold", &policy->threshold, &policy->has_threshold);
-    read_real(r, value, "max_cost", &policy->max_cost, &policy->has_max_cost);
-    read_real(r, value, "lambda", &policy->lambda, &policy->has_lambda);
-    read_real(r, value, "tolerance", &policy->tolerance, &policy->has_tolerance);
-    read_real(r, value, "total_budget", &policy->total_budget, &policy->has_total_budget);
-    read_names(r, value, "models", &policy->models, &policy->model_count);
-    read_names(r, value, "exclude", &policy->exclude, &policy->exclude_count);
-    const json_t *max_n = expect(r, value, "max_n", is_count, "a whole number of 1 or more");
-    if (max_n != NULL) {
-        const json_int_t n = json_integer_value(max_n);
-        if (n < 1 || n > UINT32_MAX) {
-            cli_prompt_refuse(r->prompt, "bad_request", "\"max_n\": expected a whole number of 1 or more");
-        } else {
-            policy->max_n = (uint32_t)n;
-        }
+    json_t *rows = json_array();
+    for (size_t i = 0; i < info->policy_table_count; i++) {
+        const br_answer_policy_row *from = &info->policy_table[i];
+        json_t *row = json_object();
+        json_object_set_new(row, "threshold", cli_json_real(from->threshold));
+        json_object_set_new(row, "reference_share", cli_json_real(from->reference_share));
+        json_object_set_new(row, "mean_cost", cli_json_real(from->mean_cost));
+        json_object_set_new(row, "quality", cli_json_real(from->quality));
+        json_array_append_new(rows, row);
     }
-    check_words(r, policy);
-    r->prompt->query.policy = policy;
+    json_t *table = json_object();
+    json_object_set_new(table, "kind", json_string("threshold"));
+    json_object_set_new(table, "rows", json_integer((json_int_t)info->policy_table_prompts));
+    json_object_set_new(table, "table", rows);
+    return table;
 }
 
-static void read_tokens(reader *r, const json_t *object)
+json_t *cli_json_info(const br_answer *info)
 {
-    const json_t *value = expect(r, object, "tokens", is_array, "an array of whole numbers");
-    if (value == NULL) return;
-    const size_t count = json_array_size(value);
-    uint32_t *tokens = take_array(r, count + 1, sizeof *tokens);
-    for (size_t i = 0; tokens != NULL && i < count; i++) {
-        const json_t *token = json_array_get(value, i);
-        if (!is_count(token) || json_integer_value(token) > UINT32_MAX) {
-            cli_prompt_refuse(r->prompt, "bad_request", "\"tokens\"[%zu]: expected a token's number", i);
-            return;
-        }
-        tokens[i] = (uint32_t)json_integer_value(token);
+    json_t *candidates = json_array();
+    for (size_t i = 0; i < info->candidate_count; i++) {
+        json_t *row = json_object();
+        json_object_set_new(row, "model", cli_json_text(info->candidates[i].model));
+        json_object_set_new(row, "n", json_integer(info->candidates[i].n));
+        json_array_append_new(candidates, row);
     }
-    r->prompt->query.tokens = tokens;
-    r->prompt->query.token_count = count;
-}
+    json_t *limits = json_object();
+    json_object_set_new(limits, "max_queries", json_integer((json_int_t)info->max_queries));
+    json_object_set_new(limits, "max_tokens", json_integer((json_int_t)info->max_tokens));
+    json_object_set_new(limits, "max_message_bytes", json_integer((json_int_t)info->max_message_bytes));
+    json_object_set_new(limits, "max_text_bytes", json_integer((json_int_t)info->max_text_bytes));
+    json_t *server = json_object();
+    json_object_set_new(server, "version", cli_json_text(info->version));
+    json_object_set_new(server, "engine", cli_json_text(info->engine));
+    json_object_set_new(server, "precision", cli_json_text(info->precision));
+    json_object_set_new(server, "devices", json_names(info->devices, info->device_count));
+    json_t *bundle = json_object();
+    json_object_set_new(bundle, "name", cli_json_text(info->bundle_name));
+    json_object_set_new(bundle, "hash", cli_json_text(info->bundle_hash));
 
-static void read_counts(reader *r, const json_t *object, const char *key, uint64_t *all, bool *has,
-                        const br_client_count **by_model, size_t *count)
-{
-    json_t *value = json_object_get(object, key);
-    if (expect(r, object, key, is_counts, "a whole number, or an object of them by model") == NULL) return;
-    if (json_is_integer(value)) {
-        *all = (uint64_t)json_integer_value(value);
-        *has = true;
-        return;
-    }
-    br_client_count *counts = take_array(r, json_object_size(value) + 1, sizeof *counts);
-    if (counts == NULL) return;
-    const char *model;
-    json_t *number;
-    json_object_foreach(value, model, number)
-    {
-        if (!is_count(number)) {
-            cli_prompt_refuse(r->prompt, "bad_request", "\"%s\".\"%s\": expected a whole number", key, model);
-            return;
-        }
-        counts[*count].model = take_string(r, model, strlen(model));
-        counts[*count].tokens = (uint64_t)json_integer_value(number);
-        (*count)++;
-    }
-    *by_model = counts;
-}
-
-static void read_text(reader *r, const json_t *value)
-{
-    r->prompt->query.text = take_string(r, json_string_value(value), json_string_length(value));
-    r->prompt->query.text_bytes = json_string_length(value);
-}
-
-static void read_object(reader *r, const json_t *object)
-{
-    br_client_query *query = &r->prompt->query;
-    const json_t *id = expect(r, object, "id", is_scalar, "a scalar");
-    if (id != NULL) r->prompt->id = json_incref((json_t *)id);
-    const json_t *text = expect(r, object, "text", is_text, "a string");
-    if (text != NULL) read_text(r, text);
-    read_tokens(r, object);
-    read_counts(r, object, "prompt_tokens", &query->prompt_tokens, &query->has_prompt_tokens,
-                &query->prompt_tokens_by_model, &query->prompt_tokens_by_model_count);
-    read_counts(r, object, "output_tokens", &query->output_tokens, &query->has_output_tokens,
-                &query->output_tokens_by_model, &query->output_tokens_by_model_count);
-    read_real(r, object, "max_cost", &query->max_cost, &query->has_max_cost);
-    read_policy(r, object);
-    if (r->prompt->error != NULL || r->out_of_memory) return;
-    if ((query->text != NULL) == (query->tokens != NULL))
-        cli_prompt_refuse(r->prompt, "bad_request", "expected either \"text\" or \"tokens\"");
-}
-
-br_status cli_prompt_from_json(cli_prompt *prompt, const char *line, size_t bytes)
-{
-    json_error_t why;
-    json_t *value = json_loadb(line, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &why);
-    if (value == NULL) {
-        cli_prompt_refuse(prompt, "bad_request", "not JSON: %s (column %d)", why.text, why.column);
-        return BR_OK;
-    }
-    reader r = {.prompt = prompt};
-    if (json_is_string(value)) {
-        read_text(&r, value);
-    } else if (json_is_object(value)) {
-        read_object(&r, value);
-    } else {
-        cli_prompt_refuse(prompt, "bad_request", "expected a JSON object with \"text\" or \"tokens\"");
-    }
-    json_decref(value);
-    return r.out_of_memory ? BR_ENOMEM : BR_OK;
+    json_t *object = json_object();
+    json_object_set_new(object, "candidates", candidates);
+    json_object_set_new(object, "reference", json_integer((json_int_t)info->reference));
+    json_object_set_new(object, "models", json_models(info));
+    json_object_set_new(object, "policy", cli_json_policy(info->policy));
+    if (info->policy_table_count > 0) json_object_set_new(object, "policy_table", json_policy_table(info));
+    json_object_set_new(object, "limits", limits);
+    json_object_set_new(object, "server", server);
+    json_object_set_new(object, "bundle", bundle);
+    return object;
 }

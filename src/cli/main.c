@@ -1,80 +1,26 @@
 /* main.c - the command line: reads the options, connects, runs one command. */
-#include "cli.h"
-
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
+#include "bestroute/client.h"
+#include "calibrate.h"
 #include "core/clock.h"
+#include "eval.h"
+#include "json_out.h"
+#include "options.h"
+#include "output.h"
+#include "report.h"
+#include "run.h"
+#include "text.h"
 
 enum {
     OVERLOAD_RETRIES = 1000000, /* the timeout ends them */
     READY_POLL_MS = 50,
 };
-
-cli_exit cli_exit_of(br_status status)
-{
-    switch (status) {
-    case BR_OK:
-        return CLI_EXIT_OK;
-    case BR_EIO:
-    case BR_ETIMEDOUT:
-    case BR_EFORMAT: /* whatever answers there, it is no service of ours */
-    case BR_ECLOSED:
-        return CLI_EXIT_UNREACHABLE;
-    case BR_EINVAL:
-    case BR_EBUSY:
-    case BR_ENOTSUP:
-    case BR_ETOOBIG:
-    case BR_ENOTREADY:
-    case BR_EINFEASIBLE:
-    case BR_EDEVICE:
-    case BR_EINTERNAL:
-        return CLI_EXIT_REFUSED;
-    case BR_ENOMEM:
-        break;
-    }
-    return CLI_EXIT_BROKEN;
-}
-
-const char *cli_code_of(cli_exit code, br_status status)
-{
-    if (code == CLI_EXIT_USAGE) return "usage";
-    if (code == CLI_EXIT_BROKEN) return "failed";
-    switch (status) {
-    case BR_EINVAL:
-        return "bad_request";
-    case BR_ETOOBIG:
-        return "too_large";
-    case BR_EBUSY:
-        return "overloaded";
-    case BR_ETIMEDOUT:
-        return "deadline";
-    case BR_ENOTREADY:
-        return "not_ready";
-    case BR_ENOTSUP:
-        return "unsupported";
-    case BR_EINFEASIBLE:
-        return "infeasible";
-    case BR_EIO:
-    case BR_EFORMAT:
-    case BR_ECLOSED:
-        return "unreachable";
-    case BR_OK:
-    case BR_ENOMEM:
-    case BR_EDEVICE:
-    case BR_EINTERNAL:
-        break;
-    }
-    return "internal";
-}
-
-cli_exit cli_report(const cli_options *options, cli_exit code, const br_error *error)
-{
-    cli_output_error(options->json, cli_code_of(code, error->status), error->text, NULL);
-    return code;
-}
 
 static cli_exit run_info(const cli_options *options, br_client *client)
 {
@@ -82,7 +28,7 @@ static cli_exit run_info(const cli_options *options, br_client *client)
     br_error error = {0};
     const br_status status = br_client_info(client, &info, &error);
     if (status != BR_OK) return cli_report(options, cli_exit_of(status), &error);
-    cli_output_info(stdout, options, info);
+    cli_output_info(options, info);
     br_answer_free(info);
     return CLI_EXIT_OK;
 }
@@ -157,7 +103,7 @@ static cli_exit ping_one(const cli_options *options, const char *url)
         code = cli_exit_of(status);
     }
     const char *which = options->url_count > 1 ? url : NULL;
-    cli_output_error(options->json, cli_code_of(code, error.status), error.text, which);
+    cli_report_error(options->json, cli_code_of(code, error.status), error.text, which);
     return code;
 }
 

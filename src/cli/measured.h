@@ -1,20 +1,22 @@
 /*
  * measured.h - records scored by the service: what eval and calibrate work on.
  *
- * Uses: cli, records, evaluation.  Used by: cli_eval, cli_calibrate.
+ * Uses: options, report, eval, the client library.  Used by: eval, calibrate.
  */
 #ifndef BESTROUTE_CLI_MEASURED_H
 #define BESTROUTE_CLI_MEASURED_H
 
-#include "cli.h"
+#include "bestroute/client.h"
 #include "eval/evaluation.h"
 #include "eval/records.h"
+#include "options.h"
+#include "report.h"
 
 typedef struct cli_scores {
     br_answer *info;
     br_router
         *router; /* candidates in info's order, head = index; the reference has its head's score, or 1 */
-    records_pair pairs[CLI_CANDIDATES_MAX];
+    records_pair pairs[BR_CANDIDATES_MAX];
     records records;
     evaluation_table table;
     double *weights; /* [rows] by rows, or by tasks where the options say so */

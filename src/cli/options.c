@@ -1,10 +1,11 @@
 /* options.c - flags and environment of `bestroute`: one table for reading and for --help. */
-#include "cli.h"
+#include "options.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     ANY = CLI_ROUTE | CLI_SCORE | CLI_INFO | CLI_PING | CLI_RELOAD | CLI_EVAL | CLI_CALIBRATE,

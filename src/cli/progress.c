@@ -1,6 +1,7 @@
 /* progress.c - one line on standard error: how far, how fast, how long still. */
-#include "cli.h"
+#include "progress.h"
 
+#include <stdio.h>
 #include <unistd.h>
 
 #include "core/clock.h"

@@ -11,7 +11,7 @@
  * slowly are answered one by one. The main thread waits in poll for input and for the byte that a thread writes
  * when its job is done.
  */
-#include "cli.h"
+#include "run.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,10 +19,14 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/clock.h"
 #include "core/thread.h"
+#include "input.h"
+#include "output.h"
+#include "progress.h"
 
 enum {
     LINGER_MS = 10,
@@ -272,7 +276,7 @@ static void draw(run *r, uint64_t read_bytes)
     uint64_t ignored;
     uint64_t total_bytes;
     cli_input_progress(r->input, &ignored, &total_bytes);
-    cli_progress_update(&r->progress, r->output.prompts, read_bytes, total_bytes, br_clock_now_ns());
+    cli_progress_update(&r->progress, r->output.totals.prompts, read_bytes, total_bytes, br_clock_now_ns());
 }
 
 /* Prints what is done, in order. Otherwise than CLI_EXIT_OK: the run is over. */
@@ -450,8 +454,8 @@ static cli_exit run_all(run *r, const cli_options *options, br_error *error)
     cli_exit code = start_jobs(r, error);
     if (code == CLI_EXIT_OK) code = loop(r, error);
     cli_progress_clear(&r->progress);
-    if (code == CLI_EXIT_OK || r->output.prompts > 0) cli_output_totals(&r->output);
-    return code == CLI_EXIT_OK && r->output.failed > 0 ? CLI_EXIT_SOME_FAILED : code;
+    if (code == CLI_EXIT_OK || r->output.totals.prompts > 0) cli_output_totals(&r->output);
+    return code == CLI_EXIT_OK && r->output.totals.failed > 0 ? CLI_EXIT_SOME_FAILED : code;
 }
 
 cli_exit cli_run(const cli_options *options, br_client *client)
@@ -464,8 +468,8 @@ cli_exit cli_run(const cli_options *options, br_client *client)
     const cli_exit code = run_all(&r, options, &error);
     /* Behind results an object for the whole run would not be one of theirs. */
     if (error.text[0] != '\0')
-        cli_output_error(options->json && r.output.prompts == 0, cli_code_of(code, error.status), error.text,
-                         NULL);
+        cli_report_error(options->json && r.output.totals.prompts == 0, cli_code_of(code, error.status),
+                         error.text, NULL);
 
     stop_jobs(&r);
     cli_prompt_deinit(&r.pending);

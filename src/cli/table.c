@@ -1,9 +1,50 @@
 /* table.c - what a person reads: decisions, qualities, totals, and the service's description. */
-#include "cli.h"
+#include "table.h"
 
+#include <limits.h>
 #include <math.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
-enum { NUMBER_COLUMNS = 5, SCORES_COLUMNS = 90 };
+#include "text.h"
+
+enum {
+    NUMBER_COLUMNS = 5,
+    SCORES_COLUMNS = 90,
+    COLUMNS_DEFAULT = 110, /* where standard output is no terminal */
+    COLUMNS_OTHER = 50,    /* of the table, without prompt and model */
+    PROMPT_COLUMNS_MIN = 16,
+    PROMPT_COLUMNS_MAX = 70,
+    MODEL_COLUMNS_MIN = 5,
+    MODEL_COLUMNS_MAX = 28,
+};
+
+static int clamp(int value, int least, int most)
+{
+    return value < least ? least : value > most ? most : value;
+}
+
+static int terminal_columns(FILE *to)
+{
+    struct winsize size;
+    if (isatty(fileno(to)) && ioctl(fileno(to), TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        return size.ws_col;
+    return COLUMNS_DEFAULT;
+}
+
+void cli_table_init(cli_table *table, FILE *to, const br_answer *info, bool has_lines, bool explain)
+{
+    *table = (cli_table){.to = to, .info = info, .has_lines = has_lines, .explain = explain};
+    int widest = 0;
+    for (size_t i = 0; i < info->candidate_count; i++) {
+        const int columns = cli_text_width(info->candidates[i].model);
+        if (columns > widest) widest = columns;
+    }
+    table->model_columns = clamp(widest, MODEL_COLUMNS_MIN, MODEL_COLUMNS_MAX);
+    table->prompt_columns = clamp(terminal_columns(to) - COLUMNS_OTHER - table->model_columns,
+                                  PROMPT_COLUMNS_MIN, PROMPT_COLUMNS_MAX);
+}
 
 /* Ten columns: fixed where six decimals say enough, else with an exponent. */
 static void print_cost(FILE *to, double cost)
@@ -17,158 +58,164 @@ static void print_cost(FILE *to, double cost)
     }
 }
 
-static void print_number(const cli_output *out, const cli_prompt *prompt)
+static void print_number(const cli_table *table, const cli_prompt *prompt, size_t number)
 {
-    const unsigned long long number = prompt->line > 0 ? prompt->line : (unsigned long long)out->prompts + 1;
-    fprintf(out->to, "%*llu  ", NUMBER_COLUMNS, number);
+    const unsigned long long shown = prompt->line > 0 ? prompt->line : (unsigned long long)number;
+    fprintf(table->to, "%*llu  ", NUMBER_COLUMNS, shown);
 }
 
-static void print_snippet(const cli_output *out, const cli_prompt *prompt, int columns)
+static void print_snippet(const cli_table *table, const cli_prompt *prompt, int columns)
 {
     if (prompt->query.text != NULL) {
-        cli_text_print_padded(out->to, prompt->query.text, prompt->query.text_bytes, columns);
+        cli_text_print_padded(table->to, prompt->query.text, prompt->query.text_bytes, columns);
     } else {
         char text[40] = "";
         if (prompt->query.tokens != NULL)
             snprintf(text, sizeof text, "(%zu tokens)", prompt->query.token_count);
-        cli_text_print_padded(out->to, text, strlen(text), columns);
+        cli_text_print_padded(table->to, text, strlen(text), columns);
     }
 }
 
-void cli_table_head(const cli_output *out)
+void cli_table_head(const cli_table *table)
 {
-    if (out->options->command != CLI_ROUTE) return;
-    fprintf(out->to, "%*s  %-*s  %-*s  %4s  %7s  %10s  %-3s  %6s\n", NUMBER_COLUMNS,
-            out->has_lines ? "line" : "#", out->prompt_columns, "prompt", out->model_columns, "model", "n",
-            "quality", "cost USD", "met", "tokens");
+    fprintf(table->to, "%*s  %-*s  %-*s  %4s  %7s  %10s  %-3s  %6s\n", NUMBER_COLUMNS,
+            table->has_lines ? "line" : "#", table->prompt_columns, "prompt", table->model_columns, "model",
+            "n", "quality", "cost USD", "met", "tokens");
 }
 
-static void print_candidates(const cli_output *out, const br_answer_result *result)
+static void print_candidates(const cli_table *table, const br_answer_result *result)
 {
     for (size_t i = 0; i < result->candidate_count; i++) {
         const br_answer_candidate *row = &result->candidates[i];
         const bool is_chosen = row->n == result->n && strcmp(row->model, result->model) == 0;
-        fprintf(out->to, "%*s", NUMBER_COLUMNS + 2 + out->prompt_columns, is_chosen ? "->" : "");
-        fputs("  ", out->to);
-        cli_text_print_padded(out->to, row->model, strlen(row->model), out->model_columns);
-        fprintf(out->to, "  %4u  %7.4f  ", (unsigned)row->n, row->quality);
-        print_cost(out->to, row->cost);
-        if (row->reason[0] != '\0') fputs("  ", out->to);
-        cli_text_print(out->to, row->reason, strlen(row->reason), 30);
-        fputc('\n', out->to);
+        fprintf(table->to, "%*s", NUMBER_COLUMNS + 2 + table->prompt_columns, is_chosen ? "->" : "");
+        fputs("  ", table->to);
+        cli_text_print_padded(table->to, row->model, strlen(row->model), table->model_columns);
+        fprintf(table->to, "  %4u  %7.4f  ", (unsigned)row->n, row->quality);
+        print_cost(table->to, row->cost);
+        if (row->reason[0] != '\0') fputs("  ", table->to);
+        cli_text_print(table->to, row->reason, strlen(row->reason), 30);
+        fputc('\n', table->to);
     }
 }
 
-void cli_table_route(const cli_output *out, const cli_prompt *prompt, const br_answer_result *result)
+void cli_table_route(const cli_table *table, const cli_prompt *prompt, size_t number,
+                     const br_answer_result *result)
 {
-    print_number(out, prompt);
-    print_snippet(out, prompt, out->prompt_columns);
-    fputs("  ", out->to);
-    cli_text_print_padded(out->to, result->model, strlen(result->model), out->model_columns);
-    fprintf(out->to, "  %4u  %7.4f  ", (unsigned)result->n, result->quality);
-    print_cost(out->to, result->cost);
-    fprintf(out->to, "  %-3s  %6llu%s\n", result->met ? "yes" : "no", (unsigned long long)result->tokens,
+    print_number(table, prompt, number);
+    print_snippet(table, prompt, table->prompt_columns);
+    fputs("  ", table->to);
+    cli_text_print_padded(table->to, result->model, strlen(result->model), table->model_columns);
+    fprintf(table->to, "  %4u  %7.4f  ", (unsigned)result->n, result->quality);
+    print_cost(table->to, result->cost);
+    fprintf(table->to, "  %-3s  %6llu%s\n", result->met ? "yes" : "no", (unsigned long long)result->tokens,
             result->truncated ? "+" : "");
-    if (out->options->explain) print_candidates(out, result);
+    if (table->explain) print_candidates(table, result);
 }
 
 /* One paragraph per model, its candidates in the bundle's order, wrapped. */
-static void print_scores(const cli_output *out, const br_answer_result *result, size_t first)
+static void print_scores(const cli_table *table, const br_answer_result *result, size_t first)
 {
-    const br_answer *info = out->info;
-    fprintf(out->to, "%*s", NUMBER_COLUMNS + 4, "");
-    cli_text_print_padded(out->to, info->candidates[first].model, strlen(info->candidates[first].model),
-                          out->model_columns);
+    const br_answer *info = table->info;
+    fprintf(table->to, "%*s", NUMBER_COLUMNS + 4, "");
+    cli_text_print_padded(table->to, info->candidates[first].model, strlen(info->candidates[first].model),
+                          table->model_columns);
     int columns = 0;
     for (size_t i = first; i < info->candidate_count && i < result->quality_count; i++) {
         if (strcmp(info->candidates[i].model, info->candidates[first].model) != 0) continue;
         if (columns > SCORES_COLUMNS - 20) {
-            fprintf(out->to, "\n%*s", NUMBER_COLUMNS + 4 + out->model_columns, "");
+            fprintf(table->to, "\n%*s", NUMBER_COLUMNS + 4 + table->model_columns, "");
             columns = 0;
         }
-        columns += fprintf(out->to, "  n=%-3u %.4f", (unsigned)info->candidates[i].n, result->qualities[i]);
-        if (i == info->reference) columns += fprintf(out->to, " (reference)");
+        columns += fprintf(table->to, "  n=%-3u %.4f", (unsigned)info->candidates[i].n, result->qualities[i]);
+        if (i == info->reference) columns += fprintf(table->to, " (reference)");
     }
-    fputc('\n', out->to);
+    fputc('\n', table->to);
 }
 
-void cli_table_score(const cli_output *out, const cli_prompt *prompt, const br_answer_result *result)
+void cli_table_score(const cli_table *table, const cli_prompt *prompt, size_t number,
+                     const br_answer_result *result)
 {
-    print_number(out, prompt);
-    print_snippet(out, prompt, out->prompt_columns);
-    fprintf(out->to, "  %llu%s tokens\n", (unsigned long long)result->tokens, result->truncated ? "+" : "");
-    for (size_t i = 0; i < out->info->candidate_count; i++) {
+    print_number(table, prompt, number);
+    print_snippet(table, prompt, table->prompt_columns);
+    fprintf(table->to, "  %llu%s tokens\n", (unsigned long long)result->tokens, result->truncated ? "+" : "");
+    for (size_t i = 0; i < table->info->candidate_count; i++) {
         bool is_first = true;
         for (size_t before = 0; before < i; before++)
-            is_first =
-                is_first && strcmp(out->info->candidates[before].model, out->info->candidates[i].model) != 0;
-        if (is_first) print_scores(out, result, i);
+            is_first = is_first &&
+                       strcmp(table->info->candidates[before].model, table->info->candidates[i].model) != 0;
+        if (is_first) print_scores(table, result, i);
     }
 }
 
-void cli_table_failed(const cli_output *out, const cli_prompt *prompt, const char *code, const char *message)
+void cli_table_failed(const cli_table *table, const cli_prompt *prompt, size_t number, const char *code,
+                      const char *message)
 {
-    print_number(out, prompt);
-    print_snippet(out, prompt, out->prompt_columns);
-    fprintf(out->to, "  %s: ", code);
-    cli_text_print(out->to, message, strlen(message), INT32_MAX);
-    fputc('\n', out->to);
+    print_number(table, prompt, number);
+    print_snippet(table, prompt, table->prompt_columns);
+    fprintf(table->to, "  %s: ", code);
+    cli_text_print(table->to, message, strlen(message), INT_MAX);
+    fputc('\n', table->to);
 }
 
-static void print_shares(const cli_output *out, size_t answers)
+static void print_shares(const cli_table *table, const cli_totals *totals)
 {
-    const br_answer *info = out->info;
-    for (size_t i = 0; i < info->candidate_count && i < CLI_CANDIDATES_MAX; i++) {
+    const br_answer *info = table->info;
+    const size_t answers = totals->prompts - totals->failed;
+    for (size_t i = 0; i < info->candidate_count && i < BR_CANDIDATES_MAX; i++) {
         const char *model = info->candidates[i].model;
         size_t count = 0;
         bool is_first = true;
-        for (size_t j = 0; j < info->candidate_count && j < CLI_CANDIDATES_MAX; j++) {
+        for (size_t j = 0; j < info->candidate_count && j < BR_CANDIDATES_MAX; j++) {
             if (strcmp(info->candidates[j].model, model) != 0) continue;
-            count += out->chosen[j];
+            count += totals->chosen[j];
             is_first = is_first && j >= i;
         }
         if (!is_first || count == 0) continue;
-        fputs("  ", out->to);
-        cli_text_print_padded(out->to, model, strlen(model), out->model_columns);
-        fprintf(out->to, "  %5.1f %%  %6zu", 100 * (double)count / (double)answers, count);
+        fputs("  ", table->to);
+        cli_text_print_padded(table->to, model, strlen(model), table->model_columns);
+        fprintf(table->to, "  %5.1f %%  %6zu", 100 * (double)count / (double)answers, count);
         const char *separator = "  (";
-        for (size_t j = i; j < info->candidate_count && j < CLI_CANDIDATES_MAX; j++) {
-            if (out->chosen[j] == 0 || strcmp(info->candidates[j].model, model) != 0) continue;
-            fprintf(out->to, "%sn=%u: %zu", separator, (unsigned)info->candidates[j].n, out->chosen[j]);
+        for (size_t j = i; j < info->candidate_count && j < BR_CANDIDATES_MAX; j++) {
+            if (totals->chosen[j] == 0 || strcmp(info->candidates[j].model, model) != 0) continue;
+            fprintf(table->to, "%sn=%u: %zu", separator, (unsigned)info->candidates[j].n, totals->chosen[j]);
             separator = ", ";
         }
-        fputs(")\n", out->to);
+        fputs(")\n", table->to);
     }
 }
 
-static void print_sums(const cli_output *out)
+static void print_sums(const cli_table *table, const cli_totals *totals)
 {
-    fprintf(out->to, "expected cost %.6f USD", out->cost);
-    if (out->unpriced > 0) fprintf(out->to, ", without %zu answers that have no price", out->unpriced);
-    if (out->reference_known && out->unpriced == 0 && out->reference_cost > 0) {
-        const br_answer_candidate *reference = &out->info->candidates[out->info->reference];
-        fprintf(out->to, "; with %s (n=%u) for all %.6f USD: %.1f %% %s", reference->model,
-                (unsigned)reference->n, out->reference_cost, 100 * fabs(1 - out->cost / out->reference_cost),
-                out->cost <= out->reference_cost ? "less" : "more");
+    fprintf(table->to, "expected cost %.6f USD", totals->cost);
+    if (totals->unpriced > 0)
+        fprintf(table->to, ", without %zu answers that have no price", totals->unpriced);
+    if (totals->reference_known && totals->unpriced == 0 && totals->reference_cost > 0) {
+        const br_answer_candidate *reference = &table->info->candidates[table->info->reference];
+        fprintf(table->to, "; with %s (n=%u) for all %.6f USD: %.1f %% %s", reference->model,
+                (unsigned)reference->n, totals->reference_cost,
+                100 * fabs(1 - totals->cost / totals->reference_cost),
+                totals->cost <= totals->reference_cost ? "less" : "more");
     }
-    fputc('\n', out->to);
+    fputc('\n', table->to);
 }
 
-void cli_table_totals(const cli_output *out)
+void cli_table_totals(const cli_table *table, const cli_totals *totals)
 {
-    const size_t answers = out->prompts - out->failed;
-    if (out->prompts == 0) {
-        fputs("no prompts\n", out->to);
+    const size_t answers = totals->prompts - totals->failed;
+    if (totals->prompts == 0) {
+        fputs("no prompts\n", table->to);
         return;
     }
-    fprintf(out->to, "\n%zu prompt%s", out->prompts, out->prompts == 1 ? "" : "s");
-    if (out->failed > 0) fprintf(out->to, ", %zu failed", out->failed);
-    if (out->unmet > 0) fprintf(out->to, ", %zu answered by the fallback (met: no)", out->unmet);
-    if (out->truncated > 0) fprintf(out->to, ", %zu longer than the encoder reads (+)", out->truncated);
-    fprintf(out->to, "; bundle %s\n", out->info->bundle_name);
-    if (answers == 0 || out->options->command != CLI_ROUTE) return;
-    print_shares(out, answers);
-    print_sums(out);
+    fprintf(table->to, "\n%zu prompt%s", totals->prompts, totals->prompts == 1 ? "" : "s");
+    if (totals->failed > 0) fprintf(table->to, ", %zu failed", totals->failed);
+    if (totals->unmet > 0) fprintf(table->to, ", %zu answered by the fallback (met: no)", totals->unmet);
+    if (totals->truncated > 0)
+        fprintf(table->to, ", %zu longer than the encoder reads (+)", totals->truncated);
+    fprintf(table->to, "; bundle %s\n", table->info->bundle_name);
+    if (answers == 0 || !totals->of_route) return;
+    print_shares(table, totals);
+    print_sums(table, totals);
 }
 
 static void print_names(FILE *to, const char *label, const char *const *names, size_t count)

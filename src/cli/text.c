@@ -4,10 +4,12 @@
  * What comes from outside never steers the terminal: control characters, the marks that turn the direction of
  * writing, and bytes that are not UTF-8 are shown, not sent.
  */
-#include "cli.h"
+#include "text.h"
 
 #include <langinfo.h>
 #include <locale.h>
+#include <stdbool.h>
+#include <string.h>
 #include <wchar.h>
 
 enum { SHOWN_BYTES_MAX = 12 }; /* of one character: "\u{10ffff}" */

@@ -1,0 +1,89 @@
+/*
+ * options.h - the command line and the environment, as one struct.
+ *
+ * Uses: the client library.  Used by: everything that depends on what the user asked for.
+ */
+#ifndef BESTROUTE_CLI_OPTIONS_H
+#define BESTROUTE_CLI_OPTIONS_H
+
+#include <stdio.h>
+
+#include "bestroute/client.h"
+
+typedef enum cli_command {
+    CLI_ROUTE = 1 << 0,
+    CLI_SCORE = 1 << 1,
+    CLI_INFO = 1 << 2,
+    CLI_PING = 1 << 3,
+    CLI_RELOAD = 1 << 4,
+    CLI_EVAL = 1 << 5,
+    CLI_CALIBRATE = 1 << 6,
+} cli_command;
+
+enum {
+    CLI_BATCH_MAX = 1024,
+    CLI_PARALLEL_MAX = 64,
+    CLI_NAMES_MAX = 64, /* of --models or --exclude */
+    CLI_DATA_MAX = 32,  /* files of --data */
+    CLI_URLS_MAX = BR_CLIENT_URLS_MAX,
+    CLI_URLS_BYTES_MAX = 8192, /* of BESTROUTE_URL */
+};
+
+typedef struct cli_options {
+    cli_command command;
+    bool help;
+    bool version;
+    const char *urls[CLI_URLS_MAX]; /* the services, interchangeable; at least one */
+    size_t url_count;
+    char environment_urls[CLI_URLS_BYTES_MAX]; /* what `urls` points to where no flag is given */
+    const char *admin;
+    uint32_t hedge_ms;
+    bool endpoints; /* tell in the end what became of the requests to each url */
+    const char *tls_ca;
+    const char *tls_cert;
+    const char *tls_name;
+    uint32_t timeout_ms;
+    uint32_t wait_ms;
+    const char *file; /* NULL: none; "-": standard input */
+    bool jsonl;
+    bool json;
+    bool explain;
+    bool no_progress;
+    const char *data[CLI_DATA_MAX]; /* eval, calibrate: files of records */
+    size_t data_count;
+    const char *split;  /* of the records; "all" takes every one */
+    const char *scores; /* file of qualities that stand for the service's, or NULL */
+    const char *plot;   /* stem of the files, or NULL */
+    const char *bundle;
+    double selector; /* strength in [0, 1]: 1 finds the best of n, 0 picks at random */
+    uint32_t bootstrap;
+    uint32_t seed;
+    bool by_task;
+    bool single;
+    bool second_half;
+    bool dry_run;
+    bool has_reduce_cost;
+    bool has_reference_share;
+    bool has_target_quality;
+    double reduce_cost;
+    double reference_share;
+    double target_quality;
+    bool has_deadline;
+    uint32_t deadline_ms;
+    uint32_t batch;
+    uint32_t parallel;
+    bool has_policy; /* any field of `policy` is given */
+    br_client_policy policy;
+    const char *model_names[CLI_NAMES_MAX]; /* what policy.models points to */
+    const char *exclude_names[CLI_NAMES_MAX];
+    char **arguments; /* after the command: prompts, or the folder of reload */
+    size_t argument_count;
+} cli_options;
+
+/* Reads flags and environment. The strings stay argv's, which is changed; *out must not be copied. On BR_EINVAL
+ * the error is one line for the user. With `help` or `version` set nothing else has been checked. */
+BR_NODISCARD br_status cli_options_read(cli_options *out, int argc, char **argv, br_error *error);
+
+void cli_help_print(FILE *to);
+
+#endif
