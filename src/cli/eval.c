@@ -368,8 +368,8 @@ static void print_percent(const json_t *entry)
 
 static void print_savings(const json_t *report)
 {
-    static const char *const words[FAMILIES + HULLS] = {"threshold",  "utility (N-class)", "budget",
-                                                        "two models", "static mixture",    "static per task"};
+    static const char *const words[FAMILIES + HULLS] = {"threshold",  "utility",        "budget",
+                                                        "two models", "static mixture", "static per task"};
     printf("  %-18s  %-24s  %-24s  %-24s\n", "cost saved at", "1 % less quality", "2 %", "5 %");
     for (int f = 0; f < FAMILIES + HULLS; f++) {
         const json_t *list = json_object_get(json_object_get(report, "saving"),
