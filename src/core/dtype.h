@@ -31,6 +31,9 @@ static inline size_t br_dtype_bytes(br_dtype type)
 /* "f32", "f16", "bf16". */
 const char *br_dtype_name(br_dtype type);
 
+/* The names below in the enum's order, as a table of options lists them. */
+#define BR_PRECISION_WORDS "auto|f32|bf16|f16|fp8"
+
 /* "auto", "f32", "bf16", "f16", "fp8". */
 const char *br_precision_name(br_precision precision);
 

@@ -24,7 +24,7 @@ br_devices_options br_config_devices(const br_config *config)
         .engine = engine_of((br_config_engine)config->engine),
         .precision = (br_precision)config->precision,
         .list = config->devices,
-        .source = config->sources[BR_OPTION_INDEX_devices],
+        .source = BR_CONFIG_SOURCE(config, devices),
         .workers = (int32_t)config->workers,
         .gemm_cache = config->gemm_cache,
     };

@@ -186,7 +186,7 @@ br_status br_sockets_open(br_server *server, br_error *error)
     if (status != BR_OK) return status;
     status = open_socket(&server->data, &server->data_open, (size_t)config->max_message_bytes, error);
     if (status == BR_OK) status = open_calls(server, server->data, contexts, false, error);
-    for (int32_t i = 0; status == BR_OK && i < config->listen.count; i++)
+    for (size_t i = 0; status == BR_OK && i < config->listen.count; i++)
         status = listen_on(server, config->listen.items[i], error);
     if (status == BR_OK && *config->admin != '\0') status = open_admin(server, error);
     if (status == BR_OK && *config->metrics != '\0') status = br_monitor_open(server, config->metrics, error);

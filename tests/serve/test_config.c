@@ -56,8 +56,8 @@ static void test_defaults_stand_where_nothing_is_said(void **state)
     assert_int_equal(c.queue_max, 1024);
     assert_int_equal(c.log_level, 1);
     assert_false(c.check);
-    assert_string_equal(c.sources[BR_OPTION_INDEX_queue_max], "default");
-    assert_string_equal(c.sources[BR_OPTION_INDEX_bundle], "--bundle");
+    assert_string_equal(BR_CONFIG_SOURCE(&c, queue_max), "default");
+    assert_string_equal(BR_CONFIG_SOURCE(&c, bundle), "--bundle");
     br_config_deinit(&c);
 }
 
@@ -83,11 +83,11 @@ static void test_flags_win_over_environment_over_file_over_default(void **state)
     assert_int_equal(c.listen.count, 3);
     assert_string_equal(c.listen.items[1], "ipc:///b");
     assert_string_equal(c.listen.items[2], "tcp://c:2");
-    assert_string_equal(c.sources[BR_OPTION_INDEX_queue_max], "--queue-max");
-    assert_string_equal(c.sources[BR_OPTION_INDEX_workers], "BESTROUTE_WORKERS");
+    assert_string_equal(BR_CONFIG_SOURCE(&c, queue_max), "--queue-max");
+    assert_string_equal(BR_CONFIG_SOURCE(&c, workers), "BESTROUTE_WORKERS");
     char source[96];
     (void)snprintf(source, sizeof source, "%s:5", path);
-    assert_string_equal(c.sources[BR_OPTION_INDEX_batch_seqs], source);
+    assert_string_equal(BR_CONFIG_SOURCE(&c, batch_seqs), source);
     br_config_deinit(&c);
     unlink(path);
 }
@@ -140,28 +140,28 @@ static void test_each_error_names_option_source_value_and_expectation(void **sta
         const char *file;
         const char *says[4];
     } cases[] = {
-        {{"--bundle=b", "--queue-max=0"}, {0}, NULL, {"queue_max", "--queue-max", "\"0\"", "1 to 65536"}},
+        {{"--bundle=b", "--queue-max=0"}, {0}, NULL, {"--queue-max", "\"0\"", "1 to 65536"}},
         {{"--bundle=b", "--queue-max=65537"}, {0}, NULL, {"65537", "1 to 65536"}},
         {{"--bundle=b", "--queue-max=-1"}, {0}, NULL, {"\"-1\""}},
         {{"--bundle=b", "--queue-max=1x"}, {0}, NULL, {"\"1x\""}},
-        {{"--bundle=b", "--queue-max="}, {0}, NULL, {"\"\"", "an integer"}},
-        {{"--bundle=b", "--queue-max=99999999999999999999"}, {0}, NULL, {"an integer"}},
+        {{"--bundle=b", "--queue-max="}, {0}, NULL, {"\"\"", "a whole number"}},
+        {{"--bundle=b", "--queue-max=99999999999999999999"}, {0}, NULL, {"a whole number"}},
         {{"--bundle=b", "--queue-max"}, {0}, NULL, {"--queue-max", "expected a value"}},
         {{"--bundle=b", "--workers=1", "--workers=2"}, {0}, NULL, {"--workers", "second time"}},
-        {{"--bundle=b", "--nonsense"}, {0}, NULL, {"\"--nonsense\"", "--help"}},
-        {{"--bundle=b", "--queue-maximum=1"}, {0}, NULL, {"--queue-maximum"}},
+        {{"--bundle=b", "--nonsense"}, {0}, NULL, {"--nonsense", "no such option", "--help"}},
+        {{"--bundle=b", "--queue-maximum=1"}, {0}, NULL, {"--queue-maximum", "nearest is --queue-max"}},
         {{"--bundle=b", "stray"}, {0}, NULL, {"\"stray\""}},
         {{"--bundle=b", "--check=yes"}, {0}, NULL, {"--check", "no value", "yes"}},
-        {{"--bundle=b", "--engine=gpu"}, {0}, NULL, {"engine", "\"gpu\"", "auto|reference|cpu|cuda|noop"}},
-        {{"--bundle=b", "--engine="}, {0}, NULL, {"engine", "one of"}},
+        {{"--bundle=b", "--engine=gpu"}, {0}, NULL, {"--engine", "\"gpu\"", "auto|reference|cpu|cuda|noop"}},
+        {{"--bundle=b", "--engine="}, {0}, NULL, {"--engine", "one of"}},
         {{"--bundle=b", "--listen=http://x"}, {0}, NULL, {"listen", "--listen", "http://x", "tcp://"}},
-        {{"--bundle=b", "--listen=tcp://x,,"}, {0}, NULL, {"listen", "commas"}},
+        {{"--bundle=b", "--listen=tcp://x,,"}, {0}, NULL, {"--listen", "commas"}},
         {{"--bundle=b", "--listen=tls+tcp://x:1"}, {0}, NULL, {"listen", "tls_cert and tls_key"}},
         {{"--bundle=b", "--admin=tcp://x:1"}, {0}, NULL, {"admin", "tcp://x:1", "ipc://"}},
         {{"--bundle=b", "--queue-max=8"}, {0}, NULL, {"max_queries", "queue_max", "8", "default"}},
         {{"--bundle=b", "--max-message-bytes=2000"}, {0}, NULL, {"max_text_bytes", "max_message_bytes"}},
         {{NULL}, {0}, NULL, {"bundle", "--bundle FOLDER"}},
-        {{"--bundle=b"}, {"BESTROUTE_WORKERS=many"}, NULL, {"workers", "BESTROUTE_WORKERS", "many"}},
+        {{"--bundle=b"}, {"BESTROUTE_WORKERS=many"}, NULL, {"BESTROUTE_WORKERS", "many", "0 to 64"}},
         {{"--bundle=b", "--workers=1"}, {"BESTROUTE_WORKERS=many"}, NULL, {"BESTROUTE_WORKERS"}},
         {{"--bundle=b"},
          {"BESTROUTE_CONFIG=/nowhere/x"},
