@@ -51,9 +51,10 @@ static json_t *ms_of(const histogram *h, double unit)
 {
     const double to_ms = unit / 1e6;
     return json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:f}", "mean", histogram_mean(h) * to_ms, "p50",
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "mean", histogram_mean(h) * to_ms, "p50",
         (double)histogram_percentile(h, 0.5) * to_ms, "p90", (double)histogram_percentile(h, 0.9) * to_ms,
-        "p99", (double)histogram_percentile(h, 0.99) * to_ms, "p99_9",
+        "p95", (double)histogram_percentile(h, 0.95) * to_ms, "p99",
+        (double)histogram_percentile(h, 0.99) * to_ms, "p99_9",
         (double)histogram_percentile(h, 0.999) * to_ms, "max", (double)histogram_percentile(h, 1) * to_ms);
 }
 

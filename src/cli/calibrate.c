@@ -69,6 +69,34 @@ static json_t *outcome_json(const char *parameter, outcome o)
                      "mean_cost", o.cost, "quality", o.quality);
 }
 
+/* What every parameter of the curve gives. */
+static json_t *curve_json(calibration *c)
+{
+    json_t *out = json_array();
+    evaluation_curve(c->curve, &c->trace, c->scores.weights);
+    for (size_t i = 0; i < c->trace.count; i++) {
+        const double share = evaluation_reference_share(&c->trace, i, c->scores.weights);
+        const outcome o = {c->trace.parameters[i], share, c->curve[i].cost, c->curve[i].quality};
+        json_array_append_new(out, outcome_json(c->parameter, o));
+    }
+    return out;
+}
+
+static json_t *target_json(const cli_options *o)
+{
+    if (o->has_reduce_cost) return json_pack("{sf}", "reduce_cost", o->reduce_cost);
+    if (o->has_reference_share) return json_pack("{sf}", "reference_share", o->reference_share);
+    return json_pack("{sf}", "quality", o->target_quality);
+}
+
+static json_t *reference_json(const calibration *c)
+{
+    const size_t reference = c->scores.info->reference;
+    const evaluation_point point = evaluation_static(&c->scores.table, reference, c->scores.weights);
+    return json_pack("{ss si sf sf}", "model", c->scores.pairs[reference].model, "n",
+                     c->scores.pairs[reference].n, "cost", point.cost, "quality", point.quality);
+}
+
 /* What each of evenly spaced thresholds would have given. */
 static json_t *make_table(calibration *c, br_error *error)
 {
@@ -239,6 +267,11 @@ static br_status run(calibration *c, br_client *client, br_error *error)
         json_object_set_new(out, "intervals", intervals);
         json_object_set(out, "policy_table", table);
         json_object_set_new(out, "written", json_boolean(!c->options->dry_run));
+        cli_scores_describe(out, &c->scores, c->options);
+        json_object_set_new(out, "policy", json_string(c->kind));
+        json_object_set_new(out, "target", target_json(c->options));
+        json_object_set_new(out, "reference", reference_json(c));
+        json_object_set_new(out, "curve", curve_json(c));
         (void)!cli_json_print(stdout, out);
     }
     json_decref(table);

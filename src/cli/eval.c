@@ -8,7 +8,6 @@
 #include "core/memory.h"
 #include "json_out.h"
 #include "measured.h"
-#include "plot.h"
 
 enum {
     CAPS = 101,
@@ -32,10 +31,9 @@ typedef struct evaluator {
     evaluation_point *hull[HULLS];
     size_t hull_count[HULLS];
     int32_t partner; /* the candidate of two_models */
-    family served;   /* of the bundle's default policy: the plot shows its interval */
-    /* Of the last analysis of all tasks together, for the plot. */
-    double grid[GRID];
-    double low[GRID], high[GRID];
+    bool has_current;
+    evaluation_trace current; /* of the service's default policy, where it has one and that is no pool */
+    double grid[GRID];        /* the costs of the analysis under way */
 } evaluator;
 
 /* What one set of weights gives. */
@@ -45,6 +43,8 @@ typedef struct figures {
     double above[HULLS][GRID]; /* the threshold curve over each hull */
     double utility_above[HULLS][GRID];
     double quality[FAMILIES][GRID]; /* of the threshold and the utility curve */
+    evaluation_point current;
+    double measured[EVALUATION_BINS]; /* mean match of each bin of the calibration */
 } figures;
 
 /* Of the candidates cheaper than the reference the one of highest mean quality: Hybrid-LLM's small model. */
@@ -63,6 +63,36 @@ static int32_t choose_partner(const cli_scores *s)
     return best;
 }
 
+/* The service's default policy, where one policy decides a prompt by itself. */
+static bool find_current(br_policy *out, const cli_scores *s)
+{
+    const br_client_policy *policy = s->info->policy;
+    br_policy_kind kind;
+    if (policy == NULL || policy->kind == NULL || !br_policy_kind_parse(&kind, br_str_from(policy->kind)) ||
+        kind == BR_POLICY_POOL)
+        return false;
+    *out = (br_policy){
+        .kind = kind,
+        .fallback = BR_FALLBACK_BEST,
+        .threshold = policy->threshold,
+        .tolerance = policy->tolerance,
+        .lambda = policy->lambda,
+        .max_cost = policy->has_max_cost ? policy->max_cost : INFINITY,
+        .allowed_models = policy->model_count == 0 ? UINT64_MAX : 0,
+        .max_n = policy->max_n > 0 ? policy->max_n : UINT32_MAX,
+    };
+    if (policy->fallback != NULL) (void)br_fallback_parse(&out->fallback, br_str_from(policy->fallback));
+    for (size_t i = 0; i < policy->model_count; i++) {
+        const int32_t model = br_router_find_model(s->router, br_str_from(policy->models[i]));
+        if (model >= 0) out->allowed_models |= UINT64_C(1) << model;
+    }
+    for (size_t i = 0; i < policy->exclude_count; i++) {
+        const int32_t model = br_router_find_model(s->router, br_str_from(policy->exclude[i]));
+        if (model >= 0) out->allowed_models &= ~(UINT64_C(1) << model);
+    }
+    return true;
+}
+
 /* Lambdas fall, caps rise: along every curve the cost rises. */
 static br_status make_traces(evaluator *e, br_error *error)
 {
@@ -76,9 +106,6 @@ static br_status make_traces(evaluator *e, br_error *error)
     cli_scores_lambdas(lambdas, s);
     for (int i = 0; i < CAPS; i++) caps[i] = scale * pow(10, -3 + 4.0 * i / (CAPS - 1));
     e->partner = choose_partner(s);
-    const br_client_policy *policy = s->info->policy;
-    const bool utility = policy != NULL && policy->kind != NULL && strcmp(policy->kind, "utility") == 0;
-    e->served = utility ? UTILITY : THRESHOLD;
     const struct {
         br_policy_kind kind;
         const double *parameters;
@@ -94,6 +121,9 @@ static br_status make_traces(evaluator *e, br_error *error)
     for (int f = 0; f < FAMILIES && status == BR_OK; f++)
         status = evaluation_trace_init(&e->traces[f], &s->table, wanted[f].kind, wanted[f].parameters,
                                        wanted[f].count, wanted[f].only);
+    br_policy current;
+    e->has_current = find_current(&current, s);
+    if (e->has_current && status == BR_OK) status = evaluation_trace_policy(&e->current, &s->table, &current);
     e->curve = calloc(CLI_THRESHOLDS, sizeof *e->curve);
     for (int h = 0; h < HULLS; h++)
         e->hull[h] = calloc(s->table.tasks * s->info->candidate_count + 2, sizeof *e->hull[h]);
@@ -108,13 +138,17 @@ static void find_savings(double saving[DROPS], const evaluation_point *curve, si
         saving[d] = 1 - evaluation_cost_at(curve, count, (1 - drops[d]) * reference.quality) / reference.cost;
 }
 
-static br_status measure(evaluator *e, figures *out, const double *weights, const double *grid)
+/* `counts`: how often each row is there. */
+static br_status measure(evaluator *e, figures *out, const double *weights, const double *counts,
+                         const double *grid)
 {
     const evaluation_table *t = &e->scores.table;
     out->reference = evaluation_static(t, e->scores.info->reference, weights);
     e->hull_count[0] = evaluation_static_hull(e->hull[0], t, weights);
     const br_status status = evaluation_task_hull(e->hull[1], &e->hull_count[1], t, weights);
     if (status != BR_OK) return status;
+    if (e->has_current) evaluation_curve(&out->current, &e->current, weights);
+    evaluation_measured_means(out->measured, t, counts);
     for (int h = 0; h < HULLS; h++)
         find_savings(out->saving[FAMILIES + h], e->hull[h], e->hull_count[h], out->reference);
     for (int f = 0; f < FAMILIES; f++) {
@@ -169,6 +203,24 @@ static double pick_reference_cost(const figures *f, int a, int b)
     (void)a;
     (void)b;
     return f->reference.cost;
+}
+
+static double pick_current_quality(const figures *f, int a, int b)
+{
+    (void)a;
+    (void)b;
+    return f->current.quality;
+}
+static double pick_current_cost(const figures *f, int a, int b)
+{
+    (void)a;
+    (void)b;
+    return f->current.cost;
+}
+static double pick_measured(const figures *f, int a, int b)
+{
+    (void)b;
+    return f->measured[a];
 }
 
 typedef struct sample_set {
@@ -236,14 +288,47 @@ static json_t *points_json(const evaluation_point *points, size_t count, const d
     return out;
 }
 
-static json_t *calibration_json(const evaluation_table *table, int32_t task)
+/* What the curves of the two policies have at the costs that they are set against the hulls at. */
+static json_t *quality_at_json(const evaluator *e, const sample_set *s)
+{
+    json_t *out = json_object();
+    json_t *costs = json_array();
+    for (int g = 0; g < GRID; g++) json_array_append_new(costs, json_real(e->grid[g]));
+    json_object_set_new(out, "cost", costs);
+    for (int f = THRESHOLD; f <= UTILITY; f++) {
+        json_t *list = json_array();
+        for (int g = 0; g < GRID; g++) json_array_append_new(list, interval_of(s, pick_quality, f, g));
+        json_object_set_new(out, family_names[f], list);
+    }
+    return out;
+}
+
+/* The service's default policy; null where there is none, or a pool. */
+static json_t *policy_json(const evaluator *e, const sample_set *s, const double *weights)
+{
+    if (!e->has_current) return json_null();
+    json_t *out = cli_json_policy(e->scores.info->policy);
+    json_object_set_new(out, "cost", interval_of(s, pick_current_cost, 0, 0));
+    json_object_set_new(out, "quality", interval_of(s, pick_current_quality, 0, 0));
+    json_object_set_new(out, "reference_share",
+                        json_real(evaluation_reference_share(&e->current, 0, weights)));
+    return out;
+}
+
+static json_t *calibration_json(const evaluation_table *table, int32_t task, const sample_set *s)
 {
     evaluation_bin bins[EVALUATION_BINS];
     const double error = evaluation_calibration(bins, table, task);
     json_t *list = json_array();
-    for (int b = 0; b < EVALUATION_BINS; b++)
-        json_array_append_new(list, json_pack("{sI sf sf}", "pairs", (json_int_t)bins[b].pairs, "predicted",
-                                              bins[b].predicted, "measured", bins[b].measured));
+    for (int b = 0; b < EVALUATION_BINS; b++) {
+        json_t *bin = json_pack("{sI sf sf}", "pairs", (json_int_t)bins[b].pairs, "predicted",
+                                bins[b].predicted, "measured", bins[b].measured);
+        json_t *range = interval_of(s, pick_measured, b, 0);
+        json_object_set(bin, "low", json_object_get(range, "low"));
+        json_object_set(bin, "high", json_object_get(range, "high"));
+        json_decref(range);
+        json_array_append_new(list, bin);
+    }
     json_t *out = json_object();
     json_object_set_new(out, "expected_error", cli_json_real(error));
     json_object_set_new(out, "bins", list);
@@ -260,9 +345,9 @@ static json_t *candidates_json(const cli_scores *s, const double *weights, int32
                 (task < 0 || s->table.task[r] == task) && s->table.measured[evaluation_at(&s->table, r, c)];
         if (rows == 0) continue;
         const evaluation_point point = evaluation_static(&s->table, c, weights);
-        json_array_append_new(out, json_pack("{ss si sI sf sf}", "model", s->pairs[c].model, "n",
-                                             s->pairs[c].n, "rows", (json_int_t)rows, "cost", point.cost,
-                                             "quality", point.quality));
+        json_array_append_new(out, json_pack("{ss si sb sI sf sf}", "model", s->pairs[c].model, "n",
+                                             s->pairs[c].n, "reference", c == s->info->reference, "rows",
+                                             (json_int_t)rows, "cost", point.cost, "quality", point.quality));
     }
     return out;
 }
@@ -288,11 +373,12 @@ static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *err
     const size_t count = e->options->bootstrap;
     double *weights = calloc(t->rows, sizeof *weights);
     double *drawn = calloc(t->rows, sizeof *drawn);
+    double *counts = calloc(t->rows, sizeof *counts);
     double *scratch = calloc(count + 1, sizeof *scratch);
     figures *samples = calloc(count + 1, sizeof *samples);
     figures whole = {0};
     br_status status = BR_OK;
-    if (weights == NULL || drawn == NULL || scratch == NULL || samples == NULL) {
+    if (weights == NULL || drawn == NULL || counts == NULL || scratch == NULL || samples == NULL) {
         status = br_no_memory(error, "the evaluation");
         goto done;
     }
@@ -300,19 +386,23 @@ static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *err
     for (size_t r = 0; r < t->rows; r++) {
         const bool taken = task < 0 || t->task[r] == task;
         weights[r] = taken ? s->weights[r] : 0;
+        counts[r] = taken;
         rows += taken;
     }
-    status = measure(e, &whole, weights, NULL);
+    status = measure(e, &whole, weights, counts, NULL);
     if (status != BR_OK) goto done;
     const double start = fmax(e->hull[0][0].cost, e->hull[1][0].cost);
     for (int g = 0; g < GRID; g++) e->grid[g] = start + (whole.reference.cost - start) * (g + 0.5) / GRID;
-    status = measure(e, &whole, weights, e->grid);
+    status = measure(e, &whole, weights, counts, e->grid);
     uint64_t state = e->options->seed;
     for (size_t b = 0; b < count && status == BR_OK; b++) {
         evaluation_resample(drawn, t, weights, &state);
-        status = measure(e, &samples[b], drawn, e->grid);
+        for (size_t r = 0; r < t->rows; r++) counts[r] = weights[r] > 0 ? drawn[r] / weights[r] : 0;
+        status = measure(e, &samples[b], drawn, counts, e->grid);
     }
-    if (status == BR_OK) status = measure(e, &whole, weights, e->grid); /* the hulls of all rows again */
+    for (size_t r = 0; r < t->rows; r++) counts[r] = weights[r] > 0;
+    if (status == BR_OK)
+        status = measure(e, &whole, weights, counts, e->grid); /* the hulls of all rows again */
     if (status != BR_OK) goto done;
 
     const sample_set set = {&whole, samples, count, scratch};
@@ -321,27 +411,26 @@ static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *err
     json_object_set_new(report, "task", json_string(task < 0 ? "all" : s->records.tasks[task]));
     json_object_set_new(report, "rows", json_integer((json_int_t)rows));
     json_object_set_new(report, "reference",
-                        json_pack("{so so}", "quality", interval_of(&set, pick_reference_quality, 0, 0),
-                                  "cost", interval_of(&set, pick_reference_cost, 0, 0)));
+                        json_pack("{ss si so so}", "model", s->pairs[s->info->reference].model, "n",
+                                  s->pairs[s->info->reference].n, "quality",
+                                  interval_of(&set, pick_reference_quality, 0, 0), "cost",
+                                  interval_of(&set, pick_reference_cost, 0, 0)));
     json_object_set_new(report, "saving", savings_json(&set));
     json_object_set_new(report, "threshold_over", above_json(&set, pick_above));
     json_object_set_new(report, "utility_over", above_json(&set, pick_utility_above));
     json_object_set_new(report, "oracle",
                         json_pack("{sf sf}", "cost", oracle.cost, "quality", oracle.quality));
-    json_object_set_new(report, "calibration", calibration_json(t, task));
+    json_object_set_new(report, "policy", policy_json(e, &set, weights));
+    json_object_set_new(report, "calibration", calibration_json(t, task, &set));
     json_object_set_new(report, "candidates", candidates_json(s, weights, task));
     json_object_set_new(report, "curves", curves_json(e, weights));
-    for (int g = 0; g < GRID; g++) {
-        gather(&set, pick_quality, (int)e->served, g);
-        e->low[g] = evaluation_quantile(scratch, count, 0.025);
-        gather(&set, pick_quality, (int)e->served, g);
-        e->high[g] = evaluation_quantile(scratch, count, 0.975);
-    }
+    json_object_set_new(report, "quality_at", quality_at_json(e, &set));
     *out = report;
 
 done:
     free(weights);
     free(drawn);
+    free(counts);
     free(scratch);
     free(samples);
     return status;
@@ -418,107 +507,6 @@ static void print_candidates(const json_t *report)
     }
 }
 
-/* The plots. */
-
-enum { SERIES_POINTS = 1024 };
-
-typedef struct series_data {
-    double x[SERIES_POINTS];
-    double y[SERIES_POINTS];
-    size_t count;
-} series_data;
-
-static plot_series series_of(series_data *data, const json_t *points, const char *label, plot_kind kind,
-                             unsigned color)
-{
-    data->count = 0;
-    for (size_t i = 0; i < json_array_size(points) && i < SERIES_POINTS; i++) {
-        data->x[i] = 1000 * number(json_array_get(points, i), "cost");
-        data->y[i] = number(json_array_get(points, i), "quality");
-        data->count++;
-    }
-    return (plot_series){
-        .label = label, .kind = kind, .color = color, .x = data->x, .y = data->y, .count = data->count};
-}
-
-static br_status plot_curves(const evaluator *e, const json_t *report, const char *stem, br_error *error)
-{
-    series_data *data = calloc(6, sizeof *data);
-    if (data == NULL) return br_no_memory(error, "the evaluation");
-    const json_t *curves = json_object_get(report, "curves");
-    double costs[GRID];
-    for (int g = 0; g < GRID; g++) costs[g] = 1000 * e->grid[g];
-    const json_t *oracle = json_object_get(report, "oracle");
-    json_t *stars = json_pack("[O]", oracle);
-    const plot_series series[] = {
-        {.label = e->served == UTILITY ? "utility, 95 % interval" : "threshold, 95 % interval",
-         .kind = PLOT_BAND,
-         .color = e->served == UTILITY ? 0xff7f0e : 0x1f77b4,
-         .x = costs,
-         .y = e->low,
-         .y2 = e->high,
-         .count = GRID},
-        series_of(&data[0], json_object_get(curves, "static"), "hull of static choices", PLOT_DASHED,
-                  0x7f7f7f),
-        series_of(&data[1], json_object_get(curves, "static_per_task"), "hull of choices per task",
-                  PLOT_DASHED, 0x9467bd),
-        series_of(&data[2], json_object_get(report, "candidates"), "each candidate alone", PLOT_DOTS,
-                  0x7f7f7f),
-        series_of(&data[3], json_object_get(curves, "utility"), "utility", PLOT_LINE, 0xff7f0e),
-        series_of(&data[4], json_object_get(curves, "threshold"), "threshold", PLOT_LINE, 0x1f77b4),
-        series_of(&data[5], stars, "oracle (hindsight)", PLOT_DOTS, 0x2ca02c),
-    };
-    const plot_chart chart = {
-        .title = "Quality against cost",
-        .x_label = "USD per 1000 prompts",
-        .y_label = "quality",
-        .series = series,
-        .series_count = sizeof series / sizeof series[0],
-    };
-    const br_status status = plot_write(&chart, stem, error);
-    json_decref(stars);
-    free(data);
-    return status;
-}
-
-static br_status plot_calibration(const json_t *report, const char *stem, br_error *error)
-{
-    static const double diagonal[] = {0, 1};
-    double x[EVALUATION_BINS];
-    double y[EVALUATION_BINS];
-    const json_t *bins = json_object_get(json_object_get(report, "calibration"), "bins");
-    for (size_t b = 0; b < EVALUATION_BINS; b++) {
-        const json_t *bin = json_array_get(bins, b);
-        const bool empty = json_integer_value(json_object_get(bin, "pairs")) == 0;
-        x[b] = empty ? NAN : number(bin, "predicted");
-        y[b] = empty ? NAN : number(bin, "measured");
-    }
-    const plot_series series[] = {
-        {.label = "perfect",
-         .kind = PLOT_DASHED,
-         .color = 0x7f7f7f,
-         .x = diagonal,
-         .y = diagonal,
-         .count = 2},
-        {.label = NULL, .kind = PLOT_LINE, .color = 0x1f77b4, .x = x, .y = y, .count = EVALUATION_BINS},
-        {.label = "ten bins of predictions",
-         .kind = PLOT_DOTS,
-         .color = 0x1f77b4,
-         .x = x,
-         .y = y,
-         .count = EVALUATION_BINS},
-    };
-    char path[4096];
-    snprintf(path, sizeof path, "%s-calibration", stem);
-    const plot_chart chart = {.title = "Reliability of the predicted match probability",
-                              .x_label = "predicted",
-                              .y_label = "measured",
-                              .series = series,
-                              .series_count = 3,
-                              .unit_square = true};
-    return plot_write(&chart, path, error);
-}
-
 static br_status evaluate(evaluator *e, json_t *document, br_error *error)
 {
     const cli_scores *s = &e->scores;
@@ -531,12 +519,9 @@ static br_status evaluate(evaluator *e, json_t *document, br_error *error)
         if (status == BR_OK) json_array_append_new(tasks, report);
     }
     json_t *all = NULL;
-    if (status == BR_OK) status = analyse(e, &all, -1, error); /* last: the plot shows its grid */
-    if (status != BR_OK) return status;
-    json_object_set_new(document, "all", all);
-    if (e->options->plot == NULL) return BR_OK;
-    status = plot_curves(e, all, e->options->plot, error);
-    return status == BR_OK ? plot_calibration(all, e->options->plot, error) : status;
+    if (status == BR_OK) status = analyse(e, &all, -1, error);
+    if (status == BR_OK) json_object_set_new(document, "all", all);
+    return status;
 }
 
 static void print_document(const evaluator *e, const json_t *document)
@@ -563,12 +548,7 @@ cli_exit cli_eval(const cli_options *options, br_client *client)
     json_t *document = json_object();
     br_status status = cli_scores_load(&e.scores, options, client, &error);
     if (status == BR_OK) {
-        json_object_set_new(
-            document, "bundle",
-            json_pack("{ss ss}", "name", e.scores.info->bundle_name, "hash", e.scores.info->bundle_hash));
-        json_object_set_new(document, "split", json_string(options->split));
-        json_object_set_new(document, "selector", json_real(options->selector));
-        json_object_set_new(document, "weights", json_string(options->by_task ? "tasks" : "rows"));
+        cli_scores_describe(document, &e.scores, options);
         status = evaluate(&e, document, &error);
     }
     if (status == BR_OK && !options->json) print_document(&e, document);
@@ -579,6 +559,7 @@ cli_exit cli_eval(const cli_options *options, br_client *client)
 
     const cli_exit code = cli_scores_exit_of(&e.scores, status);
     for (int f = 0; f < FAMILIES; f++) evaluation_trace_deinit(&e.traces[f]);
+    evaluation_trace_deinit(&e.current);
     for (int h = 0; h < HULLS; h++) free(e.hull[h]);
     free(e.curve);
     cli_scores_deinit(&e.scores);

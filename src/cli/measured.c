@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "eval/scores.h"
 #include "eval/stories.h"
+#include "json_out.h"
 
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status)
 {
@@ -202,6 +203,29 @@ void cli_scores_deinit(cli_scores *scores)
     free(scores->router);
     free(scores->weights);
     *scores = (cli_scores){0};
+}
+
+void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_options *options)
+{
+    json_t *data = json_array();
+    for (size_t i = 0; i < options->data_count; i++)
+        json_array_append_new(data, cli_json_text(options->data[i]));
+    json_object_set_new(
+        report, "bundle",
+        json_pack("{ss ss}", "name", scores->info->bundle_name, "hash", scores->info->bundle_hash));
+    json_object_set_new(report, "data", data);
+    json_object_set_new(report, "split", cli_json_text(options->split));
+    json_object_set_new(report, "scores",
+                        options->scores != NULL ? cli_json_text(options->scores) : json_null());
+    json_object_set_new(report, "single", json_boolean(options->single));
+    json_object_set_new(report, "second_half", json_boolean(options->second_half));
+    json_object_set_new(report, "selector", json_real(options->selector));
+    json_object_set_new(report, "weights", json_string(options->by_task ? "tasks" : "rows"));
+    json_object_set_new(report, "rows", json_integer((json_int_t)scores->records.row_count));
+    json_object_set_new(report, "passed_over", json_integer((json_int_t)scores->records.passed_over));
+    json_object_set_new(report, "stories", json_integer((json_int_t)scores->table.stories));
+    json_object_set_new(report, "bootstrap", json_integer(options->bootstrap));
+    json_object_set_new(report, "seed", json_integer(options->seed));
 }
 
 br_status cli_scores_thresholds(double *out, const cli_scores *scores)

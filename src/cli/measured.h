@@ -1,10 +1,12 @@
 /*
  * measured.h - records scored by the service: what eval and calibrate work on.
  *
- * Uses: options, report, eval, the client library.  Used by: eval, calibrate.
+ * Uses: options, report, json_out, eval, the client library.  Used by: eval, calibrate.
  */
 #ifndef BESTROUTE_CLI_MEASURED_H
 #define BESTROUTE_CLI_MEASURED_H
+
+#include <jansson.h>
 
 #include "bestroute/client.h"
 #include "eval/evaluation.h"
@@ -28,6 +30,9 @@ typedef struct cli_scores {
 BR_NODISCARD br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client *client,
                                        br_error *error);
 void cli_scores_deinit(cli_scores *scores);
+
+/* Adds what the figures of a report come from: bundle, files, rows, options. */
+void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_options *options);
 
 /* Its exit code: a file that cannot be read or records that are wrong are the user's to mend, unlike a service that
  * cannot be reached. */

@@ -91,28 +91,48 @@ static size_t choose(const evaluation_table *t, size_t row, const br_policy *pol
     return (size_t)(decision.candidate >= 0 ? decision.candidate : router->reference);
 }
 
+static br_status allocate_trace(evaluation_trace *out, size_t count, size_t rows)
+{
+    *out = (evaluation_trace){.count = count, .rows = rows};
+    out->parameters = calloc(count + 1, sizeof *out->parameters);
+    out->points = calloc(count * rows + 1, sizeof *out->points);
+    out->reference = calloc(count * rows + 1, sizeof *out->reference);
+    if (out->parameters != NULL && out->points != NULL && out->reference != NULL) return BR_OK;
+    evaluation_trace_deinit(out);
+    return BR_ENOMEM;
+}
+
+/* Policy `index` of the trace, on every row. */
+static void replay(evaluation_trace *out, size_t index, const evaluation_table *table,
+                   const br_policy *policy, int32_t only)
+{
+    for (size_t r = 0; r < table->rows; r++) {
+        const size_t chosen = choose(table, r, policy, only);
+        const size_t cell = evaluation_at(table, r, chosen);
+        out->points[index * table->rows + r] = (evaluation_point){table->paid[cell], table->quality[cell]};
+        out->reference[index * table->rows + r] = (int32_t)chosen == table->router->reference;
+    }
+}
+
 br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *table, br_policy_kind kind,
                                 const double *parameters, size_t count, int32_t only)
 {
-    *out = (evaluation_trace){.count = count, .rows = table->rows};
-    out->parameters = calloc(count + 1, sizeof *out->parameters);
-    out->points = calloc(count * table->rows + 1, sizeof *out->points);
-    out->reference = calloc(count * table->rows + 1, sizeof *out->reference);
-    if (out->parameters == NULL || out->points == NULL || out->reference == NULL) {
-        evaluation_trace_deinit(out);
-        return BR_ENOMEM;
-    }
-    for (size_t i = 0; i < count; i++) {
-        out->parameters[i] = parameters[i];
+    const br_status status = allocate_trace(out, count, table->rows);
+    for (size_t i = 0; i < count && status == BR_OK; i++) {
         const br_policy policy = make_policy(kind, parameters[i]);
-        for (size_t r = 0; r < table->rows; r++) {
-            const size_t chosen = choose(table, r, &policy, only);
-            const size_t cell = evaluation_at(table, r, chosen);
-            out->points[i * table->rows + r] = (evaluation_point){table->paid[cell], table->quality[cell]};
-            out->reference[i * table->rows + r] = (int32_t)chosen == table->router->reference;
-        }
+        out->parameters[i] = parameters[i];
+        replay(out, i, table, &policy, only);
     }
-    return BR_OK;
+    return status;
+}
+
+br_status evaluation_trace_policy(evaluation_trace *out, const evaluation_table *table,
+                                  const br_policy *policy)
+{
+    assert(policy->kind != BR_POLICY_POOL);
+    const br_status status = allocate_trace(out, 1, table->rows);
+    if (status == BR_OK) replay(out, 0, table, policy, -1);
+    return status;
 }
 
 void evaluation_trace_deinit(evaluation_trace *trace)
@@ -306,6 +326,17 @@ double evaluation_cost_at(const evaluation_point *points, size_t count, double q
     return least;
 }
 
+/* A prediction is set against what was measured; the reference has none. */
+static bool is_judged(const evaluation_table *t, size_t row, int32_t candidate)
+{
+    return candidate != t->router->reference && t->measured[evaluation_at(t, row, (size_t)candidate)];
+}
+
+static int bin_of(float predicted)
+{
+    return (int)fmin((double)predicted * EVALUATION_BINS, EVALUATION_BINS - 1);
+}
+
 double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evaluation_table *t, int32_t task)
 {
     memset(bins, 0, EVALUATION_BINS * sizeof *bins);
@@ -314,11 +345,10 @@ double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evalua
         if (task >= 0 && t->task[r] != task) continue;
         for (int32_t c = 0; c < t->router->candidate_count; c++) {
             const size_t cell = evaluation_at(t, r, (size_t)c);
-            if (c == t->router->reference || !t->measured[cell]) continue;
-            const double predicted = (double)t->predicted[cell];
-            const int bin = (int)fmin(predicted * EVALUATION_BINS, EVALUATION_BINS - 1);
+            if (!is_judged(t, r, c)) continue;
+            const int bin = bin_of(t->predicted[cell]);
             bins[bin].pairs++;
-            bins[bin].predicted += predicted;
+            bins[bin].predicted += (double)t->predicted[cell];
             bins[bin].measured += t->match[cell];
             pairs++;
         }
@@ -331,6 +361,22 @@ double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evalua
         bins[b].measured /= (double)bins[b].pairs;
     }
     return pairs == 0 ? NAN : error / (double)pairs;
+}
+
+void evaluation_measured_means(double out[EVALUATION_BINS], const evaluation_table *t, const double *counts)
+{
+    double sums[EVALUATION_BINS] = {0};
+    double totals[EVALUATION_BINS] = {0};
+    for (size_t r = 0; r < t->rows; r++) {
+        for (int32_t c = 0; c < t->router->candidate_count && counts[r] > 0; c++) {
+            const size_t cell = evaluation_at(t, r, (size_t)c);
+            if (!is_judged(t, r, c)) continue;
+            const int bin = bin_of(t->predicted[cell]);
+            sums[bin] += counts[r] * t->match[cell];
+            totals[bin] += counts[r];
+        }
+    }
+    for (int b = 0; b < EVALUATION_BINS; b++) out[b] = totals[b] > 0 ? sums[b] / totals[b] : NAN;
 }
 
 static size_t rows_of(const evaluation_table *t, int32_t task)

@@ -70,6 +70,9 @@ typedef struct evaluation_trace {
 BR_NODISCARD br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *table,
                                              br_policy_kind kind, const double *parameters, size_t count,
                                              int32_t only);
+/* A trace of this one policy, of any kind but POOL; its parameter is 0. BR_ENOMEM. */
+BR_NODISCARD br_status evaluation_trace_policy(evaluation_trace *out, const evaluation_table *table,
+                                               const br_policy *policy);
 void evaluation_trace_deinit(evaluation_trace *trace);
 
 /* out[count]: the weighted means; weights [rows] need not sum to 1. */
@@ -113,6 +116,11 @@ enum { EVALUATION_BINS = 10 };
 /* Reliability over all measured (prompt, candidate) of `task`, or of all for -1. Returns the expected calibration error. */
 double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evaluation_table *table,
                               int32_t task);
+
+/* The measured mean of each bin when row r counts counts[r] >= 0 times: what a sample of rows would have given. NAN
+ * where no pair is left. */
+void evaluation_measured_means(double out[EVALUATION_BINS], const evaluation_table *table,
+                               const double *counts);
 
 /* Weights of rows: the same for each, or for each task the same sum. Sum to 1. */
 void evaluation_weights(double *weights, const evaluation_table *table, bool by_task);
