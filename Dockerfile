@@ -15,8 +15,8 @@ RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBESTROUTE_TEST
        /src/weights/demo/spm.model /root-of-image/bundle/
 
 FROM ${RUN_IMAGE}
-RUN apt-get update && { apt-get install -y --no-install-recommends libnng1 libdnnl2 libjansson4 libssl3 libcairo2 \
-        libgomp1 zlib1g || apt-get install -y --no-install-recommends libnng1 libdnnl3 libjansson4 libssl3 libcairo2 \
+RUN apt-get update && { apt-get install -y --no-install-recommends libnng1 libdnnl2 libjansson4 libssl3 \
+        libgomp1 zlib1g || apt-get install -y --no-install-recommends libnng1 libdnnl3 libjansson4 libssl3 \
         libgomp1 zlib1g; } \
     && rm -rf /var/lib/apt/lists/* && useradd --system --uid 10001 --no-create-home bestroute
 COPY --from=build /root-of-image/ /

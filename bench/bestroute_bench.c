@@ -12,7 +12,7 @@
 
 #include "bestroute/client.h"
 #include "child.h"
-#include "curve.h"
+#include "cli/plot.h"
 #include "echo.h"
 #include "engine.h"
 #include "options.h"
@@ -65,7 +65,7 @@ static br_status save(const command *c, const json_t *report, br_error *error)
         report_csv(csv, report);
         (void)fclose(csv);
     }
-    return c->plot != NULL ? curve_plot(report, c->plot, error) : BR_OK;
+    return c->plot != NULL ? br_plot_draw(report, c->plot, error) : BR_OK;
 }
 
 static br_status save_record(const recorder *r, const char *path, br_error *error)
@@ -198,6 +198,7 @@ int main(int argc, char **argv)
     command c;
     br_error error = {0};
     br_status status = command_read(&c, argc, argv, &error);
+    if (status == BR_OK && c.plot != NULL) status = br_plot_check(&error); /* before minutes of load */
     if (status != BR_OK) return complain(&error);
     if (c.echo != NULL)
         status = echo_run(c.echo, c.hand_over, &error);

@@ -43,7 +43,8 @@ static const char usage[] =
     "  --seed N             [1]\n"
     "  --raw                do not look into replies\n\n"
     "Where to\n"
-    "  --json FILE, --csv FILE, --plot STEM (STEM.svg and STEM.png: latency against throughput)\n"
+    "  --json FILE, --csv FILE\n"
+    "  --plot STEM          STEM.svg and STEM.png, drawn by bestroute-plot: latency against load\n"
     "  --record FILE        the arrivals that were sent: time, connection, tokens, deadline of each query\n"
     "  --server-pid PID     report the processor time of that process; a spawned service's always is\n"
     "  --service-flags \"F\"  for --spawn, --noop and --engine, as bestrouted takes them\n";
@@ -214,6 +215,8 @@ static br_status complete(command *c, int argc, char **argv, br_error *error)
                                   : "found \"%.100s\", which belongs to no option",
                        argv[optind < argc ? optind : 0]);
     for (int i = 0; c->compare && i < 2; i++) c->files[i] = argv[optind + i];
+    if (c->plot != NULL && (c->engine != NULL || c->echo != NULL || c->compare))
+        return br_fail(error, BR_EINVAL, "--plot: expected runs of a service: nothing else has latencies");
     if (c->record != NULL && (c->sweep_count > 0 || c->load.raw || c->engine != NULL))
         return br_fail(error, BR_EINVAL,
                        "--record: expected one run of a service, without --sweep, --raw or --engine");

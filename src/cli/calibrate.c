@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "json_out.h"
 #include "measured.h"
+#include "plot.h"
 
 enum { TABLE_ROWS = 21, PATH_BYTES = 4096 };
 
@@ -29,6 +30,7 @@ typedef struct calibration {
     const char *kind;
     evaluation_trace trace; /* along it costs rise */
     evaluation_point curve[CLI_PARAMETERS_MAX];
+    json_t *report; /* of a run that succeeded */
 } calibration;
 
 static outcome outcome_at(calibration *c, size_t index, const double *weights)
@@ -225,6 +227,30 @@ static void print_outcome(const calibration *c, outcome o, const double *low, co
                c->options->bundle);
 }
 
+/* All that is known of the setting chosen and of the others. */
+static json_t *report_json(calibration *c, outcome chosen, const double low[4], const double high[4],
+                           json_t *table)
+{
+    const char *const keys[] = {c->parameter, "reference_share", "mean_cost", "quality"};
+    json_t *out = outcome_json(c->parameter, chosen);
+    json_t *intervals = json_object();
+    for (int i = 0; i < 4; i++) {
+        json_t *pair = json_array();
+        json_array_append_new(pair, cli_json_real(low[i]));
+        json_array_append_new(pair, cli_json_real(high[i]));
+        json_object_set_new(intervals, keys[i], pair);
+    }
+    json_object_set_new(out, "intervals", intervals);
+    json_object_set(out, "policy_table", table);
+    json_object_set_new(out, "written", json_boolean(!c->options->dry_run));
+    cli_scores_describe(out, &c->scores, c->options);
+    json_object_set_new(out, "policy", json_string(c->kind));
+    json_object_set_new(out, "target", target_json(c->options));
+    json_object_set_new(out, "reference", reference_json(c));
+    json_object_set_new(out, "curve", curve_json(c));
+    return out;
+}
+
 static br_status run(calibration *c, br_client *client, br_error *error)
 {
     br_status status = cli_scores_load(&c->scores, c->options, client, error);
@@ -254,26 +280,8 @@ static br_status run(calibration *c, br_client *client, br_error *error)
     if (table == NULL) return BR_ENOMEM;
     if (!c->options->dry_run) status = update_bundle(c, chosen.parameter, table, error);
     if (status == BR_OK && !c->options->json) print_outcome(c, chosen, low, high);
-    if (status == BR_OK && c->options->json) {
-        const char *const keys[] = {c->parameter, "reference_share", "mean_cost", "quality"};
-        json_t *out = outcome_json(c->parameter, chosen);
-        json_t *intervals = json_object();
-        for (int i = 0; i < 4; i++) {
-            json_t *pair = json_array();
-            json_array_append_new(pair, cli_json_real(low[i]));
-            json_array_append_new(pair, cli_json_real(high[i]));
-            json_object_set_new(intervals, keys[i], pair);
-        }
-        json_object_set_new(out, "intervals", intervals);
-        json_object_set(out, "policy_table", table);
-        json_object_set_new(out, "written", json_boolean(!c->options->dry_run));
-        cli_scores_describe(out, &c->scores, c->options);
-        json_object_set_new(out, "policy", json_string(c->kind));
-        json_object_set_new(out, "target", target_json(c->options));
-        json_object_set_new(out, "reference", reference_json(c));
-        json_object_set_new(out, "curve", curve_json(c));
-        (void)!cli_json_print(stdout, out);
-    }
+    if (status == BR_OK) c->report = report_json(c, chosen, low, high, table);
+    if (status == BR_OK && c->options->json) (void)!cli_json_print(stdout, json_incref(c->report));
     json_decref(table);
     return status;
 }
@@ -283,13 +291,17 @@ cli_exit cli_calibrate(const cli_options *options, br_client *client)
     calibration *c = calloc(1, sizeof *c);
     br_error error = {0};
     cli_exit code = CLI_EXIT_BROKEN;
-    if (c != NULL) {
+    if (options->plot != NULL && br_plot_check(&error) != BR_OK) {
+        code = CLI_EXIT_USAGE;
+    } else if (c != NULL) {
         c->options = options;
         const br_status status = run(c, client, &error);
         code = cli_scores_exit_of(&c->scores, status);
         evaluation_trace_deinit(&c->trace);
         cli_scores_deinit(&c->scores);
-        free(c);
     }
-    return code == CLI_EXIT_OK ? code : cli_report(options, code, &error);
+    code = code == CLI_EXIT_OK ? cli_scores_plot(c->report, options) : cli_report(options, code, &error);
+    if (c != NULL) json_decref(c->report);
+    free(c);
+    return code;
 }

@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "json_out.h"
 #include "measured.h"
+#include "plot.h"
 
 enum {
     CAPS = 101,
@@ -545,6 +546,8 @@ cli_exit cli_eval(const cli_options *options, br_client *client)
 {
     evaluator e = {.options = options};
     br_error error = {0};
+    if (options->plot != NULL && br_plot_check(&error) != BR_OK)
+        return cli_report(options, CLI_EXIT_USAGE, &error);
     json_t *document = json_object();
     br_status status = cli_scores_load(&e.scores, options, client, &error);
     if (status == BR_OK) {
@@ -552,16 +555,15 @@ cli_exit cli_eval(const cli_options *options, br_client *client)
         status = evaluate(&e, document, &error);
     }
     if (status == BR_OK && !options->json) print_document(&e, document);
-    if (status == BR_OK && options->json)
-        (void)!cli_json_print(stdout, document);
-    else
-        json_decref(document);
+    if (status == BR_OK && options->json) (void)!cli_json_print(stdout, json_incref(document));
 
-    const cli_exit code = cli_scores_exit_of(&e.scores, status);
+    cli_exit code = cli_scores_exit_of(&e.scores, status);
     for (int f = 0; f < FAMILIES; f++) evaluation_trace_deinit(&e.traces[f]);
     evaluation_trace_deinit(&e.current);
     for (int h = 0; h < HULLS; h++) free(e.hull[h]);
     free(e.curve);
     cli_scores_deinit(&e.scores);
-    return code == CLI_EXIT_OK ? code : cli_report(options, code, &error);
+    code = code == CLI_EXIT_OK ? cli_scores_plot(document, options) : cli_report(options, code, &error);
+    json_decref(document);
+    return code;
 }

@@ -9,6 +9,7 @@
 #include "eval/scores.h"
 #include "eval/stories.h"
 #include "json_out.h"
+#include "plot.h"
 
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status)
 {
@@ -226,6 +227,17 @@ void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_opt
     json_object_set_new(report, "stories", json_integer((json_int_t)scores->table.stories));
     json_object_set_new(report, "bootstrap", json_integer(options->bootstrap));
     json_object_set_new(report, "seed", json_integer(options->seed));
+}
+
+cli_exit cli_scores_plot(const json_t *report, const cli_options *options)
+{
+    br_error error = {0};
+    if (options->plot == NULL) return CLI_EXIT_OK;
+    (void)fflush(stdout);
+    const br_status status = br_plot_draw(report, options->plot, &error);
+    if (status == BR_OK) return CLI_EXIT_OK;
+    cli_report_error(false, "failed", error.text, NULL);
+    return status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE;
 }
 
 br_status cli_scores_thresholds(double *out, const cli_scores *scores)

@@ -1,50 +1,22 @@
 /*
- * plot.h - one chart as SVG and PNG, drawn by cairo.
+ * plot.h - pictures of a JSON report, drawn by the program bestroute-plot.
  *
- * Knows lines, dots, bands and axes; nothing of what they mean. Values that are not finite are left out.
+ * It is a program of its own (python/ in the source tree), so that no library for fonts or pictures is linked here.
  *
- * Uses: error, cairo.  Used by: cli_eval, bench/sweep.
+ * Uses: error, jansson.  Used by: measured, eval, calibrate, bench.
  */
 #ifndef BESTROUTE_CLI_PLOT_H
 #define BESTROUTE_CLI_PLOT_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include <jansson.h>
 
 #include "bestroute/error.h"
 
-typedef enum plot_kind {
-    PLOT_LINE,
-    PLOT_MARKED, /* a line with a dot at each value */
-    PLOT_DASHED,
-    PLOT_DOTS,
-    PLOT_BAND, /* between y and y2; drawn first */
-} plot_kind;
+/* For before the work: BR_EINVAL where bestroute-plot is not on the PATH; the error says how to install it. */
+BR_NODISCARD br_status br_plot_check(br_error *error);
 
-typedef struct plot_series {
-    const char *label; /* of the legend; NULL: none */
-    plot_kind kind;
-    unsigned color;           /* 0xRRGGBB */
-    const double *x;          /* [count]; borrowed */
-    const double *y;          /* [count] */
-    const double *y2;         /* [count] for a band */
-    const char *const *texts; /* [count], beside the values; NULL: none */
-    size_t count;
-} plot_series;
-
-typedef struct plot_chart {
-    const char *title;
-    const char *x_label;
-    const char *y_label;
-    const plot_series *series;
-    size_t series_count;
-    const char *subtitle; /* below the title; NULL: none */
-    bool unit_square;     /* both axes 0..1; else they fit the data */
-    bool log_y;           /* y by its logarithm; values that are not above 0 are left out */
-    bool legend_first;    /* top left, not bottom right */
-} plot_chart;
-
-/* Writes STEM.svg and STEM.png. BR_EIO: a file cannot be written, named in the error; BR_ENOMEM. */
-BR_NODISCARD br_status plot_write(const plot_chart *chart, const char *stem, br_error *error);
+/* Runs `bestroute-plot - STEM`, which reads the report from its standard input, and waits for it. What it prints goes to
+ * standard error. BR_EINVAL as above; BR_EIO: it failed, and the error has its exit status or signal. */
+BR_NODISCARD br_status br_plot_draw(const json_t *report, const char *stem, br_error *error);
 
 #endif

@@ -59,7 +59,7 @@ def test_counts_add_up(folder):
     assert errors(run) == 0
     assert abs(run["queries_per_s"] / run["requests_per_s"] - 3) < 1e-6
     assert sum(run["batches"].values()) == run["ok"]
-    assert run["latency_ms"]["p50"] <= run["latency_ms"]["p99"] <= run["latency_ms"]["max"]
+    assert run["latency_ms"]["p50"] <= run["latency_ms"]["p90"] <= run["latency_ms"]["p95"] <= run["latency_ms"]["p99"] <= run["latency_ms"]["max"]
     assert run["server_cores"] is not None
     assert found["service"]["engine"] == "noop" and len(found["service"]["hash"]) == 64
     assert found["machine"]["cores"] >= 1
@@ -98,19 +98,17 @@ def test_refusals_are_counted_by_code(folder):
     assert run["errors"] == {"bad_request": 10}, run
 
 
-def test_sweeps_plots_tables_and_comparisons(folder):
+def test_sweeps_tables_and_comparisons(folder):
     stem = os.path.join(folder, "sweep")
     for sweep, key in (("in-flight:1,3", "in_flight"), ("rate:200,300.5", "rate")):
         out = bench("--noop", TINY, "--sweep", sweep, "--seconds", 0.3, "--warmup", 0, "--json", stem + ".json", "--csv",
-                    stem + ".csv", "--plot", stem)
+                    stem + ".csv")
         with open(stem + ".json", encoding="utf-8") as file:
             runs = json.load(file)["runs"]
         assert [run[key] for run in runs] == [float(x) for x in sweep.split(":")[1].split(",")]
         with open(stem + ".csv", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert [float(row["sent"]) for row in rows] == [run["sent"] for run in runs]
-        assert "<svg" in open(stem + ".svg", encoding="utf-8").read()
-        assert os.path.getsize(stem + ".png") > 1000
         assert "requests/s" in out.stdout
         compared = bench("--compare", stem + ".json", stem + ".json").stdout
         ratios = [line.split()[-1] for line in compared.splitlines() if line.startswith("  requests_per_s")]

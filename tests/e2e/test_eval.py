@@ -267,8 +267,8 @@ class Eval(Case):
         lines = [{**line, "id": record["id"]} for line, record in zip(scores(records), records)]
         elsewhere = {**lines[0], "id": "of no record"}
         given = write("scores.jsonl.gz", [*reversed(lines), elsewhere])
-        self.assertEqual(self.eval("--json", "--data", path).out,
-                         self.eval("--json", "--data", path, "--scores", given).out)
+        own = json.loads(self.eval("--json", "--data", path).out)
+        self.assertEqual({**own, "scores": given}, json.loads(self.eval("--json", "--data", path, "--scores", given).out))
         flat = write("flat.jsonl", [{**line, "quality": [0.5] * len(line["quality"])} for line in lines])
         curve = json.loads(self.eval("--json", "--data", path, "--scores", flat).out)["all"]["curves"]["threshold"]
         self.assertEqual(len({point["cost"] for point in curve}), 2)  # all to the cheapest, or all to the reference
@@ -280,20 +280,55 @@ class Eval(Case):
             self.assertIn(word, self.eval("--data", path, "--scores", bad, code=2).err)
         self.assertIn("nowhere", self.eval("--data", path, "--scores", "nowhere", code=2).err)
 
-    def test_a_table_and_plots_for_people(self):
-        path = write("records.jsonl", make_records())
-        stem = os.path.join(folder, "plot")
-        out = self.eval("--data", path, "--plot", stem).out
+    def test_a_table_for_people(self):
+        out = self.eval("--data", write("records.jsonl", make_records())).out
         for word in ("cost saved at", "threshold", "oracle", "calibration error", "llama-31-8b x 5"):
             self.assertIn(word, out)
-        for end in (".svg", "-calibration.svg"):
-            with open(stem + end, encoding="utf-8") as file:
-                self.assertIn("<svg", file.read())
-        for end in (".png", "-calibration.png"):
-            with open(stem + end, "rb") as file:
-                self.assertEqual(file.read(8), b"\x89PNG\r\n\x1a\n")
-        done = self.eval("--data", path, "--plot", os.path.join(folder, "missing", "plot"), code=2)
-        self.assertIn("missing/plot.svg", done.err)
+
+    def test_a_report_says_what_it_was_made_of_and_what_a_picture_of_it_needs(self):
+        records = make_records()
+        path = write("records.jsonl", records)
+        report = json.loads(self.eval("--json", "--data", path).out)
+        replay = Replay(records)
+        rows = len(replay.rows)
+        for key, value in (("data", [path]), ("split", "val"), ("scores", None), ("rows", rows), ("passed_over", 8),
+                           ("single", False), ("second_half", False), ("bootstrap", 50), ("seed", 1)):
+            self.assertEqual(report[key], value, key)
+        self.assertEqual(report["bundle"]["name"], bundle_router()["name"])
+        self.assertTrue(0 < report["stories"] <= rows)
+        whole = report["all"]
+        reference = replay.candidates[replay.reference]
+        self.assertEqual((whole["reference"]["model"], whole["reference"]["n"]), (reference["model"], reference["n"]))
+        self.assertEqual([(c["model"], c["n"]) for c in whole["candidates"] if c["reference"]],
+                         [(reference["model"], reference["n"])])
+        policy = bundle_router()["policy"]
+        self.assertEqual({key: whole["policy"][key] for key in policy}, policy)
+        cost, quality = replay.threshold(policy["threshold"])
+        for key, value in (("cost", cost), ("quality", quality)):
+            self.assertAlmostEqual(whole["policy"][key]["value"], value, delta=1e-12)
+            self.assertLessEqual(whole["policy"][key]["low"], value)
+            self.assertGreaterEqual(whole["policy"][key]["high"], value)
+        self.assertEqual(len(whole["quality_at"]["cost"]), 50)
+        for kind in ("threshold", "utility"):
+            points = sorted((p["cost"], p["quality"]) for p in whole["curves"][kind])
+            for cost, entry in zip(whole["quality_at"]["cost"], whole["quality_at"][kind]):
+                if entry["value"] is not None:
+                    self.assertLessEqual(entry["value"], max(q for _, q in points))
+                    self.assertLessEqual(entry["low"], entry["high"])
+        for kind, over in (("threshold", "threshold_over"), ("utility", "utility_over")):
+            bars = [(p["cost"], p["quality"]) for p in whole["curves"]["static"]]
+            for cost, entry, difference in zip(whole["quality_at"]["cost"], whole["quality_at"][kind],
+                                               whole[over]["static"]["difference"]):
+                bar = np.interp(cost, *zip(*bars))
+                self.assertAlmostEqual(entry["value"] - bar, difference["value"], delta=1e-9)
+        bins = whole["calibration"]["bins"]
+        self.assertEqual(sum(b["pairs"] for b in bins), np.count_nonzero(~np.isnan(replay.match)))
+        for entry in bins:
+            if entry["pairs"] == 0:
+                self.assertEqual((entry["low"], entry["high"]), (None, None))
+            else:
+                self.assertLessEqual(entry["low"], entry["measured"] + 1e-9)
+                self.assertGreaterEqual(entry["high"], entry["measured"] - 1e-9)
 
     def test_bad_records_are_named_by_file_line_and_key(self):
         good = make_records()[0]
@@ -415,6 +450,23 @@ class Calibrate(Case):
         self.check(run_daemon_check(self.bundle), 0)
         done = self.calibrate("--policy", "budget", "--dry-run", "--quality", "0.5", code=2)
         self.assertIn("threshold or utility", done.err)
+
+    def test_a_report_holds_the_target_and_every_setting(self):
+        replay = Replay(make_records())
+        for policy, key, flag, target in (("threshold", "threshold", "--reduce-cost", {"reduce_cost": 0.3}),
+                                          ("utility", "lambda", "--quality", {"quality": 0.3}),
+                                          ("threshold", "threshold", "--reference-share", {"reference_share": 0.3})):
+            out = json.loads(self.calibrate("--json", "--policy", policy, "--dry-run", "--bundle", self.bundle, flag, "0.3").out)
+            self.assertEqual((out["policy"], out["target"], out["rows"], out["data"]),
+                             (policy, target, len(replay.rows), [self.path]))
+            self.assertAlmostEqual(out["reference"]["quality"], replay.quality[:, replay.reference].mean(), delta=1e-12)
+            self.assertAlmostEqual(out["reference"]["cost"], replay.paid[:, replay.reference].mean(), delta=1e-12)
+            for setting in out["curve"][::20]:
+                cost, quality = getattr(replay, policy)(setting[key])
+                self.assertAlmostEqual(setting["mean_cost"], cost, delta=1e-12)
+                self.assertAlmostEqual(setting["quality"], quality, delta=1e-12)
+            chosen = {name: out[name] for name in (key, "reference_share", "mean_cost", "quality")}
+            self.assertIn(chosen, out["curve"])
 
     def test_nothing_is_written_on_a_dry_run_or_a_failure(self):
         before = bundle_router(self.bundle)

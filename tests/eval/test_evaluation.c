@@ -200,6 +200,56 @@ static void test_calibration_is_the_mean_gap_of_ten_bins(void **state)
     assert_true(fabs(evaluation_calibration(bins, &f->table, 0) - (0.13 + 0.4) / 3) < 1e-6);
 }
 
+static void test_measured_means_count_each_row_as_often_as_it_is_drawn(void **state)
+{
+    const fixture *f = *state;
+    static const double once[ROWS] = {1, 1, 1, 1};
+    static const double drawn[ROWS] = {2, 0, 1, 3};
+    double means[EVALUATION_BINS];
+    evaluation_bin bins[EVALUATION_BINS];
+    (void)evaluation_calibration(bins, &f->table, -1);
+    evaluation_measured_means(means, &f->table, once);
+    for (int b = 0; b < EVALUATION_BINS; b++) {
+        if (bins[b].pairs > 0)
+            assert_close(means[b], bins[b].measured);
+        else
+            assert_true(isnan(means[b]));
+    }
+    evaluation_measured_means(means, &f->table, drawn);
+    assert_close(means[9], 1);    /* 0.92 and 0.95, twice each */
+    assert_true(isnan(means[2])); /* 0.2, of the row that is not drawn */
+    assert_close(means[5], 0.5);  /* 0.5 */
+    assert_close(means[8], 1);    /* 0.8, three times */
+    f->table.match[evaluation_at(&f->table, 0, MIDDLE)] = 0;
+    f->table.predicted[evaluation_at(&f->table, 2, CHEAP)] = 0.93F;
+    evaluation_measured_means(means, &f->table, drawn);
+    assert_close(means[9], (2 * 1 + 2 * 0 + 1 * 0.5) / 5);
+}
+
+static void test_a_policy_of_any_kind_is_replayed_with_its_filters(void **state)
+{
+    const fixture *f = *state;
+    evaluation_trace trace;
+    evaluation_point point;
+    br_policy policy = {.kind = BR_POLICY_TOLERANCE,
+                        .fallback = BR_FALLBACK_REFERENCE,
+                        .tolerance = 0.4,
+                        .max_cost = INFINITY,
+                        .allowed_models = UINT64_MAX,
+                        .max_n = UINT32_MAX};
+    assert_int_equal(evaluation_trace_policy(&trace, &f->table, &policy), BR_OK);
+    assert_int_equal(trace.count, 1);
+    evaluation_curve(&point, &trace, same);
+    assert_point(point, (1 + 2 + 10 + 1) / 4.0, 3 / 4.0); /* a bar of 0.6 of the reference's 1 */
+    evaluation_trace_deinit(&trace);
+    policy.allowed_models = 1U << MIDDLE | 1U << REFERENCE;
+    assert_int_equal(evaluation_trace_policy(&trace, &f->table, &policy), BR_OK);
+    evaluation_curve(&point, &trace, same);
+    assert_point(point, (2 + 2 + 10 + 2) / 4.0, 4 / 4.0);
+    assert_close(evaluation_reference_share(&trace, 0, same), 0.25);
+    evaluation_trace_deinit(&trace);
+}
+
 static void test_weights_and_samples_keep_the_tasks_apart(void **state)
 {
     const fixture *f = *state;
@@ -351,6 +401,8 @@ int main(void)
         CASE(test_a_hull_per_task_takes_the_steepest_steps_first),
         CASE(test_between_points_lies_what_a_coin_gives),
         CASE(test_calibration_is_the_mean_gap_of_ten_bins),
+        CASE(test_measured_means_count_each_row_as_often_as_it_is_drawn),
+        CASE(test_a_policy_of_any_kind_is_replayed_with_its_filters),
         CASE(test_weights_and_samples_keep_the_tasks_apart),
         CASE(test_a_story_is_drawn_whole_and_its_task_keeps_its_weight),
         CASE(test_prompts_that_differ_in_their_last_sentence_share_a_story),

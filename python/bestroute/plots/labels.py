@@ -12,16 +12,16 @@ from matplotlib.font_manager import FontProperties
 
 from bestroute.plots import style
 
-DISTANCES = (7, 11, 16, 22, 30, 40, 52, 66, 82, 100)
+DISTANCES = (7, 11, 16, 22, 30, 40, 52, 66, 82, 100, 120, 145, 175)
 ANGLES = 16
 ROUNDS = 4  # in each every text is placed anew among the others
 STEP = 3  # between two places of a line that are to stay free
 TIED_BEYOND = 14
 PADDING = 2
 
-COVERS_TEXT = 1000
+COVERS_TEXT = 1e6
 COVERS_INK = 8
-LEADER_CROSSES_TEXT = 300
+LEADER_CROSSES_TEXT = 60
 LEADER_CROSSES_INK = 1.5
 AWAY = 0.5  # per point of distance
 
