@@ -199,7 +199,7 @@ static br_status update_bundle(calibration *c, double parameter, json_t *table, 
     br_status status;
     if (!is_served(router, &c->scores)) {
         status = br_fail(error, BR_EINVAL, "%s is not the bundle '%s' that the service at %s has loaded",
-                         path, c->scores.info->bundle_name, c->options->urls[0]);
+                         path, c->scores.info->bundle_name, c->options->urls.items[0]);
     } else {
         json_object_set_new(router, "policy", json_pack("{ss sf}", "kind", c->kind, c->parameter, parameter));
         json_object_set(router, "policy_table", table);

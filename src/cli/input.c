@@ -21,7 +21,7 @@
 enum { READ_BYTES = 1 << 16 };
 
 struct cli_input {
-    char **arguments; /* NULL: lines */
+    const char *const *arguments; /* NULL: lines */
     size_t argument_count;
     size_t argument;
 

@@ -17,6 +17,8 @@
 #include "run.h"
 #include "text.h"
 
+extern char **environ;
+
 enum {
     OVERLOAD_RETRIES = 1000000, /* the timeout ends them */
     READY_POLL_MS = 50,
@@ -53,7 +55,7 @@ static cli_exit print_ping(const cli_options *options, const char *url, double m
         return CLI_EXIT_OK;
     }
     json_t *line = json_pack("{sb so}", "ok", 1, "ms", json_real(ms));
-    if (options->url_count > 1) json_object_set_new(line, "url", cli_json_text(url));
+    if (options->urls.count > 1) json_object_set_new(line, "url", cli_json_text(url));
     (void)!cli_json_print(stdout, line);
     return CLI_EXIT_OK;
 }
@@ -102,7 +104,7 @@ static cli_exit ping_one(const cli_options *options, const char *url)
         if (status == BR_OK) return print_ping(options, url, ms);
         code = cli_exit_of(status);
     }
-    const char *which = options->url_count > 1 ? url : NULL;
+    const char *which = options->urls.count > 1 ? url : NULL;
     cli_report_error(options->json, cli_code_of(code, error.status), error.text, which);
     return code;
 }
@@ -111,8 +113,8 @@ static cli_exit ping_one(const cli_options *options, const char *url)
 static cli_exit run_ping(const cli_options *options)
 {
     cli_exit code = CLI_EXIT_OK;
-    for (size_t i = 0; i < options->url_count; i++) {
-        const cli_exit one = ping_one(options, options->urls[i]);
+    for (size_t i = 0; i < options->urls.count; i++) {
+        const cli_exit one = ping_one(options, options->urls.items[i]);
         if (code == CLI_EXIT_OK) code = one;
     }
     return code;
@@ -195,8 +197,8 @@ static cli_exit connect_and_run(const cli_options *options)
     if (options->command == CLI_PING) return run_ping(options);
     const bool is_admin = options->command == CLI_RELOAD;
     br_client *client;
-    const cli_exit connected = open_client(options, &client, is_admin ? &options->admin : options->urls,
-                                           is_admin ? 1 : options->url_count);
+    const cli_exit connected = open_client(options, &client, is_admin ? &options->admin : options->urls.items,
+                                           is_admin ? 1 : options->urls.count);
     if (connected != CLI_EXIT_OK) return connected;
     const cli_exit code = run_command(options, client);
     if (options->endpoints) print_endpoints(client);
@@ -204,25 +206,31 @@ static cli_exit connect_and_run(const cli_options *options)
     return code;
 }
 
+static cli_exit run(int argc, char *const *argv, cli_options *options)
+{
+    br_error error = {0};
+    if (cli_options_read(options, argc, argv, environ, &error) != BR_OK) {
+        cli_report(options, CLI_EXIT_USAGE, &error);
+        fputs("Try 'bestroute help'.\n", stderr);
+        return CLI_EXIT_USAGE;
+    }
+    if (options->help) {
+        cli_help_print(stdout, options);
+        return CLI_EXIT_OK;
+    }
+    if (options->version) {
+        puts("bestroute " BESTROUTE_VERSION);
+        return CLI_EXIT_OK;
+    }
+    return connect_and_run(options);
+}
+
 int main(int argc, char **argv)
 {
     cli_text_setup();
     cli_options options;
-    br_error error = {0};
-    if (cli_options_read(&options, argc, argv, &error) != BR_OK) {
-        cli_report(&options, CLI_EXIT_USAGE, &error);
-        fputs("Try 'bestroute --help'.\n", stderr);
-        return CLI_EXIT_USAGE;
-    }
-
-    cli_exit code = CLI_EXIT_OK;
-    if (options.help) {
-        cli_help_print(stdout);
-    } else if (options.version) {
-        puts("bestroute " BESTROUTE_VERSION);
-    } else {
-        code = connect_and_run(&options);
-    }
+    const cli_exit code = run(argc, argv, &options);
+    cli_options_deinit(&options);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "bestroute: standard output: %s\n", strerror(errno));
         return CLI_EXIT_BROKEN;

@@ -59,8 +59,8 @@ static br_status read_records(cli_scores *s, const cli_options *options, br_erro
         .single = options->single,
         .second_half = options->second_half,
     };
-    for (size_t i = 0; i < options->data_count; i++) {
-        const br_status status = records_read(&s->records, options->data[i], &how, error);
+    for (size_t i = 0; i < options->data.count; i++) {
+        const br_status status = records_read(&s->records, options->data.items[i], &how, error);
         if (status != BR_OK) return status;
     }
     if (s->records.row_count > 0) return BR_OK;
@@ -209,8 +209,8 @@ void cli_scores_deinit(cli_scores *scores)
 void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_options *options)
 {
     json_t *data = json_array();
-    for (size_t i = 0; i < options->data_count; i++)
-        json_array_append_new(data, cli_json_text(options->data[i]));
+    for (size_t i = 0; i < options->data.count; i++)
+        json_array_append_new(data, cli_json_text(options->data.items[i]));
     json_object_set_new(
         report, "bundle",
         json_pack("{ss ss}", "name", scores->info->bundle_name, "hash", scores->info->bundle_hash));

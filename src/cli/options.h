@@ -9,9 +9,10 @@
 #include <stdio.h>
 
 #include "bestroute/client.h"
+#include "core/options.h"
 
 typedef enum cli_command {
-    CLI_ROUTE = 1 << 0,
+    CLI_ROUTE = 1 << 0, /* bits, so that an option can name several */
     CLI_SCORE = 1 << 1,
     CLI_INFO = 1 << 2,
     CLI_PING = 1 << 3,
@@ -23,19 +24,15 @@ typedef enum cli_command {
 enum {
     CLI_BATCH_MAX = 1024,
     CLI_PARALLEL_MAX = 64,
-    CLI_NAMES_MAX = 64, /* of --models or --exclude */
-    CLI_DATA_MAX = 32,  /* files of --data */
+    CLI_DATA_MAX = 32, /* files of --data */
     CLI_URLS_MAX = BR_CLIENT_URLS_MAX,
-    CLI_URLS_BYTES_MAX = 8192, /* of BESTROUTE_URL */
 };
 
 typedef struct cli_options {
     cli_command command;
     bool help;
     bool version;
-    const char *urls[CLI_URLS_MAX]; /* the services, interchangeable; at least one */
-    size_t url_count;
-    char environment_urls[CLI_URLS_BYTES_MAX]; /* what `urls` points to where no flag is given */
+    br_option_list urls; /* the services, interchangeable; at least one */
     const char *admin;
     uint32_t hedge_ms;
     bool endpoints; /* tell in the end what became of the requests to each url */
@@ -49,11 +46,10 @@ typedef struct cli_options {
     bool json;
     bool explain;
     bool no_progress;
-    const char *data[CLI_DATA_MAX]; /* eval, calibrate: files of records */
-    size_t data_count;
-    const char *split;  /* of the records; "all" takes every one */
-    const char *scores; /* file of qualities that stand for the service's, or NULL */
-    const char *plot;   /* stem of the files, or NULL */
+    br_option_list data; /* eval, calibrate: files of records */
+    const char *split;   /* of the records; "all" takes every one */
+    const char *scores;  /* file of qualities that stand for the service's, or NULL */
+    const char *plot;    /* stem of the files, or NULL */
     const char *bundle;
     double selector; /* strength in [0, 1]: 1 finds the best of n, 0 picks at random */
     uint32_t bootstrap;
@@ -74,16 +70,21 @@ typedef struct cli_options {
     uint32_t parallel;
     bool has_policy; /* any field of `policy` is given */
     br_client_policy policy;
-    const char *model_names[CLI_NAMES_MAX]; /* what policy.models points to */
-    const char *exclude_names[CLI_NAMES_MAX];
-    char **arguments; /* after the command: prompts, or the folder of reload */
+    br_option_list models; /* what policy.models points to */
+    br_option_list exclude;
+    const char *const *arguments; /* after the command: prompts, or the folder of reload */
     size_t argument_count;
+    br_options read; /* owns the texts */
 } cli_options;
 
-/* Reads flags and environment. The strings stay argv's, which is changed; *out must not be copied. On BR_EINVAL
- * the error is one line for the user. With `help` or `version` set nothing else has been checked. */
-BR_NODISCARD br_status cli_options_read(cli_options *out, int argc, char **argv, br_error *error);
+/* Reads the command line and the environment (may be NULL). *out must not be copied: it points into itself and into
+ * argv. On BR_EINVAL the error is one line for the user. With `help` or `version` set nothing else has been checked;
+ * `help` with a command asks for that command's help. Release with cli_options_deinit, also after a failure. */
+BR_NODISCARD br_status cli_options_read(cli_options *out, int argc, char *const *argv,
+                                        char *const *environment, br_error *error);
+void cli_options_deinit(cli_options *options);
 
-void cli_help_print(FILE *to);
+/* The help of the command, or without one the help of them all. */
+void cli_help_print(FILE *to, const cli_options *options);
 
 #endif

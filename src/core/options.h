@@ -118,7 +118,7 @@ typedef struct br_option_table {
     bool once; /* one source may give an option one value; else a later value replaces the earlier one */
     bool empty_is_unset; /* of a variable in the environment */
     const char
-        *dash_hint; /* for a word that begins with a dash and is no option; NULL: "--help lists them" */
+        *dash_hint; /* for a word that begins with a dash and is no option; NULL: a pointer to the help */
 } br_option_table;
 
 /* The state of reading. It owns the texts that the fields point to. */

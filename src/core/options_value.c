@@ -1,6 +1,7 @@
 /* options_value.c - checks the value of an option and puts it into its field. */
 #include "options.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <math.h>
 #include <stdarg.h>
@@ -106,6 +107,7 @@ static br_status parse_word(parsed *out, br_options *options, const br_option_va
 
 static size_t items_max(const br_option_row *row)
 {
+    assert(row->most <= BR_OPTION_ITEMS_MAX);
     return row->most > 0 ? (size_t)row->most : BR_OPTION_ITEMS_MAX;
 }
 

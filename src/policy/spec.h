@@ -13,6 +13,10 @@
 
 #include "core/memory.h"
 
+/* The words of PROTOCOL.md in the order of the enums below, as a table of options lists them. */
+#define BR_POLICY_KIND_WORDS "threshold|budget|utility|tolerance|pool"
+#define BR_FALLBACK_WORDS "best|reference|error"
+
 typedef enum br_policy_kind {
     BR_POLICY_THRESHOLD,
     BR_POLICY_BUDGET,

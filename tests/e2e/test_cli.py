@@ -9,6 +9,7 @@ Standard library only. Services run on sockets of a scratch folder.
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import socket
@@ -108,11 +109,35 @@ class Case(unittest.TestCase):
 
 class Usage(Case):
     def test_help_and_version_need_no_service(self):
-        for flag in ("--help", "-h"):
+        for flag in ("--help", "-h", "help"):
             done = self.check(run(flag), 0)
             for word in ("route", "score", "info", "ping", "reload", "--total-budget", "Exit code"):
                 self.assertIn(word, done.out)
         self.assertRegex(self.check(run("--version"), 0).out, r"^bestroute \d+\.\d+\.\d+\n$")
+
+    def test_help_of_a_command_shows_its_options_alone(self):
+        for arguments in (["help", "ping"], ["ping", "--help"], ["--help", "ping"], ["ping", "-h"]):
+            with self.subTest(arguments=arguments):
+                out = self.check(run(*arguments), 0).out
+                self.assertRegex(out, r"^usage: bestroute ping \[OPTION\]\.\.\.\n")
+                shown = re.findall(r"^  (?:-h, )?--([\w-]+)", out, re.MULTILINE)
+                expected = "url timeout-ms wait-ms tls-ca tls-cert tls-name json help version"
+                self.assertEqual(shown, expected.split())
+                self.assertNotIn("Policy", out)
+        for command in ("route", "score", "info", "reload", "eval", "calibrate"):
+            self.assertIn(f"usage: bestroute {command} ", self.check(run("help", command), 0).out)
+        route = run("help", "route").out
+        self.assertIn("--threshold", route)
+        self.assertNotIn("--bootstrap", route)
+        self.assertIn("'cook' is no command", self.check(run("help", "cook"), 2).err)
+
+    def test_a_misspelt_word_brings_the_nearest_one(self):
+        for arguments, says in (
+            (["route", "--treshold", "0.5", "x"], "--treshold: no such option; nearest is --threshold"),
+            (["rout", "x"], "'rout' is no command; nearest is route"),
+            (["calibrat"], "nearest is calibrate"),
+        ):
+            self.assertIn(says, self.check(run(*arguments), 2).err)
 
     def test_wrong_usage_ends_with_2_and_says_what_is_wrong(self):
         for arguments, word in (
@@ -120,16 +145,16 @@ class Usage(Case):
             (["cook"], "'cook' is no command"),
             (["route", "--nonsense", "x"], "--nonsense"),
             (["route", "-x"], "goes after --"),
-            (["route", "--url"], "needs a value"),
-            (["route", "--policy", "cheapest", "x"], "none of threshold"),
-            (["route", "--fallback", "never", "x"], "none of best"),
+            (["route", "--url"], "expected a value (URL)"),
+            (["route", "--policy", "cheapest", "x"], "one of threshold|budget"),
+            (["route", "--fallback", "never", "x"], "one of best|reference|error"),
             (["route", "--threshold", "1.5", "x"], "from 0 to 1"),
-            (["route", "--threshold", "nan", "x"], "no number"),
+            (["route", "--threshold", "nan", "x"], "expected a number"),
             (["route", "--threshold", "0.5", "--policy", "budget", "x"], "belongs to the policy threshold"),
             (["route", "--lambda", "1", "--tolerance", "0.1", "x"], "belongs to the policy tolerance"),
-            (["route", "--max-cost", "-1", "x"], "below 0"),
+            (["route", "--max-cost", "-1", "x"], "at least 0"),
             (["route", "--max-n", "0", "x"], "whole number from 1"),
-            (["route", "--models", "a,,b", "x"], "empty"),
+            (["route", "--models", "a,,b", "x"], "none empty"),
             (["route", "--batch", "0", "x"], "from 1 to 1024"),
             (["route", "--batch", "1025", "x"], "from 1 to 1024"),
             (["route", "--parallel", "65", "x"], "from 1 to 64"),
