@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Queries per second of bestroute's CPU engine beside ONNX Runtime's, same weights, same run.
 
-    python3 bench/compare_onnxruntime.py --bundle DIR --bench BUILD/bench_forward [--work DIR] [--seconds 2] [--rounds 3]
+    python3 bench/compare_onnxruntime.py --bundle DIR --bench BUILD/bench_forward
+        [--work DIR] [--seconds 2] [--rounds 3]
 
 Needs torch, transformers, onnx and onnxruntime. It
 
-  1. loads the bundle's weights into Hugging Face's DebertaV2Model with its heads and exports it (once, into --work),
+  1. loads the bundle's weights into Hugging Face's DebertaV2Model with its heads and exports it (once, into
+     --work),
   2. checks that ONNX Runtime and bestroute score the same prompts alike,
   3. finds ONNX Runtime's best settings for each length: one session over all cores or one session per core,
      and the batch size,
@@ -41,7 +43,8 @@ def export(bundle, path):
 
     with open(os.path.join(bundle, "config.json")) as file:
         config = DebertaV2Config(**json.load(file))
-    weights = {name: tensor.float() for name, tensor in load_file(os.path.join(bundle, "model.safetensors")).items()}
+    weights = {name: tensor.float()
+               for name, tensor in load_file(os.path.join(bundle, "model.safetensors")).items()}
     config._attn_implementation = "eager"
 
     class Router(torch.nn.Module):
@@ -91,7 +94,8 @@ class OnnxRuntime:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-            self.sessions.append(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self.sessions.append(session)
 
     def score(self, ids):
         return self.sessions[0].run(None, {"ids": ids})[0]
@@ -134,9 +138,11 @@ def bestroute(args, precision, *more):
 
 
 def measure_bestroute(args, precision):
-    output = bestroute(args, precision, "--json", "--seconds", str(args.seconds), "--streams", str(args.cores))
+    output = bestroute(args, precision, "--json", "--seconds", str(args.seconds),
+                       "--streams", str(args.cores))
     parsed = json.loads(output)
-    return parsed, {r["tokens"]: r["queries_per_s" if args.wall else "queries_per_core_s"] for r in parsed["results"]}
+    return parsed, {r["tokens"]: r["queries_per_s" if args.wall else "queries_per_core_s"]
+                    for r in parsed["results"]}
 
 
 def check(args, runtime, precision, bar):
@@ -161,14 +167,17 @@ def best_settings(args, runtimes):
             for batch in args.batches:
                 if batch * length > 8192:
                     continue
-                tried.append((runtime.measure(length, batch, args.seconds / 2)[0 if args.wall else 1], name, batch))
-                print(f"  {length} tokens, {name}, batch {batch}: {tried[-1][0]:.1f} queries/s", file=sys.stderr)
+                tried.append((runtime.measure(length, batch, args.seconds / 2)[0 if args.wall else 1], name,
+                              batch))
+                print(f"  {length} tokens, {name}, batch {batch}: {tried[-1][0]:.1f} queries/s",
+                      file=sys.stderr)
         best[length] = max(tried)[1:]
     return best
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--bench", required=True, help="the built bench_forward")
     parser.add_argument("--work", default="onnx-model", help="folder for the exported model")
@@ -189,7 +198,8 @@ def main():
         f"{args.cores} sessions x 1 thread": OnnxRuntime(path, args.cores, 1),
     }
     any_runtime = next(iter(runtimes.values()))
-    difference = {"f32": check(args, any_runtime, "f32", 2e-5), "bf16": check(args, any_runtime, "bf16", 5e-2)}
+    difference = {"f32": check(args, any_runtime, "f32", 2e-5),
+                  "bf16": check(args, any_runtime, "bf16", 5e-2)}
     best = best_settings(args, runtimes)
 
     rates = {name: {length: [] for length in args.lengths} for name in ("ort", "f32", "bf16")}
@@ -197,7 +207,8 @@ def main():
     for _ in range(args.rounds):
         for length in args.lengths:
             name, batch = best[length]
-            rates["ort"][length].append(runtimes[name].measure(length, batch, args.seconds)[0 if args.wall else 1])
+            rate = runtimes[name].measure(length, batch, args.seconds)[0 if args.wall else 1]
+            rates["ort"][length].append(rate)
         for precision in ("f32", "bf16"):
             parsed, measured = measure_bestroute(args, precision)
             device = parsed["device"]
@@ -207,15 +218,17 @@ def main():
     import onnxruntime
 
     print(f"{device}; {args.cores} cores; ONNX Runtime {onnxruntime.__version__} float32, best settings;")
-    print(f"median of {args.rounds} rounds in turn, {args.seconds:g} s each. Largest difference in quality from ONNX "
-          f"Runtime: f32 {difference['f32']:.0e}, bf16 {difference['bf16']:.0e}.")
+    print(f"median of {args.rounds} rounds in turn, {args.seconds:g} s each. Largest difference in quality "
+          f"from ONNX Runtime: f32 {difference['f32']:.0e}, bf16 {difference['bf16']:.0e}.")
     print("Queries/s " + (f"of {args.cores} cores." if args.wall else "per core, by processor time.") + "\n")
-    print("| tokens | ONNX Runtime, queries/s | its best settings | bestroute f32 | ratio | bestroute bf16 | ratio |")
+    print("| tokens | ONNX Runtime, queries/s | its best settings | bestroute f32 | ratio | bestroute bf16 | "
+          "ratio |")
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: |")
     for length in args.lengths:
         ort, f32, bf16 = (statistics.median(rates[name][length]) for name in ("ort", "f32", "bf16"))
         settings = f"{best[length][0]}, batch {best[length][1]}"
-        print(f"| {length} | {ort:.1f} | {settings} | {f32:.1f} | {f32 / ort:.2f} | {bf16:.1f} | {bf16 / ort:.2f} |")
+        print(f"| {length} | {ort:.1f} | {settings} | {f32:.1f} | {f32 / ort:.2f} | {bf16:.1f} | "
+              f"{bf16 / ort:.2f} |")
     print("\nRatios of each round: " + json.dumps({
         name: {length: [round(r / o, 2) for r, o in zip(rates[name][length], rates["ort"][length])]
                for length in args.lengths} for name in ("f32", "bf16")}))

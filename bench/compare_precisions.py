@@ -3,8 +3,9 @@
 
     bench/compare_precisions.py BUILD_FOLDER BUNDLE PROMPTS [--first reference:f32] [--second cpu:bf16]
 
-PROMPTS has one prompt a line, or JSON objects with `text` or `prompt` (also gzipped). Prints a Markdown table: the largest
-and the mean difference of a quality, and per policy the share of prompts whose (model, n) changes.
+PROMPTS has one prompt a line, or JSON objects with `text` or `prompt` (also gzipped). Prints a Markdown
+table: the largest and the mean difference of a quality,
+and per policy the share of prompts whose (model, n) changes.
 """
 import argparse
 import gzip
@@ -43,8 +44,8 @@ class Service:
         self.client = os.path.join(build, "bestroute")
         self.url = f"ipc://{folder}/{engine}-{precision}"
         self.process = subprocess.Popen(
-            [os.path.join(build, "bestrouted"), "--bundle", bundle, "--engine", engine, "--precision", precision,
-             "--listen", self.url], stderr=subprocess.DEVNULL)
+            [os.path.join(build, "bestrouted"), "--bundle", bundle, "--engine", engine,
+             "--precision", precision, "--listen", self.url], stderr=subprocess.DEVNULL)
         for _ in range(600):
             if subprocess.run([self.client, "ping", "--url", self.url], capture_output=True).returncode == 0:
                 return
@@ -52,8 +53,8 @@ class Service:
         raise SystemExit(f"the service did not start with {setting}")
 
     def ask(self, op, path, *options):
-        out = subprocess.run([self.client, op, "--url", self.url, "--json", "--jsonl", "--timeout-ms", "3600000",
-                              "--file", path, *options],
+        out = subprocess.run([self.client, op, "--url", self.url, "--json", "--jsonl",
+                              "--timeout-ms", "3600000", "--file", path, *options],
                              check=True, capture_output=True, text=True)
         return [json.loads(line) for line in out.stdout.splitlines()]
 

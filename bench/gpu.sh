@@ -3,12 +3,13 @@
 #
 #   bench/gpu.sh [--minutes M] [--only STEPS] [--quick] [OUT_FOLDER]
 #
-# builds for the device at hand, runs the GPU tests (and compute-sanitizer over the op tests, where it is installed), then
-# measures for at most M minutes (8): the device's ceilings, the products of a layer over token counts, every other
-# kernel, the whole forward pass by batch and length, recorded passes beside plain launches, precisions beside each other.
-# Writes OUT_FOLDER/gpu.md and gpu.json (build/gpu unless given), of what it has when it is cut off or a step fails; the
-# exit status is then not 0. STEPS is some of build,test,sanitize,measure, for machines that are lent for less time than all
-# take. With --quick the sizes are tiny and nothing is tested: it tries the script, and its times mean nothing.
+# builds for the device at hand, runs the GPU tests (and compute-sanitizer over the op tests, where it is
+# installed), then measures for at most M minutes (8): the device's ceilings, the products of a layer over
+# token counts, every other kernel, the whole forward pass by batch and length, recorded passes beside plain
+# launches, precisions beside each other. Writes OUT_FOLDER/gpu.md and gpu.json (build/gpu unless given), of
+# what it has when it is cut off or a step fails; the exit status is then not 0. STEPS is some of
+# build,test,sanitize,measure, for machines that are lent for less time than all take. With --quick the sizes
+# are tiny and nothing is tested: it tries the script, and its times mean nothing.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 minutes=8
@@ -53,7 +54,8 @@ wanted build && : >"$lines"
 
 if wanted build; then
     # A single architecture builds fast; the one of the first device.
-    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .) || capability=
+    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .) ||
+        capability=
     cmake -S "$here" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBESTROUTE_CUDA=ON \
         -DBESTROUTE_CUDA_ARCHITECTURES="${capability:-90}" >"$out/configure.log" ||
         { tail -30 "$out/configure.log"; exit 1; }
@@ -66,14 +68,20 @@ fi
 
 if [ -z "$quick" ] && wanted test; then
     say "GPU tests"
-    if ctest --test-dir "$build" -L gpu --output-on-failure; then step "GPU tests" passed; else step "GPU tests" FAILED; bad=1; fi
+    if ctest --test-dir "$build" -L gpu --output-on-failure; then
+        step "GPU tests" passed
+    else
+        step "GPU tests" FAILED
+        bad=1
+    fi
 fi
 
 if [ -z "$quick" ] && wanted sanitize; then
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck initcheck; do
             result=passed
-            for op in attention pooled_attention linear linear_fp8 layernorm embed_layernorm gather_rows heads; do
+            for op in attention pooled_attention linear linear_fp8 layernorm embed_layernorm gather_rows \
+                heads; do
                 code=0
                 timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/test_op_$op" \
                     >"$out/$tool-$op.log" 2>&1 || code=$?
@@ -97,7 +105,8 @@ mv "$lines.steps" "$lines"
 end=$(($(date +%s) + minutes * 60))
 left() { echo $((end - $(date +%s))); }
 if [ -z "$quick" ] && command -v nvidia-smi >/dev/null; then
-    nvidia-smi -i 0 --query-gpu=clocks.sm,power.draw,temperature.gpu --format=csv,noheader,nounits -l 1 >"$out/clocks.csv" 2>/dev/null &
+    nvidia-smi -i 0 --query-gpu=clocks.sm,power.draw,temperature.gpu --format=csv,noheader,nounits -l 1 \
+        >"$out/clocks.csv" 2>/dev/null &
     watcher=$!
 fi
 seconds=1
@@ -117,17 +126,22 @@ failed() {
         bad=1
     fi
 }
-# forward PRECISION NAME [OPTION...]: bench_forward's JSON, tagged. A precision the device lacks is passed over.
+# forward PRECISION NAME [OPTION...]: bench_forward's JSON, tagged.
+# A precision the device lacks is passed over.
 checked=
 forward() {
     precision=$1 name=$2
     shift 2
-    [ "$(left)" -gt 5 ] || { echo "{\"kind\":\"cut\",\"at\":\"forward $precision $name\"}" >>"$lines"; return 0; }
+    if [ "$(left)" -le 5 ]; then
+        echo "{\"kind\":\"cut\",\"at\":\"forward $precision $name\"}" >>"$lines"
+        return 0
+    fi
     # Once in each precision the qualities are compared with the reference engine's first.
     case $checked in *" $precision "*) check=--no-check ;; *) check= checked="$checked $precision " ;; esac
     code=0
-    result=$(timeout --foreground "$(left)" "$build/bench_forward" --bundle "$bundle" --engine cuda --precision "$precision" \
-        --lengths $lengths --seconds $seconds $check --json "$@" 2>"$out/stderr.log") || code=$?
+    result=$(timeout --foreground "$(left)" "$build/bench_forward" --bundle "$bundle" --engine cuda \
+        --precision "$precision" --lengths $lengths --seconds $seconds $check --json "$@" \
+        2>"$out/stderr.log") || code=$?
     if [ $code = 0 ]; then
         echo "{\"kind\":\"forward\",\"name\":\"$name\",\"run\":$result}" >>"$lines"
         say "forward $precision, $name: done, $(left) s left"
@@ -142,8 +156,8 @@ single() {
     shift 2
     [ "$(left)" -gt 5 ] || { echo "{\"kind\":\"cut\",\"at\":\"kernels $precision\"}" >>"$lines"; return 0; }
     code=0
-    timeout --foreground "$(left)" "$build/bench_cuda" --precision "$precision" --seconds "$most" $quick "$@" >>"$lines" 2>"$out/stderr.log" ||
-        code=$?
+    timeout --foreground "$(left)" "$build/bench_cuda" --precision "$precision" --seconds "$most" \
+        $quick "$@" >>"$lines" 2>"$out/stderr.log" || code=$?
     if [ $code = 0 ]; then
         say "kernels and products, $precision: done, $(left) s left"
         render

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Turns the JSON lines of bench/gpu.sh into tables: gpu_report.py LINES OUT_FOLDER [--quick] writes gpu.md and gpu.json.
+"""Turns the JSON lines of bench/gpu.sh into tables:
+gpu_report.py LINES OUT_FOLDER [--quick] writes gpu.md and gpu.json.
 
 Takes what there is: a run that was cut off yields the tables that it got to.
 """
@@ -29,8 +30,10 @@ def layer_share(tokens, multiprocessors):
 
 
 def predicted_optima(multiprocessors, count=4, tokens_max=8192):
-    """Whole tiles from which every step up or down by one tile leaves more of the last waves empty: the best of them."""
-    shares = {tokens: layer_share(tokens, multiprocessors) for tokens in range(8 * TILE, tokens_max + 1, TILE)}
+    """Whole tiles from which every step up or down by one tile leaves more of the last waves empty: the best
+    of them."""
+    shares = {tokens: layer_share(tokens, multiprocessors)
+              for tokens in range(8 * TILE, tokens_max + 1, TILE)}
     peaks = [tokens for tokens, share in shares.items()
              if share >= shares.get(tokens - TILE, 0) and share >= shares.get(tokens + TILE, 0)]
     return sorted(sorted(peaks, key=lambda tokens: (-shares[tokens], tokens))[:count])
@@ -63,7 +66,8 @@ def of(value, ceiling):
 
 
 def kernels(lines, bandwidth, peak):
-    rows = [(line["name"], line["tokens"], line["length"] or "", f"{line['us']:.2f}", f"{line['bytes'] / 1e6:.2f}",
+    rows = [(line["name"], line["tokens"], line["length"] or "", f"{line['us']:.2f}",
+             f"{line['bytes'] / 1e6:.2f}",
              f"{line['flops'] / 1e9:.3f}", f"{line['gb_per_s']:.0f}", of(line["gb_per_s"], bandwidth),
              f"{line['tflop_per_s']:.1f}", of(line["tflop_per_s"], peak))
             for line in lines if line["kind"] == "kernel"]
@@ -71,8 +75,8 @@ def kernels(lines, bandwidth, peak):
         return []
     head = ("kernel", "tokens", "length", "us", "MB", "GFLOP", "GB/s", "of copy", "TFLOP/s", "of product")
     return ["## Kernels at a full batch", "",
-            "Their operands stay in L2 where they fit, as after the kernel before: more than a copy's rate is then no "
-            "mistake.", ""] + table(head, rows)
+            "Their operands stay in L2 where they fit, as after the kernel before: more than a copy's rate "
+            "is then no mistake.", ""] + table(head, rows)
 
 
 def products(lines, precision, multiprocessors, peak):
@@ -92,7 +96,8 @@ def products(lines, precision, multiprocessors, peak):
         lines_here = [found.get((name, tokens)) for name, _ in PRODUCTS]
         for line, (_, across) in zip(lines_here, PRODUCTS):
             share = f"{wave_share(tokens, [across], multiprocessors):.2f}" if multiprocessors else ""
-            row += [f"{line['us']:.1f}", f"{line['tflop_per_s']:.1f}", of(line["tflop_per_s"], peak), share] if line \
+            row += [f"{line['us']:.1f}", f"{line['tflop_per_s']:.1f}", of(line["tflop_per_s"], peak),
+                    share] if line \
                 else ["", "", "", share]
         if all(lines_here):
             us = sum(line["us"] for line in lines_here)
@@ -102,15 +107,19 @@ def products(lines, precision, multiprocessors, peak):
             row += ["", ""]
         rows.append(row + [f"{layer_share(tokens, multiprocessors):.2f}" if multiprocessors else ""])
     out = [f"## Products of a layer by tokens, {precision}", "",
-           "Weights come from memory, activations from L2. \"waves\": the share of full waves of 128 x 128 tiles on "
-           f"{multiprocessors} multiprocessors, which is what is predicted of the peak.", ""] + table(head, rows, 0)
+           "Weights come from memory, activations from L2. \"waves\": the share of full waves of 128 x 128 "
+           f"tiles on {multiprocessors} multiprocessors, which is what is predicted of the peak.",
+           ""] + table(head, rows, 0)
     if multiprocessors:
         out += ["Predicted optima: " + ", ".join(f"{tokens} ({layer_share(tokens, multiprocessors):.2f})"
-                                                 for tokens in predicted_optima(multiprocessors)) + " tokens."]
+                                                 for tokens in predicted_optima(multiprocessors))
+                + " tokens."]
     if whole:
         best = sorted(whole, key=whole.get, reverse=True)[:4]
-        out += ["Measured best: " + ", ".join(f"{tokens} ({whole[tokens]:.1f} TFLOP/s)" for tokens in best) + "."]
-    separate = [(tokens, found[("ffn_up_gelu", tokens)]["us"], found[(SEPARATE, tokens)]["us"]) for tokens in counts
+        out += ["Measured best: "
+                + ", ".join(f"{tokens} ({whole[tokens]:.1f} TFLOP/s)" for tokens in best) + "."]
+    separate = [(tokens, found[("ffn_up_gelu", tokens)]["us"], found[(SEPARATE, tokens)]["us"])
+                for tokens in counts
                 if ("ffn_up_gelu", tokens) in found and (SEPARATE, tokens) in found]
     if separate:
         out += ["", f"### FFN up: our fused GELU beside cuBLASLt and a GELU kernel, {precision}", ""]
@@ -131,14 +140,16 @@ def forward(lines, peak):
                      f"{result['queries_per_s']:.0f}", f"{result['queries_per_s'] * result['tokens']:.0f}",
                      f"{result['batch'] * run['streams'] / result['queries_per_s'] * 1e6:.0f}",
                      f"{result['gflops'] / 1000:.1f}", of(result["gflops"] / 1000, peak)))
-    head = ("precision", "pass", "tokens", "prompts per pass", "encoders", "queries/s", "tokens/s", "one pass, us",
-            "TFLOP/s", "of product")
+    head = ("precision", "pass", "tokens", "prompts per pass", "encoders", "queries/s", "tokens/s",
+            "one pass, us", "TFLOP/s", "of product")
     out = ["## The forward pass, from ids on the host to qualities on the host", ""] + table(head, rows, 2)
     alone = [(run["precision"], "enqueued" if "enqueued" in name else "recorded", result["tokens"],
               f"{result['latency_ms'] * 1000:.0f}", f"{result['latency_p99_ms'] * 1000:.0f}")
              for name, run, result in runs if name in ("alone and full", "1, enqueued")]
-    out += ["## One prompt alone", ""] + table(("precision", "passes", "tokens", "p50, us", "p99, us"), alone, 2)
-    rates = {(name, run["precision"], result["tokens"]): result["queries_per_s"] for name, run, result in runs}
+    out += ["## One prompt alone", ""] + table(("precision", "passes", "tokens", "p50, us", "p99, us"), alone,
+                                               2)
+    rates = {(name, run["precision"], result["tokens"]): result["queries_per_s"]
+             for name, run, result in runs}
     plain = [(tokens, name, f"{rates[(name, 'f16', tokens)] / rate:.2f}")
              for (label, precision, tokens), rate in rates.items() if label.endswith(", enqueued")
              for name in [{"full, enqueued": "alone and full"}.get(label, label[:-len(", enqueued")])]
@@ -147,7 +158,8 @@ def forward(lines, peak):
         out += ["## Recorded passes beside plain launches", ""]
         out += table(("tokens", "pass", "recorded by enqueued, queries/s"), plain, 0)
     both = [(tokens, *(f"{rates[('full, two encoders', precision, tokens)]:.0f}"
-                       if ("full, two encoders", precision, tokens) in rates else "" for precision in ("f16", "bf16", "fp8")))
+                       if ("full, two encoders", precision, tokens) in rates else ""
+                       for precision in ("f16", "bf16", "fp8")))
             for tokens in sorted({tokens for name, _, tokens in rates if name == "full, two encoders"})]
     if both:
         out += ["## Precisions, full batches by two encoders, queries/s", ""]
@@ -164,8 +176,8 @@ def clocks(folder):
     if not rows:
         return []
     columns = list(zip(*rows))
-    return [f"While measuring: {statistics.median(columns[0]):.0f} MHz in the median, {min(columns[0]):.0f} at least; up to "
-            f"{max(columns[1]):.0f} W and {max(columns[2]):.0f} degrees.", ""]
+    return [f"While measuring: {statistics.median(columns[0]):.0f} MHz in the median, {min(columns[0]):.0f} "
+            f"at least; up to {max(columns[1]):.0f} W and {max(columns[2]):.0f} degrees.", ""]
 
 
 def main():
@@ -179,7 +191,8 @@ def main():
     if "--quick" in sys.argv[3:]:
         out += ["**A quick run: tiny sizes, to try the script. Its times mean nothing.**", ""]
     if ceilings:
-        out += [f"Ceilings: a copy moves {bandwidth:.0f} GB/s; a large product reaches {peak:.1f} TFLOP/s.", ""]
+        out += [f"Ceilings: a copy moves {bandwidth:.0f} GB/s; a large product reaches {peak:.1f} TFLOP/s.",
+                ""]
     out += clocks(folder) if "--quick" not in sys.argv[3:] else []
     steps = [(line["name"], line["result"]) for line in lines if line["kind"] == "step"]
     out += table(("step", "result"), steps, 2) if steps else []

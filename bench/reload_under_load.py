@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Reloads under full load: two bundles take turns in a service that clients keep busy, and every reply is looked at.
+"""Reloads under full load: two bundles take turns in a service that clients keep busy,
+and every reply is looked at.
 
     python3 bench/reload_under_load.py BUILD_FOLDER [--seconds 60] [--every 1]
 
-Fails when a request fails, when a reply's qualities are not those of the bundle it names, or when memory or open files
-grow with the reloads. Prints Markdown. Needs a msgpack library (Debian: python3-msgpack).
+Fails when a request fails, when a reply's qualities are not those of the bundle it names, or when memory or
+open files grow with the reloads. Prints Markdown. Needs a msgpack library (Debian: python3-msgpack).
 """
 import argparse
 import os
@@ -33,8 +34,8 @@ RELOADS_LEAST = 12  # fewer show no leak
 def start(build, bundle, folder):
     listen, admin = f"ipc://{folder}/data.ipc", f"ipc://{folder}/admin.ipc"
     service = subprocess.Popen(
-        [os.path.join(build, "bestrouted"), "--bundle", bundle, "--listen", listen, "--admin", admin, "--engine", "cpu",
-         "--precision", "f32"], stderr=subprocess.PIPE, text=True)
+        [os.path.join(build, "bestrouted"), "--bundle", bundle, "--listen", listen, "--admin", admin,
+         "--engine", "cpu", "--precision", "f32"], stderr=subprocess.PIPE, text=True)
     for line in service.stderr:
         if " bundle_loaded " in line:
             threading.Thread(target=service.stderr.read, daemon=True).start()
@@ -123,7 +124,8 @@ def check(args, askers, memory, files):
         yield "one of the bundles answered nothing"
     if growth > args.growth_kb:
         yield f"memory grows by {growth:.0f} kB a reload"
-    if min(files[len(files) // 2 :]) > min(files[: len(files) // 2]):  # a passing probe of a listener has some open
+    # a passing probe of a listener has some open
+    if min(files[len(files) // 2 :]) > min(files[: len(files) // 2]):
         yield f"open files grow: {files}"
 
 
@@ -136,7 +138,8 @@ def run(args, bundles, folder):
         known.update([learn(connection)])
         admin.call("reload", bundle=bundles[0])
         first, second = known.values()
-        assert min(map(distance, first, second)) > 10 * TOLERANCE, "the bundles cannot be told apart by their qualities"
+        assert min(map(distance, first,
+                       second)) > 10 * TOLERANCE, "the bundles cannot be told apart by their qualities"
 
         leave = threading.Event()
         askers = [Asker("ipc://" + url, i, known, leave) for i in range(CLIENTS)]
@@ -162,12 +165,15 @@ def run(args, bundles, folder):
     print(f"| a reload took, median and longest | {1000 * at(took, .5):.0f} ms, {1000 * max(took):.0f} ms |")
     print(f"| requests of {QUERIES} prompts answered, by bundle | "
           f"{' + '.join(str(sum(asker.answers[hash] for asker in askers)) for hash in known)} |")
-    print(f"| failed, mixed | {sum(len(asker.failed) for asker in askers)}, {sum(asker.mixed for asker in askers)} |")
-    print(f"| latency p50, p99, longest | {', '.join(f'{1000 * at(latency, s):.0f} ms' for s in (.5, .99, 1))} |")
+    print(f"| failed, mixed | {sum(len(asker.failed) for asker in askers)}, "
+          f"{sum(asker.mixed for asker in askers)} |")
+    print("| latency p50, p99, longest | "
+          f"{', '.join(f'{1000 * at(latency, s):.0f} ms' for s in (.5, .99, 1))} |")
     print(f"| scoring threads that were computing, mean | {computed:.2f} |")
     tenths = [memory[i * (len(memory) - 1) // 10] for i in range(11)]
     print(f"| resident MB, at every tenth of the run | {', '.join(f'{kb / 1024:.0f}' for kb in tenths)} |")
-    print(f"| growth a reload in the second half, by a straight line through it | {slope(memory[len(memory) // 2 :]):.1f} kB |")
+    print("| growth a reload in the second half, by a straight line through it | "
+          f"{slope(memory[len(memory) // 2 :]):.1f} kB |")
     print(f"| open files: at the beginning, at most, at the end | {files[0]}, {max(files)}, {files[-1]} |")
     wrong = list(check(args, askers, memory, files))
     if code != 0:
@@ -180,15 +186,17 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--every", type=float, default=1, help="seconds from one reload to the next")
-    parser.add_argument("--growth-kb", type=float, default=256, help="of memory a reload, before it counts as a leak")
+    parser.add_argument("--growth-kb", type=float, default=256,
+                        help="of memory a reload, before it counts as a leak")
     args = parser.parse_args()
     if args.seconds < args.every * RELOADS_LEAST:
         parser.error(f"fewer than {RELOADS_LEAST} reloads show no leak")
     with tempfile.TemporaryDirectory() as folder:
         bundles = [os.path.join(folder, f"bundle{seed}") for seed in (1, 2)]
         for seed, bundle in enumerate(bundles, 1):
-            subprocess.run([sys.executable, SOURCE / "weights/generate.py", "--hidden", "256", "--layers", "3", "--ffn",
-                            "1024", "--seed", str(seed), "--out", bundle], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, SOURCE / "weights/generate.py", "--hidden", "256",
+                            "--layers", "3", "--ffn", "1024", "--seed", str(seed), "--out", bundle],
+                           check=True, stdout=subprocess.DEVNULL)
         wrong = run(args, bundles, folder)
     for text in wrong:
         print(text, file=sys.stderr)

@@ -81,7 +81,8 @@ def make_sequences(config, lengths):
 
 
 def run_engine(arguments, bundle, engine, precision, sequences, folder):
-    """What forward_dump computed: [(hidden, quality, quality, quality)], or None where there is no such engine."""
+    """What forward_dump computed: [(hidden, quality, quality, quality)],
+    or None where there is no such engine."""
     given = folder / "input"
     answer = folder / "output"
     parts = [np.array([len(sequences)], dtype=np.int32)]
@@ -89,7 +90,8 @@ def run_engine(arguments, bundle, engine, precision, sequences, folder):
         parts += [np.array([len(ids)], dtype=np.int32), ids]
     np.concatenate(parts).tofile(given)
     done = subprocess.run(
-        [arguments.dump, bundle, engine, precision, given, answer], check=False, capture_output=True, text=True
+        [arguments.dump, bundle, engine, precision, given, answer], check=False, capture_output=True,
+        text=True
     )
     if done.returncode == 77:
         print(f"{engine} {precision} is passed over: {done.stderr.strip()}")
@@ -137,13 +139,16 @@ def print_table(lengths, columns):
     rows = [(str(length), [columns[name][i] for name in names]) for i, length in enumerate(lengths)]
     worst = [tuple(max(pair[side] for pair in columns[name]) for side in (0, 1)) for name in names]
     for label, pairs in [*rows, ("worst", worst)]:
-        print(f"| {label} | " + " | ".join(f"{hidden:.1e} | {quality:.1e}" for hidden, quality in pairs) + " |")
+        print(f"| {label} | "
+              + " | ".join(f"{hidden:.1e} | {quality:.1e}" for hidden, quality in pairs) + " |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dump", default=str(ROOT / "build/release/tests/forward_dump"), help="the built forward_dump")
-    parser.add_argument("--bundle", type=pathlib.Path, help="a bundle of at least 512 tokens; default: made anew")
+    parser.add_argument("--dump", default=str(ROOT / "build/release/tests/forward_dump"),
+                        help="the built forward_dump")
+    parser.add_argument("--bundle", type=pathlib.Path,
+                        help="a bundle of at least 512 tokens; default: made anew")
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     arguments = parser.parse_args()
     lengths = [int(word) for word in arguments.lengths.split(",")]
@@ -169,7 +174,8 @@ def main():
             columns[f"{engine} {precision}"] = errors = compare(expected, results)
             for length, (hidden, quality) in zip(lengths, errors):
                 if hidden > hidden_bar or quality > quality_bar:
-                    print(f"{engine} {precision}, {length} tokens: hidden {hidden:.2e}, quality {quality:.2e}: over the bar")
+                    print(f"{engine} {precision}, {length} tokens: hidden {hidden:.2e}, quality "
+                          f"{quality:.2e}: over the bar")
                     kept = False
         print_table(lengths, columns)
         spread = np.stack([quality for _, quality in expected])

@@ -119,8 +119,10 @@ ALPHABETS = {
     "emoji": span(0x1F300, 0x1F64F) + span(0x1F680, 0x1F6FF) + span(0x1F900, 0x1F9FF) + span(0x2600, 0x27BF),
     "private use": span(0xE000, 0xE040) + span(0xF0000, 0xF0010) + span(0x10FFF0, 0x10FFFD),
     "noncharacters": span(0xFDD0, 0xFDEF) + [chr(p << 16 | e) for p in range(17) for e in (0xFFFE, 0xFFFF)],
-    "marks": span(0x300, 0x36F) + span(0x483, 0x489) + span(0x20D0, 0x20F0) + span(0xFE00, 0xFE0F) + span(0xFE20, 0xFE2F),
-    "controls": span(0x00, 0x1F) + span(0x7F, 0x9F) + span(0x200B, 0x200F) + span(0x202A, 0x202E) + span(0x2060, 0x206F) + list("\u00ad\ufeff\u2028\u2029\u061c\u180e"),
+    "marks": (span(0x300, 0x36F) + span(0x483, 0x489) + span(0x20D0, 0x20F0) + span(0xFE00, 0xFE0F)
+              + span(0xFE20, 0xFE2F)),
+    "controls": (span(0x00, 0x1F) + span(0x7F, 0x9F) + span(0x200B, 0x200F) + span(0x202A, 0x202E)
+                 + span(0x2060, 0x206F) + list("\u00ad\ufeff\u2028\u2029\u061c\u180e")),
     "white space": list(" \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") + span(0x2000, 0x200A),
     "anything": None,
 }
@@ -138,17 +140,23 @@ EMOJI = [
     "\u00a9\ufe0f\u2122\u200d\u2122\u0301",
 ]
 ODDITIES = [
-    "", " ", "\n", "\0", "a\0b", MARK, MARK * 3, f"a{MARK}b", f" {MARK} a", "\u200b", "a\u200b", "\u200ba", "\u200b" * 5,
-    "\ufeff", "\ufeffa", "\u00ad", "soft\u00adhyphen", "e\u0301", "e\u0301\u0301", "\u00e9", "\uff21\u0301", "\uff21\u0301\u0301",
-    "\u2122\u0301", "\u00aa\u20d0", "\r\n", "a\r\nb", "a\n\n\nb", "\x85", "a\u2028b", "\u3000a\u3000", "a  b", "  a  ",
-    "\u0344", "\u0340\u20d0", "\u0600a", "\u06001\u0301", "\u1100\u1161\u11a8", "\uac00\u11a8", "\uff76\uff9e", "\ufdfa", "\ufb01x",
-    "\u1e9b\u0323", "\u0915\u094d\u0937", "\u0958\u0301", "\u0e33", "\u0eb3", "[SEP]", "a[SEP]b", "[SEP]a[SEP]", "[[SEP]]", "[SEP", "SEP]",
-    "[sep]", "[CLS] a [MASK] b [PAD] c [UNK]", "<|source|>", "<s></s><unk><pad>", "<0x41>", "<0x0A>x", "a[SEP]\u0301", "\U0001f999\ua64a",
-    "\U0010ffff", "\ufffd", "\uffff", "x" * 300, "\u0301" * 200, "ab" * 700 + " c", "\u4e2d" * 900, "\U0001f9d9" * 600,
+    "", " ", "\n", "\0", "a\0b", MARK, MARK * 3, f"a{MARK}b", f" {MARK} a", "\u200b", "a\u200b", "\u200ba",
+    "\u200b" * 5, "\ufeff", "\ufeffa", "\u00ad", "soft\u00adhyphen", "e\u0301", "e\u0301\u0301", "\u00e9",
+    "\uff21\u0301", "\uff21\u0301\u0301", "\u2122\u0301", "\u00aa\u20d0", "\r\n", "a\r\nb", "a\n\n\nb",
+    "\x85", "a\u2028b", "\u3000a\u3000", "a  b", "  a  ", "\u0344", "\u0340\u20d0", "\u0600a",
+    "\u06001\u0301", "\u1100\u1161\u11a8", "\uac00\u11a8", "\uff76\uff9e", "\ufdfa", "\ufb01x",
+    "\u1e9b\u0323", "\u0915\u094d\u0937", "\u0958\u0301", "\u0e33", "\u0eb3", "[SEP]", "a[SEP]b",
+    "[SEP]a[SEP]", "[[SEP]]", "[SEP", "SEP]",
+    "[sep]", "[CLS] a [MASK] b [PAD] c [UNK]", "<|source|>", "<s></s><unk><pad>", "<0x41>", "<0x0A>x",
+    "a[SEP]\u0301", "\U0001f999\ua64a",
+    "\U0010ffff", "\ufffd", "\uffff", "x" * 300, "\u0301" * 200, "ab" * 700 + " c", "\u4e2d" * 900,
+    "\U0001f9d9" * 600,
 ]  # fmt: skip
 LONG = [  # (unit, times): texts of 100,000 characters
-    ("a", 100000), (" ", 100000), ("a ", 50000), ("The cat sat. ", 7693), ("\u0301", 100000), ("\u4e2d\u6587", 50000),
-    ("\ufdfa", 100000), ("\U0001f9d9\u200d", 50000), ("\u1100\u1161", 50000), ("[SEP]x", 16667), ("\uff21\u0301", 50000), (MARK, 100000),
+    ("a", 100000), (" ", 100000), ("a ", 50000), ("The cat sat. ", 7693), ("\u0301", 100000),
+        ("\u4e2d\u6587", 50000),
+    ("\ufdfa", 100000), ("\U0001f9d9\u200d", 50000), ("\u1100\u1161", 50000), ("[SEP]x", 16667),
+        ("\uff21\u0301", 50000), (MARK, 100000),
 ]  # fmt: skip
 
 
@@ -185,7 +193,8 @@ def texts():
             at = dice.below(len(sentence))
             made.append((sentence[:at] + dice.join(alphabet, 1 + dice.below(3)) + sentence[at:], 1))
     for length in range(60):  # stacks of marks on bases that the character map replaces
-        made.append((dice.one("aA\u00e9\uff21\u00aa\u2122\u24b6\u3314\ufb01 1") + dice.join(ALPHABETS["marks"], length), 1))
+        base = dice.one("aA\u00e9\uff21\u00aa\u2122\u24b6\u3314\ufb01 1")
+        made.append((base + dice.join(ALPHABETS["marks"], length), 1))
         made.append((dice.one(WORDS) + " " * length + dice.one(WORDS) + "\t" * dice.below(9), 1))
     for alphabet in ALPHABETS.values():
         if alphabet is not None:
@@ -268,8 +277,10 @@ def compare(dump, model, byte_fallback, plain, batch=20000):
                 continue
             differ += 1
             if differ <= 5:
-                at = next((i for i, (a, b) in enumerate(zip(got, wanted)) if a != b), min(len(got), len(wanted)))
-                print(f"  differs from id {at} on: {got[at:at+6]} here, {wanted[at:at+6]} there: {ascii(text[:60])}")
+                at = next((i for i, (a, b) in enumerate(zip(got, wanted)) if a != b),
+                          min(len(got), len(wanted)))
+                print(f"  differs from id {at} on: {got[at:at+6]} here, {wanted[at:at+6]} there: "
+                      f"{ascii(text[:60])}")
     return differ
 
 

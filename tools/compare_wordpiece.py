@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Holds the WordPiece tokenizer against Hugging Face's BertTokenizerFast, id by id; --write stores a few of the answers.
+"""Holds the WordPiece tokenizer against Hugging Face's BertTokenizerFast, id by id;
+--write stores a few of the answers.
 
-    python3 tools/compare_wordpiece.py build/dev/tests/tokenizer_dump [--write tests/data]    needs transformers
+    python3 tools/compare_wordpiece.py build/dev/tests/tokenizer_dump [--write tests/data]
 
-The vocabulary is made here: characters and pieces of the texts, both inside and at the head of words, short of
-some so that [UNK] occurs. Texts: the corpus, lines about edges, a fifth of all characters between two letters, and random
-mixtures. --write stores wordpiece_vocab.txt and wordpiece_golden.jsonl for test_wordpiece.c.
+The vocabulary is made here: characters and pieces of the texts, both inside and at the head of words, short
+of some so that [UNK] occurs. Texts: the corpus, lines about edges, a fifth of all characters between two
+letters, and random mixtures. --write stores wordpiece_vocab.txt and wordpiece_golden.jsonl for
+test_wordpiece.c. Needs transformers.
 """
 
 import argparse
@@ -25,9 +27,10 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 EDGES = [
     "", " ", "\t\n\r", "Hello, World!", "don't stop...believing", "Ünïcödé ÀÉÎ", "naïve café", "ＦＵＬＬ width",
     "日本語とEnglish混じり", "한국어 문장", "x" * 100, "x" * 101, "x" * 100 + ",y", "a\u0000b\ufffdc\u200bd\u00ade",
-    "a\u00a0b\u2003c\u3000d\u2028e", "İstanbul ΣΑΣ ß ẞ ǅ", "e\u0301\u0323 \u0301x", "1,000.50$ + <tag> `code` ^_^ ~",
-    "\u037e;·\u0387", "hello\u0085world\x0b\x0c!", "emoji 😀👍🏽 family", "\U0001d165 \u302e\uac00",
-    "ﬁne ﬂow", "豈更", "\U00020000\U0002a6d6", "don\u2019t \u2014 dash\u2026", "i\u0307\u0323", "ŉ ǰ ΐ",
+    "a\u00a0b\u2003c\u3000d\u2028e", "İstanbul ΣΑΣ ß ẞ ǅ", "e\u0301\u0323 \u0301x",
+    "1,000.50$ + <tag> `code` ^_^ ~", "\u037e;·\u0387", "hello\u0085world\x0b\x0c!", "emoji 😀👍🏽 family",
+    "\U0001d165 \u302e\uac00", "ﬁne ﬂow", "豈更", "\U00020000\U0002a6d6", "don\u2019t \u2014 dash\u2026",
+    "i\u0307\u0323", "ŉ ǰ ΐ",
 ]
 
 
@@ -74,14 +77,16 @@ def main():
     parser.add_argument("--write")
     options = parser.parse_args()
     corpus, edges, mixed = all_texts()
-    single = [f"a{chr(code)}b {chr(code)}" for code in range(0x110000) if code % 5 == 0 and not 0xD800 <= code < 0xE000]
+    single = [f"a{chr(code)}b {chr(code)}" for code in range(0x110000) if code % 5 == 0
+              and not 0xD800 <= code < 0xE000]
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/vocab.txt"
         vocab = make_vocab(corpus + edges + mixed[:50])
         pathlib.Path(path).write_text("\n".join(vocab) + "\n", encoding="utf-8")
         for case in ("uncased", "cased"):
-            for name, texts in (("corpus", corpus), ("edges", edges), ("mixed", mixed), ("characters", single)):
+            for name, texts in (("corpus", corpus), ("edges", edges), ("mixed", mixed),
+                                ("characters", single)):
                 pairs = zip(texts, encode(options.program, path, texts, case),
                             hugging_face(path, texts, case == "uncased"))
                 bad = [(text, ours, theirs) for text, ours, theirs in pairs if ours != theirs]

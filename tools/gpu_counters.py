@@ -3,14 +3,14 @@
 
     GPU_LAUNCHER="path/to/launcher" tools/gpu_counters.py
 
-The launcher runs a program on a virtual GPU and writes its counters with --report FILE, and those of the matrix products
-to $VGPU_BLAS_REPORT. Without one the test is skipped (77). It makes a bundle with the 44M model's widths and two layers,
-one that computes all tokens and the last one, runs one full f16 pass of each batch below, and extrapolates to six
-layers. $BESTROUTE_SOURCE and $BENCH_FORWARD come from ctest.
+The launcher runs a program on a virtual GPU and writes its counters with --report FILE, and those of the
+matrix products to $VGPU_BLAS_REPORT. Without one the test is skipped (77). It makes a bundle with the 44M
+model's widths and two layers, one that computes all tokens and the last one, runs one full f16 pass of each
+batch below, and extrapolates to six layers. $BESTROUTE_SOURCE and $BENCH_FORWARD come from ctest.
 
-Asserted, for every kernel of the pass: sectors within 1.05 of ideal, no local memory; on the tensor-core kernels bank
-conflicts within 1.1 of conflict-free; at most 45 launches for six layers; the expected time at 3.0 TB/s and 790 TFLOP/s at
-most 1.5 times the floor of the algorithm's FLOPs alone.
+Asserted, for every kernel of the pass: sectors within 1.05 of ideal, no local memory; on the tensor-core
+kernels bank conflicts within 1.1 of conflict-free; at most 45 launches for six layers; the expected time at
+3.0 TB/s and 790 TFLOP/s at most 1.5 times the floor of the algorithm's FLOPs alone.
 """
 import json
 import os
@@ -25,7 +25,8 @@ FLOPS = 790e12  # dense 16-bit FLOP/s that a large product reaches on it
 LAYERS = 6
 WIDTH, FFN, HEADS, HEAD_SIZE = 768, 3072, 12, 64
 CANDIDATES = 15
-BATCHES = ((64, 44), (128, 22))  # tokens per sequence, sequences: 2816 tokens, whole waves on 132 multiprocessors
+# tokens per sequence, sequences: 2816 tokens, whole waves on 132 multiprocessors
+BATCHES = ((64, 44), (128, 22))
 
 SECTORS_MAX = 1.05
 CONFLICTS_MAX = 1.10
@@ -44,8 +45,9 @@ def short(name):
 
 def run_pass(launcher, bundle, folder, length, seqs):
     report, products = "r.json", "p.json"  # in `folder`, where the program runs
-    command = [*launcher, "--report", report, os.environ["BENCH_FORWARD"], "--bundle", bundle, "--engine", "cuda",
-               "--precision", "f16", "--lengths", str(length), "--batch-tokens", str(length * seqs), "--streams", "1",
+    command = [*launcher, "--report", report, os.environ["BENCH_FORWARD"], "--bundle", bundle,
+               "--engine", "cuda", "--precision", "f16", "--lengths", str(length),
+               "--batch-tokens", str(length * seqs), "--streams", "1",
                "--no-check", "--dump"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder,
                           env={**os.environ, "VGPU_BLAS_REPORT": products})
@@ -86,7 +88,8 @@ def scale_to_six_layers(name, launches, tokens, seqs):
 
 
 def rows_of_kernels(kernels, length, seqs):
-    """One row per kernel: launches of the two-layer pass, of the six-layer pass, and the cost of one launch."""
+    """One row per kernel: launches of the two-layer pass, of the six-layer pass,
+    and the cost of one launch."""
     rows = []
     tokens = length * seqs
     for mangled, k in sorted(kernels.items(), key=lambda pair: short(pair[0])):
@@ -150,8 +153,8 @@ def check_batch(kernels, gemms, length, seqs):
     ours = rows_of_kernels(kernels, length, seqs)
     products = rows_of_products(gemms, length * seqs)
     print(f"\n### {seqs} sequences of {length} tokens, f16\n")
-    print("| kernel | launches, 6 layers | MB each | of ideal | GFLOP on tensor cores | FLOP/byte | sectors of ideal |"
-          " bank wavefronts of ideal | lanes busy | us each | us, 6 layers |")
+    print("| kernel | launches, 6 layers | MB each | of ideal | GFLOP on tensor cores | FLOP/byte | sectors "
+          "of ideal | bank wavefronts of ideal | lanes busy | us each | us, 6 layers |")
     print("| --- |" + " ---: |" * 10)
     total = 0.0
     for row in ours + products:
@@ -161,23 +164,27 @@ def check_batch(kernels, gemms, length, seqs):
                    else "| |")
         print(f"| {row['name']} | {row['six_layers']} | {row['bytes'] / 1e6:.2f} | "
               f"{row['bytes'] / row['ideal'] if row['ideal'] else 0:.2f} | {row['flops'] / 1e9:.2f} | "
-              f"{row['flops'] / row['bytes']:.0f} | {counted} | {each * 1e6:.1f} | {each * row['scale'] * 1e6:.1f} |")
+              f"{row['flops'] / row['bytes']:.0f} | {counted} | {each * 1e6:.1f} | "
+              f"{each * row['scale'] * 1e6:.1f} |")
     for row in ours:
         if row["sectors"] > SECTORS_MAX:
             misses.append(f"{row['name']}: {row['sectors']:.3f} times the ideal sectors")
         if row["name"] in TENSOR_CORE and row["conflicts"] > CONFLICTS_MAX:
-            misses.append(f"{row['name']}: {row['conflicts']:.3f} times the ideal wavefronts in shared memory")
+            misses.append(f"{row['name']}: {row['conflicts']:.3f} times the ideal wavefronts in shared "
+                          "memory")
         if row["local"] != 0:
             misses.append(f"{row['name']}: {row['local']} bytes of local memory")
     launches = sum(row["six_layers"] for row in ours + products)
     floor = floor_seconds(length, seqs)
-    print(f"\n{launches} launches; expected {total * 1e6:.0f} us, {total / floor:.2f} times the floor of {floor * 1e6:.0f} us.")
+    print(f"\n{launches} launches; expected {total * 1e6:.0f} us, {total / floor:.2f} times the floor of "
+          f"{floor * 1e6:.0f} us.")
     if launches > LAUNCHES_MAX:
         misses.append(f"{launches} launches for {LAYERS} layers, at most {LAUNCHES_MAX}")
     if total > FLOOR_MAX * floor:
         misses.append(f"expected time is {total / floor:.2f} times the floor, at most {FLOOR_MAX}")
     names = {row["name"] for row in ours}
-    for name in ("attention_band", "linear_warpgroup", "layernorm", "embed_layernorm", "heads", "gather_rows"):
+    for name in ("attention_band", "linear_warpgroup", "layernorm", "embed_layernorm", "heads",
+                 "gather_rows"):
         if name not in names:
             misses.append(f"{name} did not run")
     return misses
@@ -192,8 +199,9 @@ def main():
     misses = []
     with tempfile.TemporaryDirectory() as folder:
         bundle = os.path.join(folder, "bundle")
-        subprocess.run([sys.executable, os.path.join(source, "weights/generate.py"), "--preset", "44m", "--layers", "2",
-                        "--vocab", "2064", "--out", bundle], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, os.path.join(source, "weights/generate.py"), "--preset", "44m",
+                        "--layers", "2", "--vocab", "2064", "--out", bundle], check=True,
+                       stdout=subprocess.DEVNULL)
         for length, seqs in BATCHES:
             kernels, gemms = run_pass(launcher, bundle, folder, length, seqs)
             misses += check_batch(kernels, gemms, length, seqs)

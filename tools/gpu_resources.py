@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What the compiler needs for each CUDA kernel: registers, shared memory, spills, and how many warps then fit.
+"""What the compiler needs for each CUDA kernel: registers, shared memory, spills,
+and how many warps then fit.
 
     tools/gpu_resources.py
 
-Compiles cuda/*.cu for sm_80, sm_90 and sm_100, prints a table, and fails when a kernel spills registers, has a stack
-frame, or is reported on by no architecture. Skipped (77) where nvcc is missing. $BESTROUTE_SOURCE and $NVCC come from
-ctest.
+Compiles cuda/*.cu for sm_80, sm_90 and sm_100, prints a table, and fails when a kernel spills registers, has
+a stack frame, or is reported on by no architecture. Skipped (77) where nvcc is missing. $BESTROUTE_SOURCE and
+$NVCC come from ctest.
 """
 import concurrent.futures
 import os
@@ -27,7 +28,8 @@ ONLY = {"linear_warpgroup.cu": ("90a",)}  # wgmma is sm_90's alone
 
 
 def dynamic_shared(name):
-    """Bytes that the launchers ask for on top of the static ones, for the kernels where it decides what fits."""
+    """Bytes that the launchers ask for on top of the static ones,
+    for the kernels where it decides what fits."""
     numbers = [int(word) for word in re.findall(r"\b\d+\b", name)]
     if name.startswith("attention_band"):
         size, tiles = numbers[0], numbers[1]
@@ -50,8 +52,10 @@ def readable(mangled):
         if letter == "(" and depth == 0:
             text = text[:at]
             break
-    for long, short in (("_kernel", ""), ("__nv_bfloat16", "bf16"), ("__half", "f16"), ("__nv_fp8_e4m3", "e4m3"),
-                        ("(br_epilogue)0", "store"), ("(br_epilogue)1", "gelu"), ("(br_epilogue)2", "accumulate")):
+    for long, short in (("_kernel", ""), ("__nv_bfloat16", "bf16"), ("__half", "f16"),
+                        ("__nv_fp8_e4m3", "e4m3"),
+                        ("(br_epilogue)0", "store"), ("(br_epilogue)1", "gelu"),
+                        ("(br_epilogue)2", "accumulate")):
         text = text.replace(long, short)
     return text
 
@@ -60,7 +64,8 @@ def compile_one(nvcc, source, architecture, folder):
     """[(kernel, registers, static shared bytes, spilled bytes, stack bytes, threads)]"""
     ptx = os.path.join(folder, f"{source.stem}.{architecture}.ptx")
     root = source.parent.parent
-    subprocess.run([nvcc, "-std=c++17", "-O3", "-I", root / "include", "-I", root / "src", f"-arch=compute_{architecture}",
+    subprocess.run([nvcc, "-std=c++17", "-O3", "-I", root / "include", "-I", root / "src",
+                    f"-arch=compute_{architecture}",
                     "-ptx", source, "-o", ptx], check=True)
     threads = {}
     entry = None
@@ -105,12 +110,15 @@ def main():
         print("skipped: there is no nvcc")
         return 77
     folder = pathlib.Path(os.environ["BESTROUTE_SOURCE"]) / "cuda"
-    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout.split()
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True,
+                           check=True).stdout.split()
     jobs = [(source, architecture) for source in sorted(folder.glob("*.cu"))
-            for architecture in ONLY.get(source.name, ARCHITECTURES) if f"compute_{architecture.rstrip('a')}" in known]
+            for architecture in ONLY.get(source.name, ARCHITECTURES)
+            if f"compute_{architecture.rstrip('a')}" in known]
     problems = []
     rows = []
-    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (tempfile.TemporaryDirectory() as scratch,
+          concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool):
         futures = [(job, pool.submit(compile_one, nvcc, *job, scratch)) for job in jobs]
         for (source, architecture), future in futures:
             kernels = future.result()
@@ -120,9 +128,11 @@ def main():
                 name = readable(mangled)
                 shared = static + dynamic_shared(name)
                 fit, most = warps_that_fit(architecture, registers, shared, threads)
-                rows.append((name, architecture, threads, registers, shared, spilled, stack, f"{fit} of {most}"))
+                rows.append((name, architecture, threads, registers, shared, spilled, stack,
+                             f"{fit} of {most}"))
                 if spilled or stack:
-                    problems.append(f"{name} on sm_{architecture}: {spilled} bytes spilled, {stack} bytes of stack")
+                    problems.append(f"{name} on sm_{architecture}: {spilled} bytes spilled, {stack} bytes of "
+                                    "stack")
     print("| kernel | sm | threads | registers | shared bytes | spilled | stack | warps that fit |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for row in sorted(rows):

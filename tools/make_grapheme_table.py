@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes src/bundle/tokenizer/grapheme_table.h: the classes of code points that decide where a grapheme cluster ends.
+"""Writes src/bundle/tokenizer/grapheme_table.h: the classes of code points that decide where a grapheme
+cluster ends.
 
 The tokenizer must cut text into clusters exactly where Hugging Face's `tokenizers` library does, so the
 classes are measured from that library's behaviour instead of being taken from one Unicode version's files:
@@ -107,7 +108,8 @@ def classify(c):
 
 
 def is_computed(code):
-    """Regional indicators and Hangul are told apart by arithmetic, the cases below by the probes' own nature."""
+    """Regional indicators and Hangul are told apart by arithmetic,
+    the cases below by the probes' own nature."""
     return (
         0x1100 <= code <= 0x11FF
         or 0xA960 <= code <= 0xA97C
@@ -139,7 +141,8 @@ def ranges():
 
 def main():
     print("/*")
-    print(" * grapheme_table.h - code points that join or cut grapheme clusters; included by grapheme.c alone.")
+    print(" * grapheme_table.h - code points that join or cut grapheme clusters; included by grapheme.c "
+          "alone.")
     print(" *")
     print(f" * Made by tools/make_grapheme_table.py with tokenizers {tokenizers.__version__}; do not edit.")
     print(" * What is not listed is OTHER; Hangul, regional indicators, CR, LF and NUL are computed.")

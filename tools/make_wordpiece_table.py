@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes src/bundle/tokenizer/wordpiece_table.h: what BERT's normalizer and pre-tokenizer do to each character.
+"""Writes src/bundle/tokenizer/wordpiece_table.h:
+what BERT's normalizer and pre-tokenizer do to each character.
 
     python3 tools/make_wordpiece_table.py > src/bundle/tokenizer/wordpiece_table.h         needs tokenizers
 

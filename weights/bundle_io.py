@@ -13,7 +13,8 @@ SOURCE_TOKEN = "<|source|>"
 MASK_TOKEN = "[MASK]"
 
 # safetensors type -> bytes per element, for every type that a float checkpoint may hold beside its weights.
-TYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+TYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
+              "BOOL": 1}
 FLOAT_TYPES = ("F32", "F16", "BF16")
 
 

@@ -141,7 +141,8 @@ def add_head(weights, options, index, candidate):
                                    SAMPLE_DEVIATION / math.sqrt(width))
     common = normal(options.seed, f"single_heads.{index}.common", (width,), 0.02)
     offset = math.log(n * odds)
-    weights.fixed(f"single_heads.{index}.1.weight", np.stack([common + direction / 2, common - direction / 2]))
+    weights.fixed(f"single_heads.{index}.1.weight",
+                  np.stack([common + direction / 2, common - direction / 2]))
     weights.fixed(f"single_heads.{index}.1.bias", np.array([offset / 2, -offset / 2], dtype=np.float32))
 
 
@@ -185,7 +186,8 @@ def make_router(options, candidates):
         "source_prefix": bundle_io.SOURCE_TOKEN,
         "pool": "source_prefix",
         "models": {name: prices[name] for name in names},
-        "candidates": [{"model": model, "n": n, "head": head} for head, (model, n, _) in enumerate(candidates)]
+        "candidates": [{"model": model, "n": n, "head": head}
+                       for head, (model, n, _) in enumerate(candidates)]
         + [{"model": REFERENCE, "n": 1, "reference": True}],
         "policy": {"kind": "threshold", "threshold": 0.5},
     }
@@ -225,7 +227,8 @@ def parse(arguments):
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=4, help="attention heads")
     parser.add_argument("--ffn", type=int, default=128, help="intermediate_size")
-    parser.add_argument("--vocab", type=int, help="rows of the embedding; default: pieces and two added tokens")
+    parser.add_argument("--vocab", type=int,
+                        help="rows of the embedding; default: pieces and two added tokens")
     parser.add_argument("--buckets", type=int, default=32, help="position_buckets; 0 or less: no buckets")
     parser.add_argument("--max-relative-positions", type=int, default=-1)
     parser.add_argument("--relative-attention", action=flag, default=True)

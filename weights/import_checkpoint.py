@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Makes a bundle from the folder that BEST-Route's trainer leaves behind (checkpoint-best), or from another router's.
+"""Makes a bundle from the folder that BEST-Route's trainer leaves behind (checkpoint-best),
+or from another router's.
 
     python3 weights/import_checkpoint.py --checkpoint checkpoint-best --out BUNDLE \\
         --candidates "llama-31-8b_ourRM_bo1,llama-31-8b_ourRM_bo2,gpt-4o_ourRM_bo1" \\
         --prices weights/prices.json --config config.json --spm spm.model
 
 --candidates is the string the training run was given as --candidate_model: head k belongs to its k-th entry,
-and the last entry is the reference. --heads names another kind of router (docs/HEADS.md); where that scores the
-reference too, the k-th entry is row k of its classifier and the last is still the reference. --config and --spm are the encoder's own config.json and spm.model; they
-are needed where the trainer did not save them. A BEST-Route run must have been trained with the loss
-`prob_nlabels`, the only one that trains single_heads; `hybrid_llm`, `n_label` and `n_class` are for the others.
+and the last entry is the reference. --heads names another kind of router (docs/HEADS.md); where that scores
+the reference too, the k-th entry is row k of its classifier and the last is still the reference. --config and
+--spm are the encoder's own config.json and spm.model; they are needed where the trainer did not save them. A
+BEST-Route run must have been trained with the loss `prob_nlabels`, the only one that trains single_heads;
+`hybrid_llm`, `n_label` and `n_class` are for the others.
 
 Needs Python's standard library and numpy; neither torch nor transformers.
 """
@@ -30,7 +32,8 @@ WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 CANDIDATE = re.compile(r"(?P<model>.+?)(?:_[A-Za-z0-9]*RM)?_bo(?P<n>[0-9]+)")
 
 
-# model_type -> the keys of config.json that are checked, how a layer's tensors begin, the pooler beside the prefix
+# model_type -> the keys of config.json that are checked, how a layer's tensors begin,
+# the pooler beside the prefix
 FAMILIES = {
     "deberta-v2": ("hidden_size", "num_hidden_layers", "encoder.layer", "pooler.dense", 1536, 24),
     "bert": ("hidden_size", "num_hidden_layers", "encoder.layer", None, 768, 12),
@@ -71,7 +74,8 @@ SAMPLES_MAX = 1000
 
 
 def parse_candidates(text, kind):
-    """'a_ourRM_bo1,a_ourRM_bo2,b_ourRM_bo1' -> [('a', 1), ('a', 2), ('b', 1)]; routers over models may leave out _bo1."""
+    """'a_ourRM_bo1,a_ourRM_bo2,b_ourRM_bo1' -> [('a', 1), ('a', 2), ('b', 1)];
+    routers over models may leave out _bo1."""
     candidates = []
     for word in text.split(","):
         match = CANDIDATE.fullmatch(word.strip())
@@ -87,7 +91,8 @@ def parse_candidates(text, kind):
     if len(candidates) < 2:
         raise BundleError(f"--candidates: found {len(candidates)}, expected at least one and the reference")
     if kind.pair and len(candidates) != 2:
-        raise BundleError(f"--candidates: found {len(candidates)}, expected the small model and the reference")
+        raise BundleError(f"--candidates: found {len(candidates)}, expected the small model and the "
+                          "reference")
     return candidates
 
 
@@ -132,11 +137,12 @@ def check_heads(shapes, candidates, config, options, width, path):
         if kind.bias:
             expect_shape(shapes, f"{kind.classifier}.bias", (rows,), path, why)
         return
-    heads = {int(match[1]) for match in (re.fullmatch(r"single_heads\.(\d+)\.1\.weight", name) for name in shapes)
+    heads = {int(match[1])
+             for match in (re.fullmatch(r"single_heads\.(\d+)\.1\.weight", name) for name in shapes)
              if match}
     if heads != set(range(len(candidates) - 1)):
-        raise BundleError(f"{path}: found {len(heads)} single_heads, expected {len(candidates) - 1}: one for each "
-                          f"of --candidates but the last")
+        raise BundleError(f"{path}: found {len(heads)} single_heads, expected {len(candidates) - 1}: one for "
+                          f"each of --candidates but the last")
 
 
 def check_tensors(shapes, candidates, config, options, path):
@@ -192,7 +198,8 @@ def read_weights(folder, override):
 
 
 def read_added_tokens(folder, pieces):
-    """Added tokens and ids, from whichever tokenizer file the trainer saved; by its rule when there is none."""
+    """Added tokens and ids, from whichever tokenizer file the trainer saved;
+    by its rule when there is none."""
     tokens = {}
     path = os.path.join(folder, "added_tokens.json")
     if os.path.isfile(path):
@@ -268,8 +275,8 @@ def read_case(folder, router):
     saved = bundle_io.read_json(path)
     lowercase = saved.get("do_lower_case", True)
     if saved.get("strip_accents", None) not in (None, lowercase):
-        raise BundleError(f"{path}: strip_accents: found {saved['strip_accents']}, expected null or do_lower_case's "
-                          f"{lowercase}")
+        raise BundleError(f"{path}: strip_accents: found {saved['strip_accents']}, expected null or "
+                          f"do_lower_case's {lowercase}")
     if not lowercase:
         router["lowercase"] = False
 
@@ -290,11 +297,12 @@ def import_checkpoint(options):
     if wordpiece and pools_prefix:
         raise BundleError(f"--heads: found {options.heads}, which pools {bundle_io.SOURCE_TOKEN}; a "
                           f"{config['model_type']} encoder has no such token")
-    tokens = read_added_tokens(options.checkpoint, bundle_io.spm_piece_count(spm_path)) if pools_prefix else {}
+    tokens = read_added_tokens(options.checkpoint,
+                               bundle_io.spm_piece_count(spm_path)) if pools_prefix else {}
     if pools_prefix and tokens[bundle_io.SOURCE_TOKEN] >= rows:
-        raise BundleError(f"{weights_path}: {find_prefix(shapes, weights_path)}{WORD_EMBEDDINGS}: found {rows} rows, expected more than "
-                          f"{tokens[bundle_io.SOURCE_TOKEN]}, the id of {bundle_io.SOURCE_TOKEN}; is {spm_path} "
-                          f"the encoder's own?")
+        raise BundleError(f"{weights_path}: {find_prefix(shapes, weights_path)}{WORD_EMBEDDINGS}: found "
+                          f"{rows} rows, expected more than {tokens[bundle_io.SOURCE_TOKEN]}, the id of "
+                          f"{bundle_io.SOURCE_TOKEN}; is {spm_path} the encoder's own?")
     if config.get("vocab_size") != rows:
         # The trainer resizes the embedding to its tokenizer's length and leaves the published file as it was.
         print(f"config.json: vocab_size {config.get('vocab_size')} becomes {rows}, the rows of the embedding")
@@ -325,11 +333,14 @@ def main(arguments):
     parser.add_argument("--name", default="best-route", help="the bundle's name")
     parser.add_argument("--max-tokens", type=int, default=128, help="the trainer's --source_maxlength")
     parser.add_argument("--threshold", type=float, default=0.5, help="of the default policy")
-    parser.add_argument("--heads", default="best_route", choices=KINDS, help="the kind of router, see docs/HEADS.md")
-    parser.add_argument("--weights", help="the file of weights, where it has a name of its own (best_model.pth)")
+    parser.add_argument("--heads", default="best_route", choices=KINDS,
+                        help="the kind of router, see docs/HEADS.md")
+    parser.add_argument("--weights", help="the file of weights, where it has a name of its own "
+                                          "(best_model.pth)")
     parser.add_argument("--pooler", default="none", choices=("none", "tanh", "gelu", "relu"),
                         help="the activation of the pooler before the classifier")
-    parser.add_argument("--truncate", default="right", choices=("right", "left"), help="which end a long prompt loses")
+    parser.add_argument("--truncate", default="right", choices=("right", "left"),
+                        help="which end a long prompt loses")
     parser.add_argument("--temperature", type=float, help="of router_dc")
     options = parser.parse_args(arguments)
     try:
@@ -339,7 +350,8 @@ def main(arguments):
             raise BundleError(f"--threshold: found {options.threshold}, expected 0..1")
         if options.temperature is not None and (options.heads != "router_dc" or
                                                 not 1e-4 <= options.temperature <= 1e4):
-            raise BundleError(f"--temperature: found {options.temperature}, expected 0.0001..10000, for router_dc alone")
+            raise BundleError(f"--temperature: found {options.temperature}, expected 0.0001..10000, for "
+                              "router_dc alone")
         import_checkpoint(options)
     except (BundleError, OSError) as error:
         print(f"import_checkpoint.py: {error}", file=sys.stderr)

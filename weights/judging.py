@@ -1,6 +1,7 @@
 """The decision metric: what a policy saves on measured rows, and what it costs in quality.
 
-Written again in the service's terms (`bestroute eval` replays its own code) so that training can choose by it.
+Written again in the service's terms (`bestroute eval` replays its own code)
+so that training can choose by it.
 """
 
 import numpy as np
@@ -23,7 +24,8 @@ def choose(score, usable, paid, quality, reference):
 def threshold_curve(predicted, quality, allowed, estimated, paid, reference, thresholds):
     """(mean cost, mean quality) for each threshold: the cheapest pair that reaches it, else the reference.
 
-    predicted, quality, allowed, estimated, paid: [rows, pairs]; reference: (quality, estimated, paid) of [rows].
+    predicted, quality, allowed, estimated, paid: [rows, pairs]; reference: (quality, estimated,
+    paid) of [rows].
     """
     cheaper = allowed & (estimated <= reference[1][:, None])
     return np.array([choose(-estimated, cheaper & (predicted >= threshold), paid, quality, reference)
@@ -31,7 +33,8 @@ def threshold_curve(predicted, quality, allowed, estimated, paid, reference, thr
 
 
 def utility_curve(predicted, quality, allowed, estimated, paid, reference, lambdas):
-    """The same for each lambda: the pair of highest predicted - lambda * cost, where it beats the reference's 1."""
+    """The same for each lambda: the pair of highest predicted - lambda * cost,
+    where it beats the reference's 1."""
     points = []
     for factor in lambdas:
         utility = predicted - factor * estimated
@@ -58,7 +61,8 @@ class Judge:
         self.paid = costs(rows, pairs, models, True)
         own = models[reference]
         paid = np.array([own["input_price"] * row.prompt_tokens + own["output_price"]
-                         * row.output_tokens.get((row.reference_model, 1), own["avg_output_tokens"]) for row in rows])
+                         * row.output_tokens.get((row.reference_model, 1), own["avg_output_tokens"])
+                         for row in rows])
         self.reference = (np.array([row.reference_quality for row in rows]),
                           costs(rows, [(reference, 1)], models, False)[:, 0], paid)
 
@@ -75,7 +79,8 @@ class Judge:
         curve = self.curve(predicted, kind)
         cost, quality = self.reference[2].mean(), self.reference[0].mean()
         return {"reference_quality": round(float(quality), 4), "reference_cost": float(cost),
-                **{f"saving_at_{d}_percent": round(saving(curve, cost, quality, d / 100), 4) for d in (1, 2, 5)}}
+                **{f"saving_at_{d}_percent": round(saving(curve, cost, quality, d / 100), 4)
+                   for d in (1, 2, 5)}}
 
     def area(self, predicted, kind="utility"):
         """Mean over costs up to the reference's of the best quality within them: higher is better."""

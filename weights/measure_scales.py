@@ -33,7 +33,8 @@ def corpus_lines():
 def main(folder):
     config = DebertaV2Config(**load(folder, "config.json"))
     config._attn_implementation = "eager"
-    weights = {name: tensor.float() for name, tensor in load_file(os.path.join(folder, "model.safetensors")).items()}
+    weights = {name: tensor.float()
+               for name, tensor in load_file(os.path.join(folder, "model.safetensors")).items()}
     prefix = "pretrained_model."
     model = DebertaV2Model(config).eval()
     model.load_state_dict({k[len(prefix):]: v for k, v in weights.items() if k.startswith(prefix)})
@@ -48,12 +49,14 @@ def main(folder):
         with torch.no_grad():
             out = model(input_ids=torch.tensor([ids]), output_attentions=True)
         pooled.append(out.last_hidden_state[0, 1])
-        shares.append([float((-(a * (a + 1e-20).log()).sum(-1)).exp().mean() / len(ids)) for a in out.attentions])
+        shares.append([float((-(a * (a + 1e-20).log()).sum(-1)).exp().mean() / len(ids))
+                       for a in out.attentions])
     states = torch.stack(pooled)
     unit = states / states.norm(dim=1, keepdim=True)
     count = len(states)
     print("share attended, by layer:", " ".join(f"{x:.2f}" for x in torch.tensor(shares).mean(0)))
-    print(f"mean cosine of pooled states: {float((unit @ unit.T).sum() - count) / (count * count - count):.2f}")
+    print("mean cosine of pooled states: "
+          f"{float((unit @ unit.T).sum() - count) / (count * count - count):.2f}")
     for candidate in router["candidates"]:
         if "head" not in candidate:
             continue

@@ -1,7 +1,7 @@
 """The network of a bundle in PyTorch, its tokenizer, and how stages of training run and resume.
 
-Tensor names are the bundle's, which are those of BEST-Route's trainer. Batches are prompts of similar length; a stage
-leaves a checkpoint after every epoch and a resumed one goes on to the same weights.
+Tensor names are the bundle's, which are those of BEST-Route's trainer. Batches are prompts of similar length;
+a stage leaves a checkpoint after every epoch and a resumed one goes on to the same weights.
 """
 
 import io
@@ -139,9 +139,10 @@ def make_encoder(options, pieces):
     return DebertaV2Model(DebertaV2Config(
         vocab_size=pieces + 2, hidden_size=options.hidden, num_hidden_layers=options.layers,
         num_attention_heads=options.heads, intermediate_size=options.hidden * 4, max_position_embeddings=512,
-        type_vocab_size=0, relative_attention=True, position_buckets=options.buckets, max_relative_positions=-1,
-        pos_att_type=["p2c", "c2p"], share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False,
-        layer_norm_eps=1e-7, pad_token_id=0, initializer_range=0.6 / math.sqrt(options.hidden)))
+        type_vocab_size=0, relative_attention=True, position_buckets=options.buckets,
+        max_relative_positions=-1, pos_att_type=["p2c", "c2p"], share_att_key=True, norm_rel_ebd="layer_norm",
+        position_biased_input=False, layer_norm_eps=1e-7, pad_token_id=0,
+        initializer_range=0.6 / math.sqrt(options.hidden)))
 
 
 def teacher_embeddings(folder, prompts):

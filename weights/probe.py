@@ -4,14 +4,16 @@
     python3 weights/probe.py --bundle weights/demo --data gsm8k.jsonl.gz --data date.jsonl.gz --out /tmp/probe
     bestroute eval --data ... --split all --scores /tmp/probe/steps.jsonl
 
-Each predictor is fitted task by task and cross-fitted over the rows of train and val, and writes for each of them
-what `bestroute score --json` would, in the order of the bundle's candidates, for `bestroute eval --scores`:
+Each predictor is fitted task by task and cross-fitted over the rows of train and val, and writes for each of
+them what `bestroute score --json` would, in the order of the bundle's candidates,
+for `bestroute eval --scores`:
 
     mean        the task alone
     counts      what can be counted in the prompt (surface.py)
     steps       the same, and steps of each count at the fifths of its task
     embedding   a sentence encoder's state; with --teacher FOLDER
-    half        no prompt at all: half of the samples (c_a of k_a), to be judged by the others: eval --second-half
+    half        no prompt at all: half of the samples (c_a of k_a), to be judged by the others:
+                eval --second-half
 
 numpy; --teacher also needs requirements.txt.
 """

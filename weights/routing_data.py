@@ -30,7 +30,8 @@ class Row:
             self.split = str(record["split"])
             self.prompt = record["prompt"]
             self.prompt_tokens = float(record["prompt_tokens"])
-            reference = record.get("reference")  # records without one teach the encoder prompts, not qualities
+            # records without one teach the encoder prompts, not qualities
+            reference = record.get("reference")
             self.reference_model = reference["model"] if reference else None
             self.reference_quality = float(reference["quality"]) if reference else 0.0
             self.quality = {}
@@ -87,11 +88,11 @@ def is_offered(row, model, offered):
 class Labels:
     """Soft labels [rows, pairs] and their weights.
 
-    A pair that was measured on a row has its match probability, weight 1. A pair whose model was never measured
-    on any row of that task has label 0 with weight `unmeasured`: where nothing is known, nothing is promised, and
-    the reference answers; so has one that is not `offered` (model -> tasks) there. Everything else has weight 0.
-    Rows that are not `known` to a reference of ours (a file whose strongest model is a weak one) get the mean quality
-    that the references have on that task.
+    A pair that was measured on a row has its match probability, weight 1. A pair whose model was never
+    measured on any row of that task has label 0 with weight `unmeasured`: where nothing is known, nothing is
+    promised, and the reference answers; so has one that is not `offered` (model -> tasks) there. Everything
+    else has weight 0. Rows that are not `known` to a reference of ours (a file whose strongest model is a
+    weak one) get the mean quality that the references have on that task.
     """
 
     def __init__(self, rows, pairs, references, unmeasured, offered=None):
@@ -124,7 +125,8 @@ def sigmoid(x):
 
 
 def costs(rows, pairs, models, measured):
-    """USD of each pair on each row [rows, pairs]; `measured`: with the row's own answer lengths where known."""
+    """USD of each pair on each row [rows, pairs]; `measured`:
+    with the row's own answer lengths where known."""
     out = np.zeros((len(rows), len(pairs)))
     for r, row in enumerate(rows):
         for p, (name, n) in enumerate(pairs):
@@ -140,4 +142,5 @@ def write_scores(path, rows, predicted):
     """The lines of `bestroute score --json`: the reference, last of the candidates, has 1."""
     with open(path, "w", encoding="utf-8") as out:
         for row, qualities in zip(rows, predicted):
-            out.write(json.dumps({"id": row.id, "quality": [*(round(float(q), 6) for q in qualities), 1]}) + "\n")
+            out.write(json.dumps({"id": row.id,
+                                  "quality": [*(round(float(q), 6) for q in qualities), 1]}) + "\n")

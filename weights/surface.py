@@ -1,8 +1,8 @@
 """What can be counted in a prompt, and how that is taught to an encoder before it sees any label.
 
 Within a task, how hard a prompt is shows more in its counts (words, numbers, sentences) than in a sentence
-embedding, and not linearly. A head is linear in the pooled state, so the state itself has to hold the counts of each
-task, and steps of them:
+embedding, and not linearly. A head is linear in the pooled state, so the state itself has to hold the counts
+of each task, and steps of them:
 
     targets(prompt) = for each task: [is it this task, count z, count above quantile 1/5, 2/5, 3/5, 4/5 ...]
 
@@ -14,7 +14,8 @@ import re
 
 import numpy as np
 
-WORDS = re.compile(r"\b(each|every|per|twice|half|times|more|less|than|if|left|remaining|total)\b", re.IGNORECASE)
+WORDS = re.compile(r"\b(each|every|per|twice|half|times|more|less|than|if|left|remaining|total)\b",
+                   re.IGNORECASE)
 NUMBERS = re.compile(r"\d[\d,.]*")
 QUANTILES = (0.2, 0.4, 0.6, 0.8)
 CLIP = 3.0  # standard deviations: one endless prompt must not bend the rest
@@ -29,7 +30,8 @@ def surface(prompt):
         np.log1p(len(numbers)), len(re.findall(r"[.?!](\s|$)", prompt)) / 4, prompt.count("%"),
         prompt.count("$") / 3, len(WORDS.findall(prompt)) / 5, prompt.count("\n") / 10,
         sum("/" in word for word in words), float("def " in prompt),
-        sum(len(number) for number in numbers) / 10, sum("." in number.rstrip(".,") for number in numbers) / 2,
+        sum(len(number) for number in numbers) / 10,
+        sum("." in number.rstrip(".,") for number in numbers) / 2,
     ]
 
 
@@ -76,9 +78,11 @@ SENTENCES = re.compile(r"[^.!?\n]*[.!?\n]+\s*|[^.!?\n]+$")
 
 
 def recombined(prompts, prompt_tasks, tasks, wanted, seed):
-    """(prompts, tasks) with more of each task that has fewer than `wanted`: the beginning of one, the end of another.
+    """(prompts, tasks) with more of each task that has fewer than `wanted`: the beginning of one,
+    the end of another.
 
-    Targets follow from the text alone, so that any text teaches to count; a few dozen stories would be learned by heart.
+    Targets follow from the text alone, so that any text teaches to count;
+    a few dozen stories would be learned by heart.
     """
     generator = random.Random(seed)
     prompts, prompt_tasks = list(prompts), list(prompt_tasks)
@@ -86,6 +90,8 @@ def recombined(prompts, prompt_tasks, tasks, wanted, seed):
         own = [SENTENCES.findall(prompt) for prompt, its in zip(prompts, prompt_tasks) if its == task]
         for _ in range(wanted - len(own) if own else 0):
             first, last = generator.choice(own), generator.choice(own)
-            prompts.append("".join(first[: generator.randint(1, len(first))] + last[-generator.randint(1, min(3, len(last))):]))
+            head = first[: generator.randint(1, len(first))]
+            tail = last[-generator.randint(1, min(3, len(last))):]
+            prompts.append("".join(head + tail))
             prompt_tasks.append(task)
     return prompts, prompt_tasks

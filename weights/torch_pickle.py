@@ -90,7 +90,8 @@ class Archive:
         if info.compress_type != zipfile.ZIP_STORED:
             raise BundleError(f"{self.path}: {name}: found a compressed entry, expected a stored one")
         if info.file_size > bytes_max:
-            raise BundleError(f"{self.path}: {name}: found {info.file_size} bytes, expected at most {bytes_max}")
+            raise BundleError(f"{self.path}: {name}: found {info.file_size} bytes, expected at most "
+                              f"{bytes_max}")
         try:
             return self.zip.read(info)
         except (zipfile.BadZipFile, EOFError, OSError) as error:
@@ -100,7 +101,8 @@ class Archive:
         expected = storage.count * storage.dtype.itemsize
         data = self.read(f"{self.root}data/{storage.key}", expected)
         if len(data) != expected:
-            raise BundleError(f"{self.path}: data/{storage.key}: found {len(data)} bytes, expected {expected}")
+            raise BundleError(f"{self.path}: data/{storage.key}: found {len(data)} bytes, expected "
+                              f"{expected}")
         return data
 
 
@@ -164,7 +166,8 @@ def read(path):
     except BundleError:
         raise
     except Exception as error:  # a malformed pickle fails in as many ways as there are opcodes
-        raise BundleError(f"{path}: data.pkl: not a state dictionary: {type(error).__name__}: {error}") from error
+        what = f"{type(error).__name__}: {error}"
+        raise BundleError(f"{path}: data.pkl: not a state dictionary: {what}") from error
     if not isinstance(value, dict):
         raise BundleError(f"{path}: found {type(value).__name__}, expected a dictionary of tensors")
     for name, tensor in value.items():

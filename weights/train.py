@@ -12,12 +12,14 @@ Network and loss are BEST-Route's: Hugging Face's DebertaV2Model, a 2-way head p
     from scratch   read -> tokenizer -> distil -> solve heads on the encoder as it is -> calibrate -> bundle
     pretrained     read -> fine-tune the whole network, stop early -> calibrate -> bundle
 
-From scratch the encoder learns without labels what can be counted in a prompt, and where the prompt lies for a teacher
-if there is one; labels move the heads alone. A few hundred labels to a task would bend an encoder to their noise.
+From scratch the encoder learns without labels what can be counted in a prompt, and where the prompt lies for
+a teacher if there is one; labels move the heads alone.
+A few hundred labels to a task would bend an encoder to their noise.
 
-Rows: split `train` trains; what it is calibrated on, and what chooses the penalty or stops the epochs, are its rows
-left out of a fold, or a share held back. `val` is only reported at the end, and `test` is never read. Every stage leaves a
-checkpoint in --work; --resume goes on from the last one. Same seed, same machine, same threads: same weights.
+Rows: split `train` trains; what it is calibrated on, and what chooses the penalty or stops the epochs, are
+its rows left out of a fold, or a share held back. `val` is only reported at the end, and `test` is never
+read. Every stage leaves a checkpoint in --work; --resume goes on from the last one. Same seed, same machine,
+same threads: same weights.
 
 Needs weights/requirements.txt.
 """
@@ -55,13 +57,15 @@ def task_weights(tasks):
 
 
 class Lesson:
-    """What the encoder is taught before any label: targets [prompts, width], the first of them surface counts."""
+    """What the encoder is taught before any label: targets [prompts, width],
+    the first of them surface counts."""
 
     def __init__(self, prompts, tasks, own_tasks, options):
         unique = dict(sorted(zip(prompts, tasks)))
         self.own_tasks = own_tasks = [task for task in own_tasks if task in unique.values()]
         surface = SurfaceTargets(list(unique), list(unique.values()), own_tasks)
-        self.prompts, self.tasks = recombined(unique, unique.values(), own_tasks, options.recombined, options.seed)
+        self.prompts, self.tasks = recombined(unique, unique.values(), own_tasks, options.recombined,
+                                              options.seed)
         targets = surface(self.prompts, self.tasks)
         self.is_task = surface.offsets()
         self.scale = list(np.where(self.is_task, 10, 1) * 0.5 / targets.shape[1])
@@ -85,7 +89,8 @@ def distil(model, tokenizer, lesson, options, device):
     weights = torch.tensor(task_weights(lesson.tasks), dtype=torch.float32, device=device)
     projection = torch.nn.Linear(model.pretrained_model.config.hidden_size, targets.shape[1]).to(device)
     steps = len(batches(ids, options.batch_tokens, random.Random(options.seed)))
-    stage = Stage("distil", [model.pretrained_model, projection], options, options.distil_rate, options.distil_epochs, steps)
+    stage = Stage("distil", [model.pretrained_model, projection], options, options.distil_rate,
+                  options.distil_epochs, steps)
     model.train()
     while stage.epoch < options.distil_epochs:
         shuffle = random.Random(options.seed * 1000 + stage.epoch)
@@ -107,7 +112,8 @@ def fine_tune(model, labels, ids, held, judge, options, device):
     """Soft cross-entropy; keeps the epoch that is best on the held-back rows, by decisions and by loss."""
     match = torch.tensor(labels.match, device=device)
     weight = torch.tensor(labels.weight, device=device)
-    weight *= torch.tensor(task_weights([row.task for row in labels.rows]), dtype=torch.float32, device=device)[:, None]
+    weight *= torch.tensor(task_weights([row.task for row in labels.rows]), dtype=torch.float32,
+                           device=device)[:, None]
     train = [i for i in range(len(ids)) if i not in held]
     late = sorted(held)
     encoder = [ids[i] for i in train]
@@ -137,12 +143,14 @@ def fine_tune(model, labels, ids, held, judge, options, device):
         entropy = -(target * np.log(probability) + (1 - target) * np.log(1 - probability))[known].mean()
         # Decisions are few among held-back rows and their metric is coarse: the loss has as much to say.
         score = judge.area(sigmoid(logits)) - entropy
-        print(f"epoch {stage.epoch}: held-back loss {entropy:.4f}, {judge.report(sigmoid(logits))}, score {score:.5f}",
+        print(f"epoch {stage.epoch}: held-back loss {entropy:.4f}, {judge.report(sigmoid(logits))}, score "
+              f"{score:.5f}",
               flush=True)
         since += 1
         if stage.best is None or score > stage.best:
             stage.best, since = score, 0
-            stage.best_state = {name: value.detach().cpu().clone() for name, value in mean_model.module.state_dict().items()}
+            stage.best_state = {name: value.detach().cpu().clone()
+                                for name, value in mean_model.module.state_dict().items()}
         stage.save()
     model.load_state_dict(stage.best_state)
 
@@ -150,8 +158,8 @@ def fine_tune(model, labels, ids, held, judge, options, device):
 class Solver:
     """Heads on an encoder that is not moved any more: on what its states tell of the lesson.
 
-    A head is solved on the rows where its pair was measured. Where its model was never measured on a task, nothing is
-    promised: what tells that task lowers the head's log odds.
+    A head is solved on the rows where its pair was measured. Where its model was never measured on a task,
+    nothing is promised: what tells that task lowers the head's log odds.
     """
 
     def __init__(self, model, projection, lesson, labels, tokenizer, options, device):
@@ -159,7 +167,8 @@ class Solver:
         self.projection = projection.weight.detach().cpu().numpy().T.astype(np.float64)  # [width, features]
         self.offset = projection.bias.detach().cpu().numpy().astype(np.float64)
         tasks = np.array([row.task for row in labels.rows])
-        unknown = np.array([~labels.measured[tasks == task].any(0) for task in lesson.own_tasks])  # [tasks, heads]
+        # [tasks, heads]
+        unknown = np.array([~labels.measured[tasks == task].any(0) for task in lesson.own_tasks])
         self.lower = np.zeros((len(self.offset), unknown.shape[1]))  # [features, heads]
         self.lower[lesson.is_task] = UNKNOWN_LOG_ODDS * unknown * lesson.spread[lesson.is_task][:, None]
 
@@ -174,14 +183,18 @@ class Solver:
     def choose(self, features, labels, fold, pairs):
         """Per model the penalty of least cross-entropy on rows left out of their fold. [heads]"""
         own = labels.measured & labels.known[:, None]
-        entropy = np.array([cross_entropy(cross_fit(features, labels.match, labels.measured, [penalty] * len(pairs), fold),
-                                          labels.match, own) for penalty in self.options.penalty])  # [penalties, heads]
+        def left_out_loss(penalty):
+            fitted = cross_fit(features, labels.match, labels.measured, [penalty] * len(pairs), fold)
+            return cross_entropy(fitted, labels.match, own)
+
+        entropy = np.array([left_out_loss(penalty) for penalty in self.options.penalty])  # [penalties, heads]
         out = np.zeros(len(pairs))
         for name in dict.fromkeys(name for name, _ in pairs):
             heads = [index for index, pair in enumerate(pairs) if pair[0] == name]
             sums = entropy[:, heads].sum(1)
             out[heads] = self.options.penalty[sums.argmin()]
-            print(f"{name}: penalty {out[heads[0]]:g}, left-out loss {sums.min() / own[:, heads].sum():.4f}", flush=True)
+            print(f"{name}: penalty {out[heads[0]]:g}, left-out loss {sums.min() / own[:, heads].sum():.4f}",
+                  flush=True)
         return out
 
     def install(self, features, labels, penalties):
@@ -247,15 +260,17 @@ def write_bundle(out, model, spm, models, pairs, calibration, options):
     bundle_io.write_safetensors(os.path.join(out, "model.safetensors"), entries)
     config = json.loads(model.pretrained_model.config.to_json_string(use_diff=False))
     config["pos_att_type"] = "|".join(config["pos_att_type"])
-    kept = ("model_type hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act vocab_size "
-            "max_position_embeddings type_vocab_size layer_norm_eps relative_attention position_buckets "
-            "max_relative_positions pos_att_type share_att_key norm_rel_ebd position_biased_input pad_token_id").split()
+    kept = ("model_type hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act "
+            "vocab_size max_position_embeddings type_vocab_size layer_norm_eps relative_attention "
+            "position_buckets max_relative_positions pos_att_type share_att_key norm_rel_ebd "
+            "position_biased_input pad_token_id").split()
     config = {key: config[key] for key in kept if key in config}
     bundle_io.write_json(os.path.join(out, "config.json"), config)
     bundle_io.write_json(os.path.join(out, "added_tokens.json"),
                          {bundle_io.MASK_TOKEN: pieces, bundle_io.SOURCE_TOKEN: pieces + 1})
     candidates = [{"model": name, "n": n, "head": head,
-                   "calibration": {"scale": round(calibration[head][0], 6), "bias": round(calibration[head][1], 6)}}
+                   "calibration": {"scale": round(calibration[head][0], 6),
+                                   "bias": round(calibration[head][1], 6)}}
                   for head, (name, n) in enumerate(pairs)]
     bundle_io.write_json(os.path.join(out, "router.json"), {
         "format": "bestroute-bundle/1", "name": options.name, "max_tokens": options.max_tokens,
@@ -269,11 +284,14 @@ def parse(arguments):
     parser = argparse.ArgumentParser(description="Trains a router on measured answers and writes a bundle.")
     add = parser.add_argument
     add("--data", action="append", required=True, help="records, .jsonl or .jsonl.gz; may be repeated")
-    add("--extra-data", action="append", default=[], help="records that train only, whatever their split; their "
+    add("--extra-data", action="append", default=[],
+        help="records that train only, whatever their split; their "
         "reference may be another model")
-    add("--distil-data", action="append", default=[], help="records of which only the prompts of split train are used")
+    add("--distil-data", action="append", default=[],
+        help="records of which only the prompts of split train are used")
     add("--prices", required=True, help="models.NAME.{input,output}_usd_per_mtok")
-    add("--model", action="append", required=True, help="a model to route to, NAME[:SAMPLES][@TASK[,TASK...]]; "
+    add("--model", action="append", required=True,
+        help="a model to route to, NAME[:SAMPLES][@TASK[,TASK...]]; "
         "may be repeated; with tasks it is taken for unmeasured on all others")
     add("--reference", required=True, help="the reference's name in the bundle")
     add("--same-reference", action="append", default=[], help="another name of the reference in the records")
@@ -292,17 +310,23 @@ def parse(arguments):
     add("--max-tokens", type=int, default=256)
     add("--dtype", choices=("f32", "f16", "bf16"), default="f16")
     add("--threshold", type=float, default=0.9, help="of the bundle's default policy")
-    add("--unmeasured", type=float, default=0.2, help="--epochs: weight of label 0 for models never measured on a task")
-    add("--held-back", type=float, default=0.15, help="share of the training rows for stopping and calibration")
+    add("--unmeasured", type=float, default=0.2,
+        help="--epochs: weight of label 0 for models never measured on a task")
+    add("--held-back", type=float, default=0.15,
+        help="share of the training rows for stopping and calibration")
     add("--distil-epochs", type=int, default=10)
     add("--distil-rate", type=float, default=1e-3)
-    add("--recombined", type=int, default=500, help="prompts that a task has at least when the encoder is taught, by "
+    add("--recombined", type=int, default=500,
+        help="prompts that a task has at least when the encoder is taught, by "
         "joining beginnings and ends")
-    add("--penalty", type=float, action="append", help="of a head's coefficients; several: each model takes the one "
+    add("--penalty", type=float, action="append",
+        help="of a head's coefficients; several: each model takes the one "
         "of least loss on rows left out of ten folds; default 3, 10, 30 ... 3000")
     add("--folds", type=int, default=0, help="with --scores: cross-validation over train and val")
-    add("--scores", help="file of the qualities that --folds gives each record, for `bestroute eval --scores`")
-    add("--epochs", type=int, help="of fine-tuning the whole network; default 12 with --pretrained, else 0: heads alone")
+    add("--scores",
+        help="file of the qualities that --folds gives each record, for `bestroute eval --scores`")
+    add("--epochs", type=int,
+        help="of fine-tuning the whole network; default 12 with --pretrained, else 0: heads alone")
     add("--patience", type=int, default=4, help="epochs without a better score before stopping")
     add("--rate", type=float, default=2e-4)
     add("--weight-decay", type=float, default=0.05)
@@ -320,7 +344,8 @@ def parse(arguments):
         options.distil_epochs = 0
     if not options.epochs and not options.distil_epochs:
         parser.error("nothing trains the encoder: --epochs or --distil-epochs")
-    if bool(options.folds) != bool(options.scores) or (options.folds and options.epochs) or options.folds == 1:
+    if (bool(options.folds) != bool(options.scores) or (options.folds and options.epochs)
+            or options.folds == 1):
         parser.error("--folds N (2 or more) and --scores FILE go together, without --epochs")
     options.penalty = options.penalty or [3, 10, 30, 100, 300, 1000, 3000]
     return options
@@ -344,7 +369,8 @@ def read_models(options):
 
 
 def by_epochs(model, labels, ids, judge_of, options, device):
-    """Fine-tunes the whole network, stopped and calibrated by a share of the rows held back; the calibration."""
+    """Fine-tunes the whole network, stopped and calibrated by a share of the rows held back;
+    the calibration."""
     held = {i for i, row in enumerate(labels.rows)
             if labels.known[i] and row.share(options.seed) < options.held_back}
     late = sorted(held)
@@ -355,7 +381,8 @@ def by_epochs(model, labels, ids, judge_of, options, device):
 
 
 def by_solving(solver, labels, pairs, judge, options):
-    """Solves the heads with the best penalties; the calibration, by rows left out of a fold, and the penalties."""
+    """Solves the heads with the best penalties; the calibration, by rows left out of a fold,
+    and the penalties."""
     features = solver.features(labels.rows)
     fold = assign_folds(labels.rows, 10, options.seed)
     penalties = solver.choose(features, labels, fold, pairs)
@@ -367,7 +394,8 @@ def by_solving(solver, labels, pairs, judge, options):
 
 
 class Inputs:
-    """Rows to train on and to report, and the prompts to teach, with nothing of a reported prompt among the others."""
+    """Rows to train on and to report, and the prompts to teach,
+    with nothing of a reported prompt among the others."""
 
     def __init__(self, options):
         main = [row for path in options.data for row in read_rows(path)]
@@ -408,8 +436,8 @@ def run(options):
 
     labels = make_labels(data.train + data.extra)
     models = price_models(labels.rows, names, options.reference, references, options.prices)
-    print(f"{len(labels.rows)} rows to train, {len(data.val)} to report, {len(pairs)} pairs, {pieces} pieces, "
-          f"{len(set(prompts))} prompts", flush=True)
+    print(f"{len(labels.rows)} rows to train, {len(data.val)} to report, {len(pairs)} pairs, {pieces} "
+          f"pieces, {len(set(prompts))} prompts", flush=True)
 
     def judge_of(rows):
         return Judge(make_labels(rows, 0), pairs, models, options.reference, references)

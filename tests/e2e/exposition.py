@@ -24,7 +24,8 @@ def family_of(name, types):
 
 
 def check_histogram(family, samples):
-    """Ascending bounds, +Inf last and equal to _count, counts that never fall, one _sum and one _count a series."""
+    """Ascending bounds, +Inf last and equal to _count, counts that never fall,
+    one _sum and one _count a series."""
     series = {}
     for (name, labels), value in samples:
         rest = frozenset(pair for pair in labels if pair[0] != "le")

@@ -40,12 +40,14 @@ class Service:
         self.admin = f"ipc://{self.folder}/admin"
         self.log = open(os.path.join(self.folder, "log"), "w+")
         self.process = subprocess.Popen(
-            [DAEMON, "--bundle", bundle, "--listen", self.url, "--admin", self.admin, "--engine", engine, *options],
+            [DAEMON, "--bundle", bundle, "--listen", self.url, "--admin", self.admin, "--engine", engine,
+             *options],
             stderr=self.log, stdout=self.log, env=clean_environment())
 
     def wait(self, *options):
         """Waits until a ping is answered."""
-        done = run("ping", "--url", self.url, "--wait-ms", str(WAIT_S * 1000), "--timeout-ms", str(WAIT_S * 1000), *options)
+        done = run("ping", "--url", self.url, "--wait-ms", str(WAIT_S * 1000),
+                   "--timeout-ms", str(WAIT_S * 1000), *options)
         if done.returncode != 0:
             self.log.seek(0)
             raise RuntimeError(f"the service did not start: {done.stderr}\n{self.log.read()}")
@@ -87,7 +89,8 @@ small = None  # a service with small limits
 def setUpModule():
     global service, small
     service = Service()
-    small = Service("--max-queries", "16", "--max-text-bytes", "2000", "--max-message-bytes", "20000", engine="noop")
+    small = Service("--max-queries", "16", "--max-text-bytes", "2000", "--max-message-bytes", "20000",
+                    engine="noop")
     service.wait()
     small.wait()
 
@@ -179,7 +182,8 @@ class Usage(Case):
 
     def test_a_terminal_for_standard_input_is_wrong_usage(self):
         ours, theirs = pty.openpty()
-        done = subprocess.run([CLIENT, "route", "--url", service.url], stdin=theirs, capture_output=True, timeout=WAIT_S)
+        done = subprocess.run([CLIENT, "route", "--url", service.url], stdin=theirs, capture_output=True,
+                              timeout=WAIT_S)
         os.close(ours)
         os.close(theirs)
         self.assertEqual(done.returncode, 2)
@@ -202,7 +206,8 @@ class SmallCommands(Case):
         for word in ("tiny-random", "llama-31-8b", "gpt-4o", "(reference)", "threshold 0.5"):
             self.assertIn(word, text)
         info, = lines(self.check(run("info", "--url", service.url, "--json"), 0))
-        self.assertEqual(list(info), ["candidates", "reference", "models", "policy", "limits", "server", "bundle"])
+        self.assertEqual(list(info),
+                         ["candidates", "reference", "models", "policy", "limits", "server", "bundle"])
         self.assertEqual(info["candidates"][info["reference"]], {"model": "gpt-4o", "n": 1})
         self.assertEqual(info["models"]["gpt-4o"]["input_price"], 5e-6)
         self.assertEqual(info["policy"], {"kind": "threshold", "threshold": 0.5})
@@ -217,7 +222,8 @@ class SmallCommands(Case):
             with open(path, encoding="utf-8") as file:
                 router = json.load(file)
             table = {"kind": "threshold", "rows": 283, "table": [
-                {"threshold": t / 64, "reference_share": t / 128, "mean_cost": t / 1024, "quality": 0.75} for t in range(41)]}
+                {"threshold": t / 64, "reference_share": t / 128, "mean_cost": t / 1024, "quality": 0.75}
+                for t in range(41)]}
             router["policy_table"] = table
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(router, file)
@@ -230,7 +236,8 @@ class SmallCommands(Case):
         self.assertEqual(info["policy_table"], table)
         self.assertIn("calibrated on 283 prompts", text)
         shown = text[text.index("calibrated"):].splitlines()[2:]
-        self.assertEqual([float(line.split()[0]) for line in shown], [round(t / 64, 3) for t in range(0, 41, 2)])
+        self.assertEqual([float(line.split()[0]) for line in shown],
+                         [round(t / 64, 3) for t in range(0, 41, 2)])
         self.assertEqual(shown[-1].split(), ["0.625", "31.2", "39.0625", "0.7500"])
 
     def test_reload(self):
@@ -262,7 +269,8 @@ class Route(Case):
         answer, = lines(self.route("--json", "--explain", "What is 2 + 2?"))
         self.assertEqual(list(answer), ["index", *ROUTE_KEYS, "candidates"])
         self.assertEqual(len(answer["candidates"]), 16)
-        self.assertEqual(list(answer["candidates"][0]), ["model", "n", "quality", "cost", "allowed", "reason"])
+        self.assertEqual(list(answer["candidates"][0]),
+                         ["model", "n", "quality", "cost", "allowed", "reason"])
         table = self.route("--explain", "What is 2 + 2?").out
         self.assertIn("->", table)
         self.assertIn("gpt-4o", table)
@@ -273,12 +281,14 @@ class Route(Case):
         table = {(c["model"], c["n"]): c for c in one("--explain")["candidates"]}
         best = max(c["quality"] for c in table.values())
         self.assertEqual(one("--threshold", "1")["model"], "gpt-4o")
-        self.assertEqual(one("--policy", "threshold", "--threshold", "0")["cost"], min(c["cost"] for c in table.values()))
+        self.assertEqual(one("--policy", "threshold", "--threshold", "0")["cost"],
+                         min(c["cost"] for c in table.values()))
         budget = one("--policy", "budget", "--max-cost", "0.0005")
         self.assertEqual(budget["quality"], max(c["quality"] for c in table.values() if c["cost"] <= 0.0005))
         self.assertEqual(one("--lambda", "0")["quality"], best)
         self.assertEqual(one("--tolerance", "0")["quality"], best)
-        self.assertEqual(one("--models", "phi-3-mini,mistral-8x7b", "--exclude", "mistral-8x7b", "--max-n", "1")["model"],
+        self.assertEqual(one("--models", "phi-3-mini,mistral-8x7b", "--exclude", "mistral-8x7b",
+                             "--max-n", "1")["model"],
                          "phi-3-mini")
         infeasible = one("--policy", "budget", "--max-cost", "0", "--fallback", "error", code=1)
         self.assertEqual(infeasible["error"]["code"], "infeasible")
@@ -367,7 +377,8 @@ class Input(Case):
 
     def test_an_overlong_line_is_named_and_passed_over(self):
         long = "a" * 2001
-        for text in (f"one\n{long}\nthree\n", f"one\n{long}", f"one\n{'b' * 300000}\nthree\n", f"{'c' * 200000}"):
+        for text in (f"one\n{long}\nthree\n", f"one\n{long}", f"one\n{'b' * 300000}\nthree\n",
+                     f"{'c' * 200000}"):
             with self.subTest(bytes=len(text)):
                 got = self.tokens(text=text, url=small.url, code=1)
                 expected = [(i + 1, len(line) > 2000) for i, line in enumerate(text.split("\n")) if line]
@@ -384,7 +395,8 @@ class Input(Case):
     def test_json_lines_take_every_field(self):
         rows = [
             {"id": "a", "text": "Summarise.", "prompt_tokens": 1000, "output_tokens": 10},
-            {"id": 7, "text": "Summarise.", "prompt_tokens": {"phi-3-mini": 1000}, "output_tokens": {"phi-3-mini": 10}},
+            {"id": 7, "text": "Summarise.", "prompt_tokens": {"phi-3-mini": 1000},
+             "output_tokens": {"phi-3-mini": 10}},
             {"id": None, "tokens": [5, 6, 7], "policy": {"kind": "threshold", "threshold": 1}},
             {"text": "Cheap, please.", "max_cost": 0.0002, "unknown": [1, {"x": 2}]},
             "a bare string",
@@ -402,7 +414,8 @@ class Input(Case):
 
     def test_what_is_wrong_in_a_json_line_is_that_lines_error(self):
         wrong = [
-            '{"text": "x"', "[1, 2]", "42", "{}", '{"text": 5}', '{"text": "x", "tokens": [1]}', '{"tokens": ["a"]}',
+            '{"text": "x"', "[1, 2]", "42", "{}", '{"text": 5}', '{"text": "x", "tokens": [1]}',
+            '{"tokens": ["a"]}',
             '{"tokens": [-1]}', '{"text": "x", "text": "y"}', '{"text": "x", "max_cost": "free"}',
             '{"text": "x", "prompt_tokens": -1}', '{"text": "x", "output_tokens": {"a": 1.5}}',
             '{"text": "x", "policy": {"kind": "cheapest"}}', '{"text": "x", "policy": {"fallback": "x"}}',
@@ -433,7 +446,8 @@ class Input(Case):
         with tempfile.NamedTemporaryFile() as file:
             file.write(prompts.encode())
             file.flush()
-            done = self.route("--json", "--parallel", "16", "--batch", "5", "--file", file.name, url=small.url)
+            done = self.route("--json", "--parallel", "16", "--batch", "5", "--file", file.name,
+                              url=small.url)
             self.assertEqual(done.out, expected)
 
     def test_a_prompt_from_a_slow_pipe_is_answered_before_the_next_comes(self):
@@ -459,7 +473,8 @@ class Output(Case):
         table = self.route("short", "日本語" * 60, "é" * 200, "🎉" * 100).out.splitlines()
         def columns(text):  # of the characters used here
             return sum(2 if ord(c) > 0x2fff else 1 for c in text)
-        place = {columns(row[: max(row.find(m) for m in ("llama", "phi", "mistral", "gpt"))]) for row in table[1:5]}
+        place = {columns(row[: max(row.find(m) for m in ("llama", "phi", "mistral", "gpt"))])
+                 for row in table[1:5]}
         self.assertEqual(len(place), 1, table)
         self.assertEqual(sum("…" in row for row in table), 3)
 
@@ -474,9 +489,10 @@ class Output(Case):
 
     def test_output_that_cannot_be_written_ends_with_5(self):
         with open("/dev/full", "wb") as full:
-            for arguments in (["route", "--json", "--url", service.url, "a"], ["info", "--url", service.url], ["--help"]):
-                done = subprocess.run([CLIENT, *arguments], stdout=full, stderr=subprocess.PIPE, timeout=WAIT_S,
-                                      stdin=subprocess.DEVNULL)
+            for arguments in (["route", "--json", "--url", service.url, "a"], ["info", "--url", service.url],
+                              ["--help"]):
+                done = subprocess.run([CLIENT, *arguments], stdout=full, stderr=subprocess.PIPE,
+                                      timeout=WAIT_S, stdin=subprocess.DEVNULL)
                 self.assertEqual(done.returncode, 5, arguments)
                 self.assertIn(b"No space left", done.stderr)
 
@@ -495,8 +511,9 @@ class Output(Case):
         with tempfile.NamedTemporaryFile() as prompts, tempfile.NamedTemporaryFile() as results:
             prompts.write(b"a prompt like any other\n" * 16000)
             prompts.flush()
-            done = subprocess.run([CLIENT, "route", "--url", small.url, "--json", "--batch", "1", "--parallel", "1", "--file",
-                                   prompts.name, *flags], stdout=results, stderr=theirs, timeout=WAIT_S)
+            done = subprocess.run([CLIENT, "route", "--url", small.url, "--json", "--batch", "1",
+                                   "--parallel", "1", "--file", prompts.name, *flags], stdout=results,
+                                  stderr=theirs, timeout=WAIT_S)
             self.assertEqual(done.returncode, 0)
             results.seek(0)
             self.assertEqual([json.loads(line)["index"] for line in results], list(range(16000)))
@@ -513,7 +530,8 @@ class Output(Case):
 
 
 class FakeService:
-    """A TCP listener that shakes hands as a REP socket does, then answers each request with `body`, or never."""
+    """A TCP listener that shakes hands as a REP socket does,
+    then answers each request with `body`, or never."""
 
     def __init__(self, body=None):
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -561,8 +579,8 @@ class Fleet(Case):
         return {row[6]: int(row[1]) for row in rows}
 
     def test_prompts_are_spread_and_a_dead_url_costs_none(self):
-        done = self.check(run("route", "--url", service.url, "--url", f"{self.other.url},{self.dead}", "--batch", "1",
-                              "--endpoints", "--json", "--file", PROMPTS), 0)
+        done = self.check(run("route", "--url", service.url, "--url", f"{self.other.url},{self.dead}",
+                              "--batch", "1", "--endpoints", "--json", "--file", PROMPTS), 0)
         alone = self.check(run("route", "--url", service.url, "--json", "--file", PROMPTS), 0)
         self.assertEqual(done.out, alone.out)
         answered = self.answered(done)
@@ -578,7 +596,8 @@ class Fleet(Case):
             prompts = [line for line in file if line.strip()]
         program = subprocess.Popen(
             [CLIENT, "route", "--json", "--batch", "1", "--url", f"{service.url},{self.other.url}", "-"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment())
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=clean_environment())
         program.stdin.writelines(prompts[:10])
         program.stdin.flush()
         for _ in range(10):
@@ -607,7 +626,8 @@ class Fleet(Case):
                          list(zip(urls, (True, False, True))))
 
     def test_nobody_there(self):
-        done = self.check(run("route", "--url", f"{self.dead},ipc:///does/not/exist", "--wait-ms", "200", "x"), 3)
+        done = self.check(run("route", "--url", f"{self.dead},ipc:///does/not/exist", "--wait-ms", "200",
+                              "x"), 3)
         self.assertIn("no connection to any of 2 endpoints within 200 ms", done.err)
 
     def test_an_empty_or_too_long_list_is_wrong_usage(self):
@@ -651,8 +671,10 @@ class Trouble(Case):
 
     def test_a_service_that_dies_during_a_run_ends_it_with_3(self):
         dying = Service(engine="noop").wait()
-        with subprocess.Popen([CLIENT, "route", "--url", dying.url, "--json", "--timeout-ms", "3000", "--wait-ms", "1000"],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen([CLIENT, "route", "--url", dying.url, "--json", "--timeout-ms", "3000",
+                               "--wait-ms", "1000"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as process:
             process.stdin.write(b"first\n")
             process.stdin.flush()
             self.assertNotIn("error", json.loads(process.stdout.readline()))
@@ -690,13 +712,15 @@ class Tls(Case):
         def openssl(*arguments):
             subprocess.run(["openssl", *arguments], cwd=cls.folder, check=True, capture_output=True)
         for authority in ("ca", "other"):
-            openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{authority}.key", "-out", f"{authority}.pem",
+            openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{authority}.key", "-out",
+                    f"{authority}.pem",
                     "-subj", f"/CN={authority}", "-days", "2")
         for name in ("server", "client"):
-            openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj",
+            openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
+                    "-subj",
                     f"/CN={'localhost' if name == 'server' else name}")
-            openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out",
-                    f"{name}.crt", "-days", "2")
+            openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                    "-CAcreateserial", "-out", f"{name}.crt", "-days", "2")
         with open(cls.path("client.pem"), "w") as both:
             for part in ("client.crt", "client.key"):
                 with open(cls.path(part)) as file:
@@ -704,9 +728,11 @@ class Tls(Case):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         cls.url = f"tls+tcp://127.0.0.1:{port}"
-        cls.named = ["--tls-name", "localhost"]  # the machine may resolve the name to ::1, where nobody listens
-        cls.service = Service("--tls-cert", cls.path("server.crt"), "--tls-key", cls.path("server.key"), "--tls-ca",
-                              cls.path("ca.pem"), url=f"tls+tcp://127.0.0.1:{port}", engine="noop")
+        # the machine may resolve the name to ::1, where nobody listens
+        cls.named = ["--tls-name", "localhost"]
+        cls.service = Service("--tls-cert", cls.path("server.crt"), "--tls-key", cls.path("server.key"),
+                              "--tls-ca", cls.path("ca.pem"), url=f"tls+tcp://127.0.0.1:{port}",
+                              engine="noop")
         cls.service.url = cls.url
         cls.service.wait("--tls-ca", cls.path("ca.pem"), "--tls-cert", cls.path("client.pem"),
                          *cls.named)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What deploy/ promises, against the program: options and metrics exist, ports and labels agree, times to stop suffice; and that
-docs/OPERATIONS.md lists the events that are logged. Where the package kubernetes-validate can be imported the manifests are also held
-to Kubernetes' own schemas; without it that part is passed over aloud. Programs and paths come from ctest's environment."""
+"""What deploy/ promises, against the program: options and metrics exist, ports and labels agree, times to
+stop suffice; and that docs/OPERATIONS.md lists the events that are logged. Where the package
+kubernetes-validate can be imported the manifests are also held to Kubernetes' own schemas; without it that
+part is passed over aloud. Programs and paths come from ctest's environment."""
 import configparser
 import fnmatch
 import os
@@ -36,8 +37,8 @@ def check_options(conf, known):
 
 
 def merge(target, patch):
-    """A strategic merge patch as `kubectl patch` applies it: maps merge, lists of what has a name by that name, others are
-    replaced."""
+    """A strategic merge patch as `kubectl patch` applies it: maps merge, lists of what has a name by that
+    name, others are replaced."""
     merged = dict(target)
     for key, value in patch.items():
         old = target.get(key)
@@ -70,15 +71,19 @@ def check_query(query):
         return
     query = query.replace("<<.LabelMatchers>>", 'pod=~".*"').replace("<<.GroupBy>>", "pod")
     bucket, count = "bestroute_request_queue_seconds_bucket", "bestroute_request_queue_seconds_count"
-    series = [(f'{bucket}{{pod="a",le="0.01"}}', 80), (f'{bucket}{{pod="a",le="0.02"}}', 100), (f'{bucket}{{pod="a",le="+Inf"}}', 100),
-              (f'{count}{{pod="a"}}', 100), (f'{bucket}{{pod="idle",le="0.01"}}', 0), (f'{bucket}{{pod="idle",le="+Inf"}}', 0),
+    series = [(f'{bucket}{{pod="a",le="0.01"}}', 80), (f'{bucket}{{pod="a",le="0.02"}}', 100),
+              (f'{bucket}{{pod="a",le="+Inf"}}', 100),
+              (f'{count}{{pod="a"}}', 100), (f'{bucket}{{pod="idle",le="0.01"}}', 0),
+              (f'{bucket}{{pod="idle",le="+Inf"}}', 0),
               (f'{count}{{pod="idle"}}', 0)]
     test = {"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": [{
-        "interval": "15s", "input_series": [{"series": name, "values": f"0+{step}x40"} for name, step in series],
+        "interval": "15s",
+        "input_series": [{"series": name, "values": f"0+{step}x40"} for name, step in series],
         "promql_expr_test": [{"expr": "queue", "eval_time": "5m", "exp_samples": [
             {"labels": 'queue{pod="a"}', "value": 15}, {"labels": 'queue{pod="idle"}', "value": 0}]}]}]}
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in (("rules.yaml", {"groups": [{"name": "g", "rules": [{"record": "queue", "expr": query}]}]}),
+        for name, content in (("rules.yaml",
+                               {"groups": [{"name": "g", "rules": [{"record": "queue", "expr": query}]}]}),
                               ("test.yaml", test)):
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                 yaml.safe_dump(content, file)
@@ -86,15 +91,18 @@ def check_query(query):
 
 
 def check_unit():
-    """What systemd itself says of the unit, but that the program is not installed; and how exposed it leaves the machine."""
+    """What systemd itself says of the unit, but that the program is not installed;
+    and how exposed it leaves the machine."""
     if shutil.which("systemd-analyze") is None:
         print("SKIPPED: the unit, systemd-analyze is not installed")
         return
     unit = os.path.join(SOURCE, "deploy/systemd/bestroute.service")
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
-    said = [line for line in done.stderr.splitlines() if "bestrouted is not executable" not in line and "bestroute" in line]
+    said = [line for line in done.stderr.splitlines() if "bestrouted is not executable" not in line
+            and "bestroute" in line]
     assert not said, said
-    done = subprocess.run(["systemd-analyze", "security", "--offline=true", unit], capture_output=True, text=True, check=False)
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", unit], capture_output=True,
+                          text=True, check=False)
     level = re.search(r"Overall exposure level for bestroute.service: ([\d.]+)", done.stdout)
     assert level and float(level[1]) <= 2, done.stdout + done.stderr
 
@@ -110,7 +118,8 @@ def events_logged():
 
 def check_log_page(page):
     table = page.split("## The log")[1].split("\n## ")[0]
-    listed = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))))
+    listed = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()
+                                                if line.startswith("|"))))
     assert listed == events_logged(), listed ^ events_logged()
 
 
@@ -121,7 +130,8 @@ def main():
 
     # Kubernetes.
     objects = {o["kind"]: o for o in yaml.safe_load_all(read("deploy/kubernetes/bestroute.yaml"))}
-    assert set(objects) == {"ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"}
+    assert set(objects) == {"ConfigMap", "Deployment", "Service", "PodDisruptionBudget",
+                            "HorizontalPodAutoscaler"}
     conf = check_options(objects["ConfigMap"]["data"]["bestroute.conf"], known)
     deployment = objects["Deployment"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
@@ -137,7 +147,8 @@ def main():
     assert deployment["template"]["metadata"]["annotations"]["prometheus.io/port"] == str(ports["metrics"])
     pre_stop = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod["terminationGracePeriodSeconds"] > pre_stop + int(conf["drain_timeout_ms"]) / 1000
-    probes = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    probes = {name: container[name]["httpGet"]["path"]
+              for name in ("startupProbe", "readinessProbe", "livenessProbe")}
     assert probes == {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
     assert "/etc/bestroute/" in container["args"][1]
     assert container["volumeMounts"][0]["mountPath"] == "/etc/bestroute"
@@ -146,7 +157,8 @@ def main():
     rule, = yaml.safe_load(read("deploy/kubernetes/adapter.yaml"))["rules"]
     assert scaler["metrics"][0]["pods"]["metric"]["name"] == rule["name"]["as"]
     known_metrics = metrics_of(read("src/workers/metrics.h"))
-    used = set(re.findall(r"bestroute_\w+", rule["metricsQuery"] + rule["seriesQuery"] + rule["name"]["matches"]))
+    used = set(re.findall(r"bestroute_\w+",
+                          rule["metricsQuery"] + rule["seriesQuery"] + rule["name"]["matches"]))
     assert used and used <= known_metrics, used - known_metrics
     check_query(rule["metricsQuery"])
     patched = merge(objects["Deployment"], yaml.safe_load(read("deploy/kubernetes/gpu.yaml")))
@@ -167,7 +179,8 @@ def main():
     unit.optionxform = str
     unit.read_string(read("deploy/systemd/bestroute.service"))
     check_options(read("deploy/systemd/bestroute.conf"), known)
-    assert unit["Service"]["ExecStart"].split() == ["/usr/bin/bestrouted", "--config", "/etc/bestroute/bestroute.conf"]
+    assert unit["Service"]["ExecStart"].split() == ["/usr/bin/bestrouted",
+                                                    "--config", "/etc/bestroute/bestroute.conf"]
     default = int(re.search(r"--drain-timeout-ms.*?\[(\d+)\]", shown, re.DOTALL)[1])
     assert int(unit["Service"]["TimeoutStopSec"]) > default / 1000
     assert "HUP" in unit["Service"]["ExecReload"]

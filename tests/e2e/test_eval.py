@@ -3,7 +3,8 @@
 
     BESTROUTE=build/bestroute BESTROUTED=build/bestrouted python3 tests/e2e/test_eval.py
 
-The records are made up: qualities follow from the service's own scores, so that routing is worth something. numpy only.
+The records are made up: qualities follow from the service's own scores,
+so that routing is worth something. numpy only.
 """
 
 import gzip
@@ -45,7 +46,8 @@ def best_of(k, c, n):
 
 
 def make_records():
-    """Records over the prompts of examples/, two tasks, with candidates that the bundle knows and one it does not."""
+    """Records over the prompts of examples/, two tasks,
+    with candidates that the bundle knows and one it does not."""
     rng = np.random.default_rng(5)
     with open(PROMPTS, encoding="utf-8") as lines:
         prompts = [line.strip() for line in lines if line.strip()]
@@ -53,7 +55,8 @@ def make_records():
     for index, prompt in enumerate(prompts):
         reference_right = int(rng.integers(6, SAMPLES + 1))
         entries = [{"model": "own-gpt", "n": 1, "quality": reference_right / SAMPLES, "k": SAMPLES, "k_a": 5,
-                    "c": reference_right, "c_a": min(5, reference_right // 2 + 1), "output_tokens": 200 + index}]
+                    "c": reference_right, "c_a": min(5, reference_right // 2 + 1),
+                    "output_tokens": 200 + index}]
         for model in ("llama-31-8b", "phi-3-mini", "stranger"):
             right = int(rng.integers(0, SAMPLES + 1))
             for n in range(1, 6):
@@ -87,12 +90,14 @@ def bundle_router(path=BUNDLE):
 
 
 def make_scored_bundle(path):
-    """The tiny bundle with N-class heads over three of its models: a kind that scores its reference as well."""
+    """The tiny bundle with N-class heads over three of its models:
+    a kind that scores its reference as well."""
     shutil.copytree(BUNDLE, path)
     router = bundle_router()
     names = ("llama-31-8b", "phi-3-mini", "gpt-4o")
     tensors = {name: values for name, (_, values) in
-               test_weights.read_tensors(os.path.join(BUNDLE, "model.safetensors")).items() if "single_heads" not in name}
+               test_weights.read_tensors(os.path.join(BUNDLE, "model.safetensors")).items()
+               if "single_heads" not in name}
     random = np.random.default_rng(9)
     tensors["head_layer.1.weight"] = random.normal(size=(len(names), 64)) / 4
     tensors["head_layer.1.bias"] = np.array([0.4, 0, 0.2])
@@ -101,7 +106,8 @@ def make_scored_bundle(path):
         for name, values in tensors.items()])
     router.update(heads="n_class", name="scored", policy={"kind": "tolerance", "tolerance": 0},
                   models={name: router["models"][name] for name in names},
-                  candidates=[{"model": name, "n": 1, "head": head, **({"reference": True} if head == 2 else {})}
+                  candidates=[{"model": name, "n": 1, "head": head,
+                               **({"reference": True} if head == 2 else {})}
                               for head, name in enumerate(names)])
     test_weights.bundle_io.write_json(os.path.join(path, "router.json"), router)
     return path
@@ -127,12 +133,14 @@ class Replay:
         self.candidates = router["candidates"]
         self.reference = next(i for i, c in enumerate(self.candidates) if c.get("reference"))
         self.rows = [r for r in records if r["split"] == "val"]
-        self.predicted = np.array([np.array(qualities(line), dtype=np.float64) for line in scores(self.rows, url)])
+        self.predicted = np.array([np.array(qualities(line), dtype=np.float64)
+                                   for line in scores(self.rows, url)])
         shape = self.predicted.shape
         self.quality, self.match = np.full(shape, np.nan), np.full(shape, np.nan)
         self.paid, self.estimate = np.zeros(shape), np.zeros(shape)
         for r, row in enumerate(self.rows):
-            known = {(c["model"], c["n"]): c for c in row["candidates"] if single or c.get("basis") != "single"}
+            known = {(c["model"], c["n"]): c for c in row["candidates"] if single
+                     or c.get("basis") != "single"}
             for c, candidate in enumerate(self.candidates):
                 model = self.models[candidate["model"]]
                 entry = known.get((candidate["model"], candidate["n"]))
@@ -158,7 +166,8 @@ class Replay:
         picks = []
         for r in range(len(self.rows)):
             known = [c for c in range(len(self.candidates)) if not np.isnan(self.quality[r, c])]
-            picks.append(max(known, key=lambda c: (self.predicted[r, c] - value * self.estimate[r, c], -self.estimate[r, c])))
+            picks.append(max(known, key=lambda c: (self.predicted[r, c] - value * self.estimate[r, c],
+                                                   -self.estimate[r, c])))
         index = np.arange(len(picks))
         return self.paid[index, picks].mean(), self.quality[index, picks].mean()
 
@@ -166,7 +175,8 @@ class Replay:
         picks = []
         for r in range(len(self.rows)):
             good = [c for c in range(len(self.candidates)) if not np.isnan(self.quality[r, c])
-                    and (c == self.reference and not self.scored or self.predicted[r, c] >= value)] or [self.reference]
+                    and (c == self.reference and not self.scored
+                         or self.predicted[r, c] >= value)] or [self.reference]
             picks.append(min(good, key=lambda c: (self.estimate[r, c], -self.predicted[r, c])))
         index = np.arange(len(picks))
         return self.paid[index, picks].mean(), self.quality[index, picks].mean()
@@ -175,7 +185,8 @@ class Replay:
         known = ~np.isnan(self.match)
         predicted, match = self.predicted[known].astype(np.float32), self.match[known]
         bins = np.minimum((predicted.astype(np.float64) * 10).astype(int), 9)
-        return sum((bins == b).sum() * abs(predicted[bins == b].mean(dtype=np.float64) - match[bins == b].mean())
+        return sum((bins
+                    == b).sum() * abs(predicted[bins == b].mean(dtype=np.float64) - match[bins == b].mean())
                    for b in range(10) if (bins == b).any()) / len(bins)
 
 
@@ -216,7 +227,8 @@ class Eval(Case):
                 index = np.arange(len(pick))
                 self.assertAlmostEqual(entry["cost"], replay.paid[index, pick].mean(), delta=1e-12)
                 self.assertAlmostEqual(entry["quality"], replay.quality[index, pick].mean(), delta=1e-12)
-            self.assertAlmostEqual(whole["calibration"]["expected_error"], replay.calibration_error(), delta=1e-6)
+            self.assertAlmostEqual(whole["calibration"]["expected_error"], replay.calibration_error(),
+                                   delta=1e-6)
             reference = replay.quality[:, replay.reference].mean()
             self.assertAlmostEqual(whole["reference"]["quality"]["value"], reference, delta=1e-12)
             self.assertLessEqual(whole["reference"]["quality"]["low"], reference)
@@ -268,10 +280,13 @@ class Eval(Case):
         elsewhere = {**lines[0], "id": "of no record"}
         given = write("scores.jsonl.gz", [*reversed(lines), elsewhere])
         own = json.loads(self.eval("--json", "--data", path).out)
-        self.assertEqual({**own, "scores": given}, json.loads(self.eval("--json", "--data", path, "--scores", given).out))
+        self.assertEqual({**own, "scores": given},
+                         json.loads(self.eval("--json", "--data", path, "--scores", given).out))
         flat = write("flat.jsonl", [{**line, "quality": [0.5] * len(line["quality"])} for line in lines])
-        curve = json.loads(self.eval("--json", "--data", path, "--scores", flat).out)["all"]["curves"]["threshold"]
-        self.assertEqual(len({point["cost"] for point in curve}), 2)  # all to the cheapest, or all to the reference
+        curve = json.loads(self.eval("--json", "--data", path,
+                                     "--scores", flat).out)["all"]["curves"]["threshold"]
+        # all to the cheapest, or all to the reference
+        self.assertEqual(len({point["cost"] for point in curve}), 2)
         for change, word in (({"id": 3}, "bad.jsonl:2: id"), ({"quality": [0.5]}, "bad.jsonl:2: quality"),
                              ({"quality": [2] * len(lines[0]["quality"])}, "bad.jsonl:2: quality[0]"),
                              ({"id": lines[0]["id"]}, f"two lines have the id '{lines[0]['id']}'"),
@@ -291,14 +306,16 @@ class Eval(Case):
         report = json.loads(self.eval("--json", "--data", path).out)
         replay = Replay(records)
         rows = len(replay.rows)
-        for key, value in (("data", [path]), ("split", "val"), ("scores", None), ("rows", rows), ("passed_over", 8),
+        for key, value in (("data", [path]), ("split", "val"), ("scores", None), ("rows", rows),
+                           ("passed_over", 8),
                            ("single", False), ("second_half", False), ("bootstrap", 50), ("seed", 1)):
             self.assertEqual(report[key], value, key)
         self.assertEqual(report["bundle"]["name"], bundle_router()["name"])
         self.assertTrue(0 < report["stories"] <= rows)
         whole = report["all"]
         reference = replay.candidates[replay.reference]
-        self.assertEqual((whole["reference"]["model"], whole["reference"]["n"]), (reference["model"], reference["n"]))
+        self.assertEqual((whole["reference"]["model"], whole["reference"]["n"]),
+                         (reference["model"], reference["n"]))
         self.assertEqual([(c["model"], c["n"]) for c in whole["candidates"] if c["reference"]],
                          [(reference["model"], reference["n"])])
         policy = bundle_router()["policy"]
@@ -332,10 +349,12 @@ class Eval(Case):
 
     def test_bad_records_are_named_by_file_line_and_key(self):
         good = make_records()[0]
-        for change, word in (({"prompt_tokens": "many"}, "prompt_tokens"), ({"prompt_tokens": None}, "prompt_tokens"),
+        for change, word in (({"prompt_tokens": "many"}, "prompt_tokens"),
+                             ({"prompt_tokens": None}, "prompt_tokens"),
                              ({"candidates": {}}, "candidates"), ({"prompt": 7}, "prompt"),
                              ({"reference": {"model": "own-gpt", "quality": 1.5}}, "reference.quality"),
-                             ({"candidates": [{"model": "llama-31-8b", "n": 1, "quality": -1}]}, "candidates[0].quality"),
+                             ({"candidates": [{"model": "llama-31-8b", "n": 1, "quality": -1}]},
+                              "candidates[0].quality"),
                              ({"candidates": [{"model": "llama-31-8b", "n": 0}]}, "candidates[0].n")):
             path = write("bad.jsonl", [good, {**good, **change}])
             done = self.eval("--data", path, code=2)
@@ -344,14 +363,17 @@ class Eval(Case):
             out.write("\n{]\n")
         self.assertIn("bad.jsonl:2: ", self.eval("--data", os.path.join(folder, "bad.jsonl"), code=2).err)
         self.assertIn("nowhere", self.eval("--data", "nowhere", code=2).err)
-        self.assertIn("no record of split 'test'", self.eval("--data", path_of_good(good), "--split", "test", code=2).err)
+        self.assertIn("no record of split 'test'",
+                      self.eval("--data", path_of_good(good), "--split", "test", code=2).err)
         stranger = {**good, "candidates": [good["candidates"][0]]}
-        self.assertIn("no record has a measured candidate", self.eval("--data", path_of_good(stranger), code=2).err)
+        self.assertIn("no record has a measured candidate",
+                      self.eval("--data", path_of_good(stranger), code=2).err)
         self.assertIn("--data FILE", self.eval(code=2).err)
 
 
 class ScoredReference(Case):
-    """A kind that scores its reference: evaluated and calibrated as served, without the reference's privilege."""
+    """A kind that scores its reference: evaluated and calibrated as served,
+    without the reference's privilege."""
 
     def setUp(self):
         self.bundle = make_scored_bundle(os.path.join(tempfile.mkdtemp(dir=folder), "scored"))
@@ -362,8 +384,8 @@ class ScoredReference(Case):
         self.replay = Replay(self.records, bundle=self.bundle, url=self.service.url)
 
     def run_on(self, command, *arguments):
-        return json.loads(self.check(run(command, "--url", self.service.url, "--bootstrap", "50", "--json", "--data",
-                                         self.path, *arguments), 0).out)
+        return json.loads(self.check(run(command, "--url", self.service.url, "--bootstrap", "50", "--json",
+                                         "--data", self.path, *arguments), 0).out)
 
     def test_it_is_replayed_as_it_is_served(self):
         np.testing.assert_allclose(self.replay.predicted.sum(1), 1, atol=1e-5)
@@ -399,7 +421,8 @@ class Calibrate(Case):
         self.path = write("records.jsonl", make_records())
 
     def calibrate(self, *arguments, code=0):
-        return self.check(run("calibrate", "--url", service.url, "--bootstrap", "50", "--data", self.path, *arguments), code)
+        return self.check(run("calibrate", "--url", service.url, "--bootstrap", "50", "--data", self.path,
+                              *arguments), code)
 
     def test_each_target_is_met_and_written(self):
         replay = Replay(make_records())
@@ -433,7 +456,8 @@ class Calibrate(Case):
         replay = Replay(make_records())
         reference = replay.paid[:, replay.reference].mean(), replay.quality[:, replay.reference].mean()
         for flag, value in (("--reduce-cost", 0.3), ("--quality", 0.9)):
-            out = json.loads(self.calibrate("--json", "--policy", "utility", "--bundle", self.bundle, flag, str(value)).out)
+            out = json.loads(self.calibrate("--json", "--policy", "utility", "--bundle", self.bundle, flag,
+                                            str(value)).out)
             after = bundle_router(self.bundle)
             self.assertEqual(list(after["policy"]), ["kind", "lambda"])
             self.assertEqual(after["policy"]["kind"], "utility")
@@ -455,12 +479,16 @@ class Calibrate(Case):
         replay = Replay(make_records())
         for policy, key, flag, target in (("threshold", "threshold", "--reduce-cost", {"reduce_cost": 0.3}),
                                           ("utility", "lambda", "--quality", {"quality": 0.3}),
-                                          ("threshold", "threshold", "--reference-share", {"reference_share": 0.3})):
-            out = json.loads(self.calibrate("--json", "--policy", policy, "--dry-run", "--bundle", self.bundle, flag, "0.3").out)
+                                          ("threshold", "threshold", "--reference-share",
+                                           {"reference_share": 0.3})):
+            out = json.loads(self.calibrate("--json", "--policy", policy, "--dry-run",
+                                            "--bundle", self.bundle, flag, "0.3").out)
             self.assertEqual((out["policy"], out["target"], out["rows"], out["data"]),
                              (policy, target, len(replay.rows), [self.path]))
-            self.assertAlmostEqual(out["reference"]["quality"], replay.quality[:, replay.reference].mean(), delta=1e-12)
-            self.assertAlmostEqual(out["reference"]["cost"], replay.paid[:, replay.reference].mean(), delta=1e-12)
+            self.assertAlmostEqual(out["reference"]["quality"], replay.quality[:, replay.reference].mean(),
+                                   delta=1e-12)
+            self.assertAlmostEqual(out["reference"]["cost"], replay.paid[:, replay.reference].mean(),
+                                   delta=1e-12)
             for setting in out["curve"][::20]:
                 cost, quality = getattr(replay, policy)(setting[key])
                 self.assertAlmostEqual(setting["mean_cost"], cost, delta=1e-12)
@@ -477,12 +505,15 @@ class Calibrate(Case):
         other = {**before, "name": "another"}
         with open(os.path.join(self.bundle, "router.json"), "w", encoding="utf-8") as file:
             json.dump(other, file)
-        self.assertIn("is not the bundle", self.calibrate("--bundle", self.bundle, "--quality", "0.5", code=2).err)
+        self.assertIn("is not the bundle",
+                      self.calibrate("--bundle", self.bundle, "--quality", "0.5", code=2).err)
         self.assertEqual(other, bundle_router(self.bundle))
 
     def test_usage(self):
-        for arguments, word in (([], "one target"), (["--quality", "1", "--reduce-cost", "0.1"], "one target"),
-                                (["--quality", "1"], "--bundle DIR"), (["--reduce-cost", "2"], "--reduce-cost")):
+        for arguments, word in (([], "one target"),
+                                (["--quality", "1", "--reduce-cost", "0.1"], "one target"),
+                                (["--quality", "1"], "--bundle DIR"),
+                                (["--reduce-cost", "2"], "--reduce-cost")):
             self.assertIn(word, self.calibrate(*arguments, code=2).err)
 
 

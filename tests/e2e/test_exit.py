@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""How the service leaves: with 0 when told to, also when the transport hangs while it is closed; at once when told again; and not
-when its log goes nowhere."""
+"""How the service leaves: with 0 when told to, also when the transport hangs while it is closed; at once when
+told again; and not when its log goes nowhere."""
 import os
 import signal
 import subprocess
@@ -18,10 +18,11 @@ def start(folder, log=subprocess.DEVNULL, **more):
     environment = dict(os.environ, **more)
     # A preloaded library stands before a sanitizer's.
     environment["ASAN_OPTIONS"] = environment.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
-    service = subprocess.Popen([os.environ["BESTROUTED"], "--bundle", f"{ROOT}/weights/tiny", "--engine", "noop",
-                                "--listen", url], env=environment, stderr=log)
+    service = subprocess.Popen([os.environ["BESTROUTED"], "--bundle", f"{ROOT}/weights/tiny",
+                                "--engine", "noop", "--listen", url], env=environment, stderr=log)
     until = time.monotonic() + PATIENCE_S
-    while subprocess.run([os.environ["BESTROUTE"], "ping", "--url", url], capture_output=True).returncode != 0:
+    while subprocess.run([os.environ["BESTROUTE"], "ping", "--url", url],
+                         capture_output=True).returncode != 0:
         assert service.poll() is None and time.monotonic() < until, "the service did not become ready"
         time.sleep(0.05)
     return service
@@ -56,7 +57,8 @@ def serves_after_a_reload(service, folder):
     """A reload is logged."""
     service.send_signal(signal.SIGHUP)
     time.sleep(0.5)
-    return subprocess.run([os.environ["BESTROUTE"], "ping", "--url", f"ipc://{folder}/service"]).returncode == 0
+    return subprocess.run([os.environ["BESTROUTE"], "ping",
+                           "--url", f"ipc://{folder}/service"]).returncode == 0
 
 
 def test_a_log_that_nobody_reads_does_not_end_it(folder):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Ten daemons in ten network namespaces, and a client over all of them while they are killed, drained and cut off.
+"""Ten daemons in ten network namespaces, and a client over all of them while they are killed,
+drained and cut off.
 
     hub: the client, a bridge 10.77.0.254 ---veth--- each daemon's namespace, 10.77.0.1 .. 10.77.0.10
 
@@ -62,7 +63,8 @@ class Network:
         for i in range(DAEMONS):
             space = self.space(i)
             self.add_space(space)
-            ip("-n", self.hub, "link", "add", f"port{i}", "type", "veth", "peer", "name", "eth", "netns", space)
+            ip("-n", self.hub, "link", "add", f"port{i}", "type", "veth", "peer", "name", "eth", "netns",
+               space)
             ip("-n", self.hub, "link", "set", f"port{i}", "master", "bridge", "up")
             ip("-n", space, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "eth")
             ip("-n", space, "link", "set", "eth", "up")
@@ -91,16 +93,16 @@ class Fleet:
     @staticmethod
     def launch(space, url):
         return subprocess.Popen(
-            inside(space, DAEMON, "--bundle", TINY, "--engine", "reference", "--workers", "1", "--tokenizer-threads",
-                   "1", "--listen", url, "--log-level", "error"))
+            inside(space, DAEMON, "--bundle", TINY, "--engine", "reference", "--workers", "1",
+                   "--tokenizer-threads", "1", "--listen", url, "--log-level", "error"))
 
     def start(self, index):
         self.daemons[index] = self.launch(self.network.space(index), self.urls[index])
 
     def await_ready(self, *urls):
         flags = [word for url in urls for word in ("--url", url)]
-        subprocess.run(inside(self.network.hub, CLIENT, "ping", *flags, "--wait-ms", str(PATIENCE_S * 1000)), check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run(inside(self.network.hub, CLIENT, "ping", *flags, "--wait-ms", str(PATIENCE_S * 1000)),
+                       check=True, stdout=subprocess.DEVNULL)
 
     def begin(self):
         for i in range(DAEMONS):
@@ -118,7 +120,8 @@ class Fleet:
     def check(now):
         assert now["failed"] == 0 and now["wrong"] == 0, now
         for e in now["endpoints"]:
-            assert e["sent"] == e["outstanding"] + e["answered"] + e["refused"] + e["failed"] + e["abandoned"], e
+            done = e["answered"] + e["refused"] + e["failed"] + e["abandoned"]
+            assert e["sent"] == e["outstanding"] + done, e
         return now
 
     def await_traffic(self, what, indices, before=None):
@@ -129,8 +132,8 @@ class Fleet:
             now = self.stand()
             missing = [i for i in indices if now["endpoints"][i]["answered"] < had[i] + MORE]
             if not missing:
-                print(f"{what}: {now['right']} calls answered, {now['retries']} retries, {now['hedges']} hedges, "
-                      f"longest call {now['longest_ms']} ms", flush=True)
+                print(f"{what}: {now['right']} calls answered, {now['retries']} retries, {now['hedges']} "
+                      f"hedges, longest call {now['longest_ms']} ms", flush=True)
                 return now
             assert time.monotonic() < end, (what, missing, now)
             time.sleep(0.1)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The whole service on a CUDA device: the prompts of examples/prompts.txt through the 44M shape, beside the CPU's answers.
+"""The whole service on a CUDA device: the prompts of examples/prompts.txt through the 44M shape,
+beside the CPU's answers.
 
-The same prompts go to a service on the cpu engine in float32 and to services on the cuda engine. In float32 every decision
-must be the same and qualities within 1e-5; in f16 and bf16 qualities within the bars of docs/EXACTNESS.md. Skipped (77)
-where there is no device. Programs and paths come from ctest's environment.
+The same prompts go to a service on the cpu engine in float32 and to services on the cuda engine. In float32
+every decision must be the same and qualities within 1e-5; in f16 and bf16 qualities within the bars of
+docs/EXACTNESS.md. Skipped (77) where there is no device. Programs and paths come from ctest's environment.
 """
 import contextlib
 import json
@@ -26,7 +27,8 @@ CASES = (("f32", 1e-5, 1.0), ("f16", 5e-3, 0.95), ("bf16", 4e-2, 0.85))
 
 def no_device():
     """Why the cuda engine cannot be used here, or None."""
-    done = subprocess.run([DAEMON, "--bundle", os.path.join(SOURCE, "weights/tiny"), "--engine", "cuda", "--check"],
+    done = subprocess.run([DAEMON, "--bundle", os.path.join(SOURCE, "weights/tiny"), "--engine", "cuda",
+                           "--check"],
                           capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
@@ -42,11 +44,13 @@ def service(bundle, folder, *flags):
     log_path = os.path.join(folder, f"{len(os.listdir(folder))}.log")
     with open(log_path, "w", encoding="utf-8") as log:
         # A virtual device takes minutes for a pass, and does not hang.
-        process = subprocess.Popen([DAEMON, "--bundle", bundle, "--listen", url, "--pass-timeout-ms", "0", *flags],
+        process = subprocess.Popen([DAEMON, "--bundle", bundle, "--listen", url, "--pass-timeout-ms", "0",
+                                    *flags],
                                    stderr=log)
     try:
         for _ in range(1200):
-            if subprocess.run([CLIENT, "ping", "--url", url], capture_output=True, check=False).returncode == 0:
+            if subprocess.run([CLIENT, "ping", "--url", url], capture_output=True,
+                              check=False).returncode == 0:
                 break
             if process.poll() is not None:
                 break
@@ -82,7 +86,8 @@ def compare(precision, tolerance, share, expected, got):
     worst = max(abs(a - b) for x, y in zip(expected[0], got[0]) for a, b in zip(x, y))
     pairs = [pair for name in POLICIES for pair in zip(expected[1][name], got[1][name])]
     same = sum(a == b for a, b in pairs)
-    print(f"cuda {precision}: {len(expected[0])} prompts, worst quality {worst:.1e}, {same} of {len(pairs)} decisions the same")
+    print(f"cuda {precision}: {len(expected[0])} prompts, worst quality {worst:.1e}, {same} of {len(pairs)} "
+          "decisions the same")
     assert len(got[0]) == len(expected[0]) > 30
     assert worst <= tolerance, f"{precision}: a quality differs by {worst}, at most {tolerance}"
     assert same >= share * len(pairs), f"{precision}: {same} of {len(pairs)} decisions stay"
@@ -111,7 +116,8 @@ def main():
         return 77
     with tempfile.TemporaryDirectory() as folder:
         bundle = os.path.join(folder, "bundle")
-        subprocess.run([sys.executable, os.path.join(SOURCE, "weights/generate.py"), "--preset", "44m", "--out", bundle],
+        subprocess.run([sys.executable, os.path.join(SOURCE, "weights/generate.py"), "--preset", "44m",
+                        "--out", bundle],
                        check=True, stdout=subprocess.DEVNULL)
         with service(bundle, folder, "--engine", "cpu", "--precision", "f32") as (_, url, _):
             expected = answers(url)
@@ -119,8 +125,8 @@ def main():
             with service(bundle, folder, "--engine", "cuda", "--precision", precision) as (_, url, _):
                 compare(precision, tolerance, share, expected, answers(url))
         with service(bundle, folder) as (process, url, log_path):
-            server = json.loads(subprocess.run([CLIENT, "info", "--url", url, "--json"], capture_output=True, text=True,
-                                               check=True).stdout)["server"]
+            server = json.loads(subprocess.run([CLIENT, "info", "--url", url, "--json"], capture_output=True,
+                                               text=True, check=True).stdout)["server"]
             assert server["engine"] == "cuda", f"auto chose {server['engine']}"
             assert server["precision"] == "f16", f"auto chose {server['precision']}"
             check_reload(process, url, log_path)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""cmake --install into a prefix of its own: programs run from there, and a C and a C++ program find the client by pkg-config and talk
-to a service. Programs and paths come from ctest's environment."""
+"""cmake --install into a prefix of its own: programs run from there, and a C and a C++ program find the
+client by pkg-config and talk to a service. Programs and paths come from ctest's environment."""
 import os
 import subprocess
 import sys
@@ -40,18 +40,20 @@ def main():
             os.path.join(SOURCE, "examples/client.c"), *flags, "-o", client)
         with open(os.path.join(folder, "plus.cc"), "w", encoding="utf-8") as file:
             file.write(CPP)
-        run(os.environ["CXX"], "-std=c++17", "-Wall", "-Wextra", "-Werror", *sanitize, file.name, *flags, "-o",
-            os.path.join(folder, "plus"))
+        run(os.environ["CXX"], "-std=c++17", "-Wall", "-Wextra", "-Werror", *sanitize, file.name, *flags,
+            "-o", os.path.join(folder, "plus"))
         run(os.path.join(folder, "plus"))
 
         url = f"ipc://{folder}/s"
-        service = subprocess.Popen([os.path.join(moved, "bin/bestrouted"), "--bundle", TINY, "--listen", url, "--engine", "reference"],
+        service = subprocess.Popen([os.path.join(moved, "bin/bestrouted"), "--bundle", TINY, "--listen", url,
+                                    "--engine", "reference"],
                                    stderr=subprocess.DEVNULL)
         try:
             run(os.path.join(moved, "bin/bestroute"), "ping", "--url", url, "--wait-ms", "60000")
             lines = run(client, url, "hello", "good evening").splitlines()
             assert len(lines) == 2 and all(" x " in line and ", quality 0." in line for line in lines), lines
-            out = run(os.path.join(moved, "bin/bestroute-bench"), "--noop", TINY, "--requests", "3", "--warmup", "0")
+            out = run(os.path.join(moved, "bin/bestroute-bench"), "--noop", TINY, "--requests", "3",
+                      "--warmup", "0")
             assert "engine noop" in out, out
         finally:
             service.kill()

@@ -59,15 +59,21 @@ def refuses(text):
 
 def test_the_reader_is_strict():
     good = ("# HELP a_seconds x\n# TYPE a_seconds histogram\n"
-            'a_seconds_bucket{le="0.1"} 1\na_seconds_bucket{le="+Inf"} 2\na_seconds_sum 3\na_seconds_count 2\n')
+            'a_seconds_bucket{le="0.1"} 1\na_seconds_bucket{le="+Inf"} 2\na_seconds_sum 3\na_seconds_count '
+            '2\n')
     exposition.parse(good)
-    for what, instead in (("# HELP a_seconds x\n", ""), ("# HELP a_seconds x", "# HELP a_seconds x\n# HELP a_seconds y"),
-                          ("# TYPE a_seconds histogram\n", ""), ('"0.1"', '"x"'), ('"+Inf"', '"0.05"'), ("} 1", "} 3"),
-                          ("count 2", "count 3"), ("sum 3", "sum -3"), ("a_seconds_sum 3\n", "a_seconds_sum 3\na_seconds_sum 3\n"),
-                          ("a_seconds_count", "b_seconds_count"), ('{le="0.1"}', '{le="0.1",}'), ("} 1", "}  1"),
+    for what, instead in (("# HELP a_seconds x\n", ""),
+                          ("# HELP a_seconds x", "# HELP a_seconds x\n# HELP a_seconds y"),
+                          ("# TYPE a_seconds histogram\n", ""), ('"0.1"', '"x"'), ('"+Inf"', '"0.05"'),
+                          ("} 1", "} 3"),
+                          ("count 2", "count 3"), ("sum 3", "sum -3"),
+                          ("a_seconds_sum 3\n", "a_seconds_sum 3\na_seconds_sum 3\n"),
+                          ("a_seconds_count", "b_seconds_count"), ('{le="0.1"}', '{le="0.1",}'),
+                          ("} 1", "}  1"),
                           ("count 2\n", "count 2")):
         assert what in good and refuses(good.replace(what, instead)), (what, instead)
-    assert refuses("# HELP a x\n# TYPE a counter\na 1\n") and not refuses("# HELP a_total x\n# TYPE a_total counter\na_total 1\n")
+    assert refuses("# HELP a x\n# TYPE a counter\na 1\n") and not refuses("# HELP a_total x\n# TYPE a_total "
+                                                                          "counter\na_total 1\n")
 
 
 def check_histograms(values, samples, requests, passes):
@@ -75,7 +81,8 @@ def check_histograms(values, samples, requests, passes):
     for name in ("request", "request_tokenize", "request_queue", "request_compute"):
         assert values[f"bestroute_{name}_seconds_count"] == requests, name
     for name in ("tokenize", "queue", "compute"):
-        assert values[f"bestroute_request_{name}_seconds_sum"] <= values["bestroute_request_seconds_sum"], name
+        part = values[f"bestroute_request_{name}_seconds_sum"]
+        assert part <= values["bestroute_request_seconds_sum"], name
     device = frozenset({("device", "0"), ("engine", "reference")})
     assert samples[("bestroute_pass_seconds_count", device)] == values["bestroute_batches_total"] == passes
     assert samples[("bestroute_pass_queries_sum", device)] == values["bestroute_queries_scored_total"]
@@ -87,25 +94,29 @@ def check_histograms(values, samples, requests, passes):
 
 def test_every_device_has_passes_of_its_own(folder):
     url, data = f"http://127.0.0.1:{free_port()}", f"ipc://{folder}/two"
-    service = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", data, "--devices", "cpu,cpu", "--metrics", url],
+    service = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", data, "--devices", "cpu,cpu",
+                                "--metrics", url],
                                stderr=subprocess.DEVNULL)
     try:
         subprocess.run([CLIENT, "ping", "--url", data, "--wait-ms", "60000"], check=True, capture_output=True)
-        subprocess.run([CLIENT, "route", "--url", data, *map(str, range(40))], check=True, capture_output=True)
+        subprocess.run([CLIENT, "route", "--url", data, *map(str, range(40))], check=True,
+                       capture_output=True)
         values, samples = parse(get(url + "/metrics")[2])
-        passes = [samples[("bestroute_pass_seconds_count", frozenset({("device", str(d)), ("engine", "cpu")}))] for d in (0, 1)]
-        assert sum(passes) == values["bestroute_batches_total"] > 0 and values["bestroute_devices"] == 2, passes
+        passes = [samples[("bestroute_pass_seconds_count",
+                           frozenset({("device", str(d)), ("engine", "cpu")}))] for d in (0, 1)]
+        assert sum(passes) == values["bestroute_batches_total"] > 0, passes
+        assert values["bestroute_devices"] == 2
     finally:
         service.kill()
         service.wait()
 
 
 def test_slow_readers_keep_nobody_out(folder):
-    """With few descriptors to spare, ten times as many connections that never finish a request: prompts are routed, and probes
-    answered, as before."""
+    """With few descriptors to spare, ten times as many connections that never finish a request: prompts are
+    routed, and probes answered, as before."""
     url, data = f"http://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
-    service = subprocess.Popen(["prlimit", "--nofile=128", DAEMON, "--bundle", TINY, "--listen", data, "--engine", "reference",
-                                "--metrics", url], stderr=subprocess.DEVNULL)
+    service = subprocess.Popen(["prlimit", "--nofile=128", DAEMON, "--bundle", TINY, "--listen", data,
+                                "--engine", "reference", "--metrics", url], stderr=subprocess.DEVNULL)
     slow = []
     try:
         subprocess.run([CLIENT, "ping", "--url", data, "--wait-ms", "60000"], check=True, capture_output=True)
@@ -138,10 +149,11 @@ def main():
         test_slow_readers_keep_nobody_out(folder)
         url = f"http://127.0.0.1:{free_port()}"
         data = f"ipc://{folder}/data"
-        service = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", data, "--engine", "reference", "--metrics", url,
-                                    "--score-cache-mb", "1"], stderr=subprocess.DEVNULL)
+        service = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", data, "--engine", "reference",
+                                    "--metrics", url, "--score-cache-mb", "1"], stderr=subprocess.DEVNULL)
         try:
-            subprocess.run([CLIENT, "ping", "--url", data, "--wait-ms", "60000"], check=True, capture_output=True)
+            subprocess.run([CLIENT, "ping", "--url", data, "--wait-ms", "60000"], check=True,
+                           capture_output=True)
             assert get(url + "/healthz")[0] == 200
             assert get(url + "/readyz")[0] == 200
             assert get(url + "/other")[0] == 404
@@ -151,8 +163,8 @@ def main():
             assert before["bestroute_ready"] == 1 and before["bestroute_devices"] == 1
             assert before["bestroute_queries_total"] == 0
             for _ in range(2):
-                done = subprocess.run([CLIENT, "route", "--url", data, "--json", "hello", "good evening"], check=True,
-                                      capture_output=True, text=True)
+                done = subprocess.run([CLIENT, "route", "--url", data, "--json", "hello", "good evening"],
+                                      check=True, capture_output=True, text=True)
                 assert len([json.loads(line) for line in done.stdout.splitlines()]) == 2
             after, samples = parse(get(url + "/metrics")[2])
             check_histograms(after, samples, requests=2, passes=after["bestroute_batches_total"])
@@ -163,9 +175,11 @@ def main():
             assert after["bestroute_queries_waiting"] == 0
             assert before.keys() == after.keys()
 
-            taken = subprocess.run([DAEMON, "--bundle", TINY, "--listen", f"ipc://{folder}/b", "--engine", "noop",
-                                    "--metrics", url], capture_output=True, text=True, timeout=60, check=False)
-            assert taken.returncode == 1 and "metrics: cannot serve" in taken.stderr and url in taken.stderr, taken.stderr
+            taken = subprocess.run([DAEMON, "--bundle", TINY, "--listen", f"ipc://{folder}/b",
+                                    "--engine", "noop", "--metrics", url], capture_output=True, text=True,
+                                   timeout=60, check=False)
+            assert taken.returncode == 1, taken.stderr
+            assert "metrics: cannot serve" in taken.stderr and url in taken.stderr, taken.stderr
             wrong = subprocess.run([DAEMON, "--bundle", TINY, "--engine", "noop", "--metrics", "ftp://x"],
                                    capture_output=True, text=True, timeout=60, check=False)
             assert wrong.returncode == 1 and "expected http://" in wrong.stderr, wrong.stderr
@@ -177,8 +191,9 @@ def main():
 
         # Draining: alive, not ready. Nobody stops a service that was only told to drain.
         admin = f"ipc://{folder}/admin"
-        draining = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", f"ipc://{folder}/c", "--engine", "noop",
-                                     "--admin", admin, "--metrics", url], stderr=subprocess.DEVNULL)
+        draining = subprocess.Popen([DAEMON, "--bundle", TINY, "--listen", f"ipc://{folder}/c",
+                                     "--engine", "noop", "--admin", admin, "--metrics", url],
+                                    stderr=subprocess.DEVNULL)
         try:
             subprocess.run([CLIENT, "ping", "--url", f"ipc://{folder}/c", "--wait-ms", "60000"], check=True,
                            capture_output=True)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""bestroute-plot (python/) on real reports of the programs: what its pictures hold, and what it says of wrong input.
+"""bestroute-plot (python/) on real reports of the programs: what its pictures hold,
+and what it says of wrong input.
 
-    BESTROUTE=build/bestroute BESTROUTED=build/bestrouted BESTROUTE_BENCH=build/bestroute-bench python3 tests/e2e/test_plot.py
+    BESTROUTE=build/bestroute BESTROUTED=build/bestrouted BESTROUTE_BENCH=build/bestroute-bench \\
+        python3 tests/e2e/test_plot.py
 
 Needs matplotlib; without it the test is skipped aloud (exit code 77).
 """
@@ -19,7 +21,8 @@ import tempfile
 import unittest
 
 if __name__ == "__main__" and importlib.util.find_spec("matplotlib") is None:
-    print(f"skipped: {sys.executable} has no matplotlib (Debian: python3-matplotlib, see cmake/packages-plot.txt)")
+    print(f"skipped: {sys.executable} has no matplotlib (Debian: python3-matplotlib, see "
+          "cmake/packages-plot.txt)")
     sys.exit(77)
 
 import test_cli
@@ -47,13 +50,17 @@ def setUpModule():
     try:
         measured = ("--url", service.url, "--bootstrap", "50", "--data", records, "--json")
         keep("eval", run("eval", *measured))
-        keep("by-task", run("eval", *measured, "--split", "all", "--selector", "0.5", "--by-task", "--second-half"))
-        for policy, target in (("threshold", "--reduce-cost"), ("utility", "--quality"), ("threshold", "--reference-share")):
-            keep(f"{policy}{target}", run("calibrate", *measured, "--dry-run", "--bundle", BUNDLE, "--policy", policy,
+        keep("by-task",
+             run("eval", *measured, "--split", "all", "--selector", "0.5", "--by-task", "--second-half"))
+        for policy, target in (("threshold", "--reduce-cost"), ("utility", "--quality"),
+                               ("threshold", "--reference-share")):
+            keep(f"{policy}{target}",
+                 run("calibrate", *measured, "--dry-run", "--bundle", BUNDLE, "--policy", policy,
                                           target, "0.6"))
     finally:
         service.stop()
-    for name, load in (("in-flight", ["--sweep", "in-flight:1,3,9"]), ("rate", ["--sweep", "rate:200,300.5", "--poisson"]),
+    for name, load in (("in-flight", ["--sweep", "in-flight:1,3,9"]),
+                       ("rate", ["--sweep", "rate:200,300.5", "--poisson"]),
                        ("overload", ["--sweep", "rate:50,20000", "--in-flight", "4", "--queries", "8"]),
                        ("single", ["--rate", "300", "--queries", "2"])):
         load_service(name, "--noop", BUNDLE, *load)
@@ -79,7 +86,8 @@ def load_service(name, *flags):
 
 def plot(*arguments, text=None, environment=None):
     """The program, as a process of its own."""
-    return subprocess.run([sys.executable, "-m", "bestroute.plots", *arguments], input=text, capture_output=True, timeout=120,
+    return subprocess.run([sys.executable, "-m", "bestroute.plots", *arguments], input=text,
+                          capture_output=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": PACKAGE, **(environment or {})}, check=False)
 
 
@@ -121,9 +129,11 @@ class Pictures(Case):
         texts = self.draw("eval")
         report = read("eval")
         self.assert_says(texts, "Quality against cost: bundle tiny-random", "records.jsonl.gz", "split val",
-                         f"n = {report['rows']} prompts", f"50 bootstrap samples of {report['stories']} stories",
-                         "hull of static choices", "static choices per task", "threshold policies", "utility policies",
-                         "95 % interval of ", "one candidate for every prompt", "reference: ", "oracle (hindsight)",
+                         f"n = {report['rows']} prompts",
+                         f"50 bootstrap samples of {report['stories']} stories",
+                         "hull of static choices", "static choices per task", "threshold policies",
+                         "utility policies", "95 % interval of ", "one candidate for every prompt",
+                         "reference: ", "oracle (hindsight)",
                          "USD per 1,000 prompts", "quality")
         models = {c["model"] for c in report["all"]["candidates"] if not c["reference"]}
         self.assertGreater(len(models), 1)
@@ -136,14 +146,16 @@ class Pictures(Case):
         self.assert_says(texts, f"current policy: {report['all']['policy']['kind']}")
 
     def test_a_title_says_what_is_unusual_about_the_data(self):
-        self.assert_says(self.draw("by-task"), "all splits", "selector strength 0.5", "each task weighs the same",
+        self.assert_says(self.draw("by-task"), "all splits", "selector strength 0.5",
+                         "each task weighs the same",
                          "judged by the second half of the samples")
 
     def test_reliability_has_a_count_and_an_interval_for_each_bin(self):
         self.draw("eval")
         texts = texts_of(self.stem + "-calibration.svg")
         calibration = read("eval")["all"]["calibration"]
-        self.assert_says(texts, "Reliability of predictions: bundle tiny-random", "n = ", "perfect predictions",
+        self.assert_says(texts, "Reliability of predictions: bundle tiny-random", "n = ",
+                         "perfect predictions",
                          f"expected calibration error {calibration['expected_error']:.4f}")
         filled = [b for b in calibration["bins"] if b["pairs"] > 0]
         self.assertGreater(len(filled), 1)
@@ -161,18 +173,20 @@ class Pictures(Case):
     def test_a_calibration_shows_what_was_chosen_and_why(self):
         for name, key, words in (("threshold--reduce-cost", "threshold", "target: 60 % less cost"),
                                  ("utility--quality", "lambda", "target: 60 % of the reference's quality"),
-                                 ("threshold--reference-share", "threshold", "target: at most 60 % to the reference")):
+                                 ("threshold--reference-share", "threshold",
+                                  "target: at most 60 % to the reference")):
             report = read(name)
             saved = 100 * (1 - report["mean_cost"] / report["reference"]["cost"])
             self.assert_says(self.draw(name), f"Calibration of {report['policy']}: bundle tiny-random",
-                             f"n = {report['rows']} prompts", words, f"chosen: {key} {report[key]:.4g}", "reference: ",
-                             f"{saved:.1f} % less cost at ", f"95 % interval of the chosen {key}",
+                             f"n = {report['rows']} prompts", words, f"chosen: {key} {report[key]:.4g}",
+                             "reference: ", f"{saved:.1f} % less cost at ",
+                             f"95 % interval of the chosen {key}",
                              "prompts that the reference answers")
 
     def test_a_sweep_is_drawn_against_its_load(self):
         texts = self.draw("in-flight")
-        self.assert_says(texts, "Latency against throughput: bundle tiny-random", "engine noop", "closed loop",
-                         "1 prompt a request", "prompts/s answered", "latency, ms")
+        self.assert_says(texts, "Latency against throughput: bundle tiny-random", "engine noop",
+                         "closed loop", "1 prompt a request", "prompts/s answered", "latency, ms")
         for label in ("p50", "p95", "p99", "1 in flight", "3 in flight", "9 in flight"):
             self.assertIn(label, texts)
         texts = self.draw("rate")
@@ -189,7 +203,8 @@ class Pictures(Case):
         texts = self.draw("single")
         self.assert_says(texts, "Latency by percentile: bundle tiny-random", "600 prompts/s offered",
                          f"n = {read('single')['runs'][0]['answered']:,} requests")
-        for label in ("as the client sees it", "in the service", "in the tokeniser", "50 %", "99.9 %", "longest"):
+        for label in ("as the client sees it", "in the service", "in the tokeniser", "50 %", "99.9 %",
+                      "longest"):
             self.assertIn(label, texts)
 
     def test_no_text_covers_another(self):
@@ -206,8 +221,8 @@ class Pictures(Case):
         report = read("eval")
         one = report["all"]["candidates"][0]
         for index in range(9):
-            report["all"]["candidates"].append({**one, "model": f"maker/a-model-with-a-long-name-{index}", "reference": False,
-                                                "cost": one["cost"] * (1 + index / 300)})
+            report["all"]["candidates"].append({**one, "model": f"maker/a-model-with-a-long-name-{index}",
+                                                "reference": False, "cost": one["cost"] * (1 + index / 300)})
         path = os.path.join(folder, "crowded.json")
         with open(path, "w", encoding="utf-8") as out:
             json.dump(report, out)
@@ -219,7 +234,8 @@ class Pictures(Case):
             written = []
             for hash_seed in ("1", "2"):
                 stem = os.path.join(tempfile.mkdtemp(dir=folder), "same")
-                self.assertEqual(plot(reports[name], stem, environment={"PYTHONHASHSEED": hash_seed}).returncode, 0)
+                self.assertEqual(plot(reports[name], stem,
+                                      environment={"PYTHONHASHSEED": hash_seed}).returncode, 0)
                 contents = []
                 for end in ends:
                     for kind in ("svg", "png"):
@@ -274,10 +290,13 @@ class WrongInput(Case):
     def test_a_report_that_lacks_a_key_or_has_another_value(self):
         for name, path, value, words in (
                 ("eval", ("bundle", "name"), None, "bundle.name: is missing"),
-                ("eval", ("all", "quality_at"), None, "all.quality_at: is missing; was the report written by an older"),
-                ("eval", ("all", "reference", "cost", "value"), "dear", "all.reference.cost.value: expected a number, found \"dear\""),
+                ("eval", ("all", "quality_at"), None,
+                 "all.quality_at: is missing; was the report written by an older"),
+                ("eval", ("all", "reference", "cost", "value"), "dear",
+                 "all.reference.cost.value: expected a number, found \"dear\""),
                 ("eval", ("all", "candidates"), {}, "all.candidates: expected an array, found {}"),
-                ("eval", ("all", "calibration", "bins", 3, "pairs"), True, "all.calibration.bins[3].pairs: expected a whole number"),
+                ("eval", ("all", "calibration", "bins", 3, "pairs"), True,
+                 "all.calibration.bins[3].pairs: expected a whole number"),
                 ("utility--quality", ("policy",), "pool", "policy: expected threshold or utility"),
                 ("in-flight", ("runs",), [], "runs: holds no run"),
                 ("in-flight", ("runs", 1, "latency_ms"), None, "runs[1].latency_ms: is missing"),
@@ -299,7 +318,8 @@ class WrongInput(Case):
 
     def test_usage(self):
         self.assertIn("STEM", self.refused(reports["eval"], code=2))
-        self.assertIn("'pdf', expected some of svg, png", self.refused("--format", "svg,pdf", reports["eval"], "stem", code=2))
+        self.assertIn("'pdf', expected some of svg, png",
+                      self.refused("--format", "svg,pdf", reports["eval"], "stem", code=2))
         self.assertIn(b"bestroute calibrate --json", plot("--help").stdout)
         self.assertRegex(plot("--version").stdout.decode(), r"^bestroute-plot \d+\.\d+\.\d+\n$")
 
@@ -342,11 +362,12 @@ class ThroughTheCommands(Case):
         for end in (".png", "-calibration.png"):
             with open(stem + end, "rb") as file:
                 self.assertEqual(file.read(8), PNG)
-        done = self.run_measured("calibrate", "--bundle", BUNDLE, "--dry-run", "--quality", "0.9", "--plot", stem)
+        done = self.run_measured("calibrate", "--bundle", BUNDLE, "--dry-run", "--quality", "0.9",
+                                 "--plot", stem)
         self.assertEqual(done.returncode, 0, done.err)
         self.assert_says(texts_of(stem + ".svg"), "Calibration of threshold")
-        done = subprocess.run([BENCH, "--noop", BUNDLE, "--sweep", "in-flight:1,2", "--seconds", "0.2", "--warmup", "0",
-                               "--plot", stem], capture_output=True, text=True, timeout=120,
+        done = subprocess.run([BENCH, "--noop", BUNDLE, "--sweep", "in-flight:1,2", "--seconds", "0.2",
+                               "--warmup", "0", "--plot", stem], capture_output=True, text=True, timeout=120,
                               env={**os.environ, **self.environment}, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assert_says(texts_of(stem + ".svg"), "Latency against throughput")

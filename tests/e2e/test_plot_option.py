@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""--plot of bestroute and bestroute-bench: they run the program bestroute-plot, and say so where it is missing or fails.
+"""--plot of bestroute and bestroute-bench: they run the program bestroute-plot,
+and say so where it is missing or fails.
 
-A stand-in for bestroute-plot writes down what it is given, so that nothing is needed here but the standard library
-and numpy. What the real one draws is test_plot.py's.
+A stand-in for bestroute-plot writes down what it is given, so that nothing is needed here but the standard
+library and numpy. What the real one draws is test_plot.py's.
 """
 
 import json
@@ -21,7 +22,8 @@ import test_eval
 from test_cli import BUNDLE, Service, run
 
 BENCH = os.environ["BESTROUTE_BENCH"]
-NOT_ON_THE_PATH = "--plot needs the program bestroute-plot, which is not on the PATH: install it with `pip install ./python`"
+NOT_ON_THE_PATH = ("--plot needs the program bestroute-plot, which is not on the PATH: install it with "
+                   "`pip install ./python`")
 GRAPHICS = ("libX", "libx", "cairo", "freetype", "fontconfig", "pixman", "png", "Magick", "libGL", "harfbuzz")
 
 STAND_IN = """#!{python}
@@ -66,8 +68,8 @@ class PlotOption(unittest.TestCase):
             return json.load(file)
 
     def bench(self, path, *arguments):
-        return subprocess.run([BENCH, "--noop", BUNDLE, *arguments], capture_output=True, text=True, timeout=120,
-                              env={**os.environ, **path}, check=False)
+        return subprocess.run([BENCH, "--noop", BUNDLE, *arguments], capture_output=True, text=True,
+                              timeout=120, env={**os.environ, **path}, check=False)
 
     def test_eval_and_calibrate_hand_over_what_they_report_as_json(self):
         for command in (("eval",), ("calibrate", "--bundle", self.bundle, "--dry-run", "--quality", "0.9")):
@@ -87,12 +89,14 @@ class PlotOption(unittest.TestCase):
     def test_the_bench_hands_over_its_report(self):
         path = self.path_with_stand_in()
         file = os.path.join(self.folder, "bench.json")
-        done = self.bench(path, "--sweep", "in-flight:1,2", "--seconds", "0.2", "--warmup", "0", "--json", file, "--plot", "stem")
+        done = self.bench(path, "--sweep", "in-flight:1,2", "--seconds", "0.2", "--warmup", "0",
+                          "--json", file, "--plot", "stem")
         self.assertEqual(done.returncode, 0, done.stderr)
         with open(file, encoding="utf-8") as report:
             self.assertEqual(differences(self.was_given()["report"], json.load(report)), [])
         for other in (("--compare", file, file), ("--engine", BUNDLE), ("--echo", "ipc:///nowhere")):
-            done = subprocess.run([BENCH, *other, "--plot", "stem"], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run([BENCH, *other, "--plot", "stem"], capture_output=True, text=True,
+                                  timeout=60, check=False)
             self.assertEqual(done.returncode, 1)
             self.assertIn("--plot: expected runs of a service", done.stderr)
 
@@ -143,7 +147,8 @@ def differences(a, b, path="report"):
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return [found for key in a for found in differences(a[key], b[key], f"{path}.{key}")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [found for index, pair in enumerate(zip(a, b)) for found in differences(*pair, f"{path}[{index}]")]
+        return [found for index, pair in enumerate(zip(a, b))
+                for found in differences(*pair, f"{path}[{index}]")]
     if isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-8, abs_tol=1e-12):
         return []
     return [] if a == b else [f"{path}: {a} and {b}"]

@@ -52,12 +52,14 @@ def check(url):
         assert len(result["candidates"]) == len(info["candidates"])
     assert reply["bundle"] == info["bundle"]
 
-    scores = connection.call("score", queries=[{"text": PROMPTS[0]}, {"text": PROMPTS[0], "tokens": []}])["results"]
+    scores = connection.call("score",
+                             queries=[{"text": PROMPTS[0]}, {"text": PROMPTS[0], "tokens": []}])["results"]
     assert len(scores[0]["quality"]) == len(info["candidates"])
     assert scores[0]["quality"][info["reference"]] == 1
     assert scores[1]["error"]["code"] == "bad_request"
 
-    for bad, words in (({"policy": {"threshold": "x"}}, "bad_request: policy.threshold"), ({}, "queries: missing"),
+    for bad, words in (({"policy": {"threshold": "x"}}, "bad_request: policy.threshold"),
+                       ({}, "queries: missing"),
                        ({"queries": [{"text": "x" * 1001}]}, "too_large: queries[0].text")):
         try:
             connection.call("route", **{"queries": [{"text": "a"}], **bad} if bad else {})

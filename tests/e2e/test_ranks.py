@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Processes that load as one: the same bundle on all or the old one on all, whoever dies, hangs or stays away.
+"""Processes that load as one: the same bundle on all or the old one on all, whoever dies,
+hangs or stays away.
 
-Each process has a device of its own: two of them, and four where there are as many devices. Skipped (77) where there
-are fewer than two CUDA devices or no NCCL. Programs and paths come from ctest's environment.
+Each process has a device of its own: two of them, and four where there are as many devices. Skipped (77)
+where there are fewer than two CUDA devices or no NCCL. Programs and paths come from ctest's environment.
 """
 import json
 import os
@@ -155,8 +156,8 @@ def by_signal(rank):
 
 def by_name(folder):
     def command(rank):
-        done = subprocess.run([CLIENT, "reload", "--admin", rank.admin, folder], capture_output=True, text=True,
-                              check=False)
+        done = subprocess.run([CLIENT, "reload", "--admin", rank.admin, folder], capture_output=True,
+                              text=True, check=False)
         assert done.returncode == 0, done.stderr + rank.log()
     return command
 

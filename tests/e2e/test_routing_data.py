@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""routing_data.py - labels and the decision metric of training, against figures made by hand. Needs numpy alone."""
+"""routing_data.py - labels and the decision metric of training, against figures made by hand.
+Needs numpy alone."""
 
 import gzip
 import json
@@ -41,14 +42,16 @@ class Data(unittest.TestCase):
         labels = Labels(self.rows(record(), other), [("small", 1), ("tiny", 1)], {"big"}, 0.2)
         np.testing.assert_allclose(labels.weight, [[1, 0.2], [0.2, 1]])
         np.testing.assert_allclose(labels.match, [[0.6, 0], [0, 1]], atol=1e-6)
-        offered = Labels(self.rows(record(), other), [("small", 1), ("tiny", 1)], {"big"}, 0.2, {"small": {"dates"}})
+        offered = Labels(self.rows(record(), other), [("small", 1), ("tiny", 1)], {"big"}, 0.2,
+                         {"small": {"dates"}})
         np.testing.assert_allclose(offered.weight, [[0.2, 0.2], [0.2, 1]])
         self.assertFalse(offered.measured[0].any())
 
     def test_a_foreign_reference_is_replaced_by_the_task_s_mean(self):
         foreign = record(reference="weak", reference_quality=0.1)
         alone = record(task="unknown", reference="weak")
-        labels = Labels(self.rows(record(), record(reference_quality=0.6), foreign, alone), [("small", 1)], {"big"}, 0)
+        labels = Labels(self.rows(record(), record(reference_quality=0.6), foreign, alone), [("small", 1)],
+                        {"big"}, 0)
         np.testing.assert_allclose(labels.match[:, 0], [0.6, 0.7, 1 - 0.5 * 0.7])
 
     def test_a_threshold_takes_the_cheapest_and_the_reference_bounds_it(self):
@@ -56,7 +59,8 @@ class Data(unittest.TestCase):
         quality = np.array([[1.0, 1.0], [0.0, 0.5]])
         cost = np.array([[1.0, 2.0], [1.0, 20.0]])
         reference = (np.array([1.0, 1.0]), np.array([10.0, 10.0]), np.array([10.0, 12.0]))
-        curve = judging.threshold_curve(predicted, quality, np.ones((2, 2), bool), cost, cost, reference, [0, 0.5, 1])
+        curve = judging.threshold_curve(predicted, quality, np.ones((2, 2), bool), cost, cost, reference,
+                                        [0, 0.5, 1])
         np.testing.assert_allclose(curve, [[1, 0.5], [6.5, 1], [11, 1]])
         self.assertAlmostEqual(judging.saving(curve, 11, 1, 0.01), 1 - 6.5 / 11)
         self.assertEqual(judging.saving(curve, 11, 2, 0.01), 0)
@@ -66,14 +70,17 @@ class Data(unittest.TestCase):
         quality = np.array([[0.8, 1.0], [0.0, 0.5]])
         cost = np.array([[1.0, 2.0], [1.0, 5.0]])
         reference = (np.array([1.0, 1.0]), np.array([10.0, 10.0]), np.array([10.0, 12.0]))
-        curve = judging.utility_curve(predicted, quality, np.ones((2, 2), bool), cost, cost, reference, [0.0, 0.03, 0.1, 1])
-        # by hand: at 0.03 row 0 takes 0.95 - 0.06, row 1 stays: 0.6 - 0.15 < 1 - 0.3; at 0.1 row 0 takes 0.8, row 1 0.2 - 0.1
+        curve = judging.utility_curve(predicted, quality, np.ones((2, 2), bool), cost, cost, reference,
+                                      [0.0, 0.03, 0.1, 1])
+        # by hand: at 0.03 row 0 takes 0.95 - 0.06, row 1 stays: 0.6 - 0.15 < 1 - 0.3; at 0.1 row 0 takes 0.8,
+        # row 1 0.2 - 0.1
         np.testing.assert_allclose(curve, [[11, 1], [7, 1], [1, 0.4], [1, 0.4]])
 
     def test_the_judge_knows_what_the_best_predictions_would_give(self):
         models = {"small": {"input_price": 0.0, "output_price": 1.0, "avg_output_tokens": 1.0},
                   "big": {"input_price": 0.0, "output_price": 10.0, "avg_output_tokens": 1.0}}
-        rows = self.rows(*(record(reference_quality=1.0, candidates=[{"model": "small", "n": 1, "quality": q, "output_tokens": 1}])
+        rows = self.rows(*(record(reference_quality=1.0,
+                                  candidates=[{"model": "small", "n": 1, "quality": q, "output_tokens": 1}])
                            for q in (1.0, 0.0)), record(task="other", reference="weak"))
         labels = Labels(rows, [("small", 1)], {"big"}, 0)
         judge = judging.Judge(labels, [("small", 1)], models, "big", {"big"})
@@ -85,8 +92,10 @@ class Data(unittest.TestCase):
     def test_costs_use_measured_lengths_where_asked(self):
         models = {"small": {"input_price": 1.0, "output_price": 2.0, "avg_output_tokens": 10.0}}
         rows = self.rows(record())
-        np.testing.assert_allclose(routing_data.costs(rows, [("small", 2)], models, False), [[8 + 2 * 2 * 10]])
-        np.testing.assert_allclose(routing_data.costs(rows, [("small", 2)], models, True), [[8 + 2 * 2 * 100]])
+        np.testing.assert_allclose(routing_data.costs(rows, [("small", 2)], models, False),
+                                   [[8 + 2 * 2 * 10]])
+        np.testing.assert_allclose(routing_data.costs(rows, [("small", 2)], models, True),
+                                   [[8 + 2 * 2 * 100]])
 
     def test_files_are_read_and_bad_lines_named(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -175,8 +184,10 @@ class Solving(unittest.TestCase):
 
     def test_folds_keep_a_story_together_and_spread_each_task(self):
         story = "The party is on Monday, and it rained on the day before. "
-        prompts = [story + "What is today?", story + "What is tomorrow?"] + [f"How much is {i} and {i} and one more?" for i in range(40)]
-        rows = [Row({**record(task="sums" if i < 22 else "dates"), "prompt": p}, "x:1") for i, p in enumerate(prompts)]
+        prompts = [story + "What is today?", story
+                   + "What is tomorrow?"] + [f"How much is {i} and {i} and one more?" for i in range(40)]
+        rows = [Row({**record(task="sums" if i < 22 else "dates"), "prompt": p}, "x:1")
+                for i, p in enumerate(prompts)]
         fold = heads.assign_folds(rows, 4, 1)
         self.assertEqual(fold[0], fold[1])
         for task in ("sums", "dates"):
@@ -196,7 +207,8 @@ class Solving(unittest.TestCase):
     def test_a_temperature_is_one_scale_for_all_heads(self):
         logits = np.log(self.match / (1 - self.match))
         for factor in (0.5, 2):
-            self.assertAlmostEqual(heads.temperature(factor * logits, self.match, 1000 * self.weight), 1 / factor, delta=0.01)
+            self.assertAlmostEqual(heads.temperature(factor * logits, self.match, 1000 * self.weight),
+                                   1 / factor, delta=0.01)
         self.assertEqual(heads.temperature(logits, self.match, 0 * self.weight), 1)
         entropy = [heads.cross_entropy(s * logits, self.match, self.weight) for s in (0.5, 1, 2)]
         self.assertTrue((entropy[1] < entropy[0]).all() and (entropy[1] < entropy[2]).all())
@@ -205,32 +217,38 @@ class Solving(unittest.TestCase):
 class Probe(unittest.TestCase):
     def test_each_predictor_writes_scores_in_the_bundle_s_order(self):
         with tempfile.TemporaryDirectory() as folder:
-            candidates = [{"model": "small", "n": 2}, {"model": "small", "n": 1}, {"model": "big", "n": 1, "reference": True}]
+            candidates = [{"model": "small", "n": 2}, {"model": "small", "n": 1},
+                          {"model": "big", "n": 1, "reference": True}]
             with open(os.path.join(folder, "router.json"), "w", encoding="utf-8") as out:
                 json.dump({"candidates": candidates}, out)
             records = []
             for i in range(60):  # hard where there are many numbers
                 right = 9 - i % 9
-                halves = [{"model": "small", "n": 1, "quality": right / 10, "k": 10, "c": right, "k_a": 5, "c_a": right // 2},
+                halves = [{"model": "small", "n": 1, "quality": right / 10, "k": 10, "c": right, "k_a": 5,
+                           "c_a": right // 2},
                           {"model": "small", "n": 2, "quality": min(1, right / 8)},
                           {"model": "big", "n": 1, "quality": 0.8, "k": 10, "c": 8, "k_a": 5, "c_a": 4}]
-                records.append({**record(candidates=halves), "id": f"r{i}", "split": "test" if i == 0 else "train",
+                records.append({**record(candidates=halves), "id": f"r{i}",
+                                "split": "test" if i == 0 else "train",
                                 "prompt": f"Lot {i} has" + " 12 pears and" * (i % 9) + " no more."})
             path = os.path.join(folder, "records.jsonl")
             with open(path, "w", encoding="utf-8") as out:
                 out.writelines(json.dumps(r) + "\n" for r in records)
-            self.assertEqual(probe.main(["--bundle", folder, "--data", path, "--out", folder, "--penalty", "3"]), 0)
+            self.assertEqual(probe.main(["--bundle", folder, "--data", path, "--out", folder,
+                                         "--penalty", "3"]), 0)
             scores = {}
             for name in ("mean", "counts", "steps", "half"):
                 with open(os.path.join(folder, f"{name}.jsonl"), encoding="utf-8") as lines:
                     scores[name] = {line["id"]: line["quality"] for line in map(json.loads, lines)}
                 self.assertEqual(len(scores[name]), 59)
                 self.assertEqual({q[2] for q in scores[name].values()}, {1})
-            np.testing.assert_allclose(scores["half"]["r1"][1], 1 - (1 - 4 / 5) * 4 / 5)  # 8 of 10: 4 of the first 5
+            # 8 of 10: 4 of the first 5
+            np.testing.assert_allclose(scores["half"]["r1"][1], 1 - (1 - 4 / 5) * 4 / 5)
             np.testing.assert_allclose(scores["half"]["r1"][0], 1)  # two of them cannot both miss
             truth = [1 - (1 - (9 - i % 9) / 10) * 0.8 for i in range(1, 60)]
             for name, least in (("counts", 0.9), ("steps", 0.9)):
-                self.assertGreater(np.corrcoef(truth, [scores[name][f"r{i}"][1] for i in range(1, 60)])[0, 1], least)
+                self.assertGreater(np.corrcoef(truth, [scores[name][f"r{i}"][1] for i in range(1, 60)])[0, 1],
+                                   least)
             self.assertLess(np.ptp([q[1] for q in scores["mean"].values()]), 0.1)
 
 

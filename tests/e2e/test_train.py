@@ -3,7 +3,8 @@
 
     BESTROUTE_TRAIN_PYTHON=/path/to/venv/bin/python3 python3 tests/e2e/test_train.py
 
-Needs the packages of weights/requirements.txt; without them it is skipped aloud (exit code 77). Some two minutes.
+Needs the packages of weights/requirements.txt; without them it is skipped aloud (exit code 77).
+Some two minutes.
 """
 
 import json
@@ -21,7 +22,8 @@ from test_cli import Service, run
 
 SOURCE = test_cli.SOURCE
 PYTHON = os.environ.get("BESTROUTE_TRAIN_PYTHON", sys.executable)
-SMALL = ["--hidden", "32", "--heads", "1", "--layers", "1", "--pieces", "300", "--batch-tokens", "1024", "--threads", "1"]
+SMALL = ["--hidden", "32", "--heads", "1", "--layers", "1", "--pieces", "300", "--batch-tokens", "1024",
+         "--threads", "1"]
 WAIT_S = 300
 
 
@@ -33,13 +35,16 @@ def record(index, rng):
         parts = [f"Box {i} of lot {index} holds {rng.randint(2, 90)} pears." for i in range(steps)]
         prompt = " ".join(parts) + " How many pears are there in all?"
     else:
-        prompt = f"Day {index} of the fair is a {rng.choice(['Monday', 'Friday', 'Sunday'])}{', and it rains' * steps}. Which day is next?"
+        day = rng.choice(["Monday", "Friday", "Sunday"])
+        prompt = f"Day {index} of the fair is a {day}{', and it rains' * steps}. Which day is next?"
     right = 0.95 - 0.1 * steps if task == "sums" else 0.3 + 0.08 * steps
-    entries = [{"model": "small", "n": n, "quality": round(1 - (1 - right) ** n, 4), "output_tokens": 40, "basis": "derived"}
+    entries = [{"model": "small", "n": n, "quality": round(1 - (1 - right) ** n, 4), "output_tokens": 40,
+                "basis": "derived"}
                for n in (1, 2)]
     entries.append({"model": "big", "n": 1, "quality": 0.95, "output_tokens": 60})
     return {"id": f"r{index}", "task": task, "prompt": prompt, "split": "val" if index % 4 == 0 else "train",
-            "prompt_tokens": 10 + 9 * steps, "reference": {"model": "big", "quality": 0.95}, "candidates": entries}
+            "prompt_tokens": 10 + 9 * steps, "reference": {"model": "big", "quality": 0.95},
+            "candidates": entries}
 
 
 class Train(unittest.TestCase):
@@ -63,12 +68,14 @@ class Train(unittest.TestCase):
         return os.path.join(cls.folder, *names)
 
     def command(self, name, *more):
-        return [PYTHON, os.path.join(SOURCE, "weights", "train.py"), "--data", self.path("records.jsonl"), "--prices",
-                self.path("prices.json"), "--reference", "big", "--model", "small:2", "--out", self.path(name), *SMALL,
+        return [PYTHON, os.path.join(SOURCE, "weights", "train.py"), "--data", self.path("records.jsonl"),
+                "--prices", self.path("prices.json"), "--reference", "big", "--model", "small:2",
+                "--out", self.path(name), *SMALL,
                 "--distil-epochs", "12", "--distil-rate", "3e-3", *more]
 
     def train(self, name, *more, code=0):
-        done = subprocess.run(self.command(name, *more), capture_output=True, text=True, timeout=WAIT_S, check=False)
+        done = subprocess.run(self.command(name, *more), capture_output=True, text=True, timeout=WAIT_S,
+                              check=False)
         self.assertEqual(done.returncode, code, done.stdout[-3000:] + done.stderr[-3000:])
         return done
 
@@ -86,12 +93,14 @@ class Train(unittest.TestCase):
         service.wait()
         data = ("--url", service.url, "--json", "--bootstrap", "10", "--data", self.path("records.jsonl"))
         val = json.loads(run("eval", *data).out)["all"]
-        self.assertAlmostEqual(val["calibration"]["expected_error"], report["val"]["all"]["calibration_error"], delta=2e-3)
+        self.assertAlmostEqual(val["calibration"]["expected_error"],
+                               report["val"]["all"]["calibration_error"], delta=2e-3)
         folds = run("eval", *data, "--split", "all", "--scores", self.path("folds.jsonl"))
         self.assertEqual(folds.returncode, 0, folds.err)
         whole = json.loads(folds.out)["all"]
         self.assertEqual(whole["rows"], len(self.records))
-        self.assertAlmostEqual(whole["calibration"]["expected_error"], report["folds"]["all"]["calibration_error"], delta=2e-3)
+        self.assertAlmostEqual(whole["calibration"]["expected_error"],
+                               report["folds"]["all"]["calibration_error"], delta=2e-3)
 
         # What was there to be learned: long sums are dear, and dates are the other way round.
         def quality(task, steps):
@@ -106,7 +115,8 @@ class Train(unittest.TestCase):
 
     def test_a_killed_run_goes_on_to_the_same_weights(self):
         self.train("whole")
-        with subprocess.Popen(self.command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(self.command("killed"), stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL) as process:
             until = time.monotonic() + WAIT_S
             while not os.path.exists(self.path("killed.work", "distil.pt")) and time.monotonic() < until:
                 time.sleep(0.01)
@@ -118,7 +128,8 @@ class Train(unittest.TestCase):
     def test_the_whole_network_is_fine_tuned_when_asked(self):
         done = self.train("tuned", "--epochs", "2", "--rate", "1e-3", "--distil-epochs", "1")
         self.assertIn("epoch 2: held-back loss", done.stdout)
-        check = subprocess.run([test_cli.DAEMON, "--bundle", self.path("tuned"), "--check"], capture_output=True, check=False)
+        check = subprocess.run([test_cli.DAEMON, "--bundle", self.path("tuned"), "--check"],
+                               capture_output=True, check=False)
         self.assertEqual(check.returncode, 0, check.stderr)
 
     def test_usage(self):
@@ -128,8 +139,8 @@ class Train(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    probe = subprocess.run([PYTHON, "-c", "import numpy, sentencepiece, torch, tqdm, transformers"], capture_output=True, text=True,
-                           check=False)
+    probe = subprocess.run([PYTHON, "-c", "import numpy, sentencepiece, torch, tqdm, transformers"],
+                           capture_output=True, text=True, check=False)
     if probe.returncode != 0:
         print(f"skipped: {PYTHON} lacks what training needs: {probe.stderr.strip().splitlines()[-1]}")
         sys.exit(77)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """test_weights.py - the generator of random bundles and the importer of trained ones.
 
-Standard library and numpy; what also needs torch, spm_train or bestrouted is skipped aloud where it is absent.
+Standard library and numpy; what also needs torch,
+spm_train or bestrouted is skipped aloud where it is absent.
 """
 
 import contextlib
@@ -115,7 +116,8 @@ class Generating(Folder):
         version = subprocess.run(["spm_train", "--version"], capture_output=True, text=True, check=False)
         if "0.1.97" not in version.stdout + version.stderr:
             self.skipTest("another release of spm_train may choose other pieces")
-        subprocess.run(["sh", os.path.join(WEIGHTS, "train_tokenizer.sh"), self.path("spm.model")], check=True)
+        subprocess.run(["sh", os.path.join(WEIGHTS, "train_tokenizer.sh"), self.path("spm.model")],
+                       check=True)
         self.assertEqual(content(self.path("spm.model")), content(SPM))
 
     def test_another_seed_gives_other_weights_of_the_same_shape(self):
@@ -213,7 +215,8 @@ class Generating(Folder):
         if not os.access(service, os.X_OK):
             self.skipTest("BESTROUTED names no program")
         for number, arguments in enumerate((("--preset", "tiny"), ("--dtype", "bf16", "--no-share-att-key"),
-                                            ("--dtype", "f16", "--no-relative-attention", "--pos-att-type", ""))):
+                                            ("--dtype", "f16", "--no-relative-attention",
+                                             "--pos-att-type", ""))):
             out = self.generate(*arguments, out=str(number))
             done = subprocess.run([service, "--bundle", out, "--check"], capture_output=True, text=True,
                                   check=False)
@@ -226,7 +229,8 @@ BEST_ROUTE = import_checkpoint.KINDS["best_route"]
 class Candidates(unittest.TestCase):
     def test_routers_over_models_need_no_number(self):
         zooter = import_checkpoint.KINDS["zooter"]
-        self.assertEqual(import_checkpoint.parse_candidates("a, b_bo1,c", zooter), [("a", 1), ("b", 1), ("c", 1)])
+        self.assertEqual(import_checkpoint.parse_candidates("a, b_bo1,c", zooter),
+                         [("a", 1), ("b", 1), ("c", 1)])
         with self.assertRaisesRegex(BundleError, "--candidates"):
             import_checkpoint.parse_candidates("a,,c", zooter)
 
@@ -235,7 +239,8 @@ class Candidates(unittest.TestCase):
             import_checkpoint.parse_candidates("a_bo1,a_bo2,b_bo1", import_checkpoint.KINDS["hybrid_llm"])
 
     def test_the_trainers_string_is_read(self):
-        text = "llama-31-8b_ourRM_bo1, llama-31-8b_ourRM_bo5,phi_3_mini_armoRM_bo2,mistral-7b_bo3,gpt-4o_ourRM_bo1"
+        text = ("llama-31-8b_ourRM_bo1, llama-31-8b_ourRM_bo5,phi_3_mini_armoRM_bo2,mistral-7b_bo3,"
+                "gpt-4o_ourRM_bo1")
         self.assertEqual(import_checkpoint.parse_candidates(text, BEST_ROUTE),
                          [("llama-31-8b", 1), ("llama-31-8b", 5), ("phi_3_mini", 2), ("mistral-7b", 3),
                           ("gpt-4o", 1)])
@@ -256,7 +261,8 @@ class Importing(Folder):
         super().setUp()
         self.checkpoint = self.path("checkpoint-best")
         os.mkdir(self.checkpoint)
-        shutil.copyfile(os.path.join(DATA, "tiny_checkpoint.bin"), self.path("checkpoint-best", "pytorch_model.bin"))
+        shutil.copyfile(os.path.join(DATA, "tiny_checkpoint.bin"),
+                        self.path("checkpoint-best", "pytorch_model.bin"))
         bundle_io.write_json(self.path("config.json"), CONFIG)
 
     def run_importer(self, *more, candidates=STRING, out="bundle"):
@@ -335,7 +341,8 @@ class Importing(Folder):
     def test_the_prefixs_id_comes_from_the_saved_tokenizer(self):
         cases = (
             ("added_tokens.json", {"[MASK]": 2049, "<|source|>": 2048}),
-            ("tokenizer.json", {"added_tokens": [{"id": 0, "content": "[PAD]"}, {"id": 2049, "content": "[MASK]"},
+            ("tokenizer.json",
+             {"added_tokens": [{"id": 0, "content": "[PAD]"}, {"id": 2049, "content": "[MASK]"},
                                                  {"id": 2048, "content": "<|source|>"}]}),
             ("tokenizer_config.json", {"added_tokens_decoder": {"1": {"content": "[CLS]"},
                                                                 "2048": {"content": "<|source|>"},
@@ -366,7 +373,8 @@ class Importing(Folder):
         self.refuse(["neither model.safetensors nor pytorch_model.bin"], *self.files())
 
     def test_a_prefix_beyond_the_embedding_is_refused(self):
-        bundle_io.write_json(self.path("checkpoint-best", "added_tokens.json"), {"<|source|>": 2050, "[MASK]": 2048})
+        bundle_io.write_json(self.path("checkpoint-best", "added_tokens.json"),
+                             {"<|source|>": 2050, "[MASK]": 2048})
         self.refuse(["found 2050 rows", "<|source|>"], *self.files())
 
     def test_a_checkpoint_torch_writes_now_is_read(self):
@@ -383,7 +391,8 @@ class Importing(Folder):
 
 
 class OtherRouters(Folder):
-    """Checkpoints in the layouts of other authors, made of the tiny bundle's encoder and a classifier of their own."""
+    """Checkpoints in the layouts of other authors,
+    made of the tiny bundle's encoder and a classifier of their own."""
 
     MODELS = ("llama-31-8b", "mistral-7b", "gpt-4o")
     # kind -> prefix, classifier, rows of it for three models, pooler, more arguments
@@ -422,7 +431,8 @@ class OtherRouters(Folder):
         pair = kind in ("hybrid_llm", "route_llm_bert")
         models = self.MODELS[::2] if pair else self.MODELS
         bundle_io.write_json(self.path("prices.json"), {model: {} for model in self.MODELS})
-        return ("--checkpoint", folder, "--out", self.path(kind), "--heads", kind, "--prices", self.path("prices.json"),
+        return ("--checkpoint", folder, "--out", self.path(kind), "--heads", kind,
+                "--prices", self.path("prices.json"),
                 "--candidates", ",".join(f"{model}_bo1" for model in models), *more)
 
     def test_every_layout_becomes_a_bundle_that_the_service_accepts(self):
@@ -449,17 +459,22 @@ class OtherRouters(Folder):
     def make_bert(self, distil):
         """A whole checkpoint of BERT's or DistilBERT's ...ForSequenceClassification, random and small."""
         width, ffn = 8, 16
-        vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz?.,", "what", "##s"]
+        vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz?.,", "what",
+                 "##s"]
         prefix = "distilbert." if distil else "bert."
         shapes = {"embeddings.word_embeddings.weight": (len(vocab), width),
                   "embeddings.position_embeddings.weight": (32, width)}
         layer = "transformer.layer.0." if distil else "encoder.layer.0."
-        attention = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin") if distil else (
-            "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+        if distil:
+            attention = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin")
+        else:
+            attention = ("attention.self.query", "attention.self.key", "attention.self.value",
+                         "attention.output.dense")
         modules = {layer + name: (width, width) for name in attention}
         modules[layer + ("ffn.lin1" if distil else "intermediate.dense")] = (ffn, width)
         modules[layer + ("ffn.lin2" if distil else "output.dense")] = (width, ffn)
-        norms = ["embeddings.LayerNorm", layer + ("sa_layer_norm" if distil else "attention.output.LayerNorm"),
+        norms = ["embeddings.LayerNorm",
+                 layer + ("sa_layer_norm" if distil else "attention.output.LayerNorm"),
                  layer + ("output_layer_norm" if distil else "output.LayerNorm")]
         if not distil:
             shapes["embeddings.token_type_embeddings.weight"] = (2, width)
@@ -480,9 +495,12 @@ class OtherRouters(Folder):
             for name, shape in shapes.items()])
         with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8") as file:
             file.write("\n".join(vocab) + "\n")
-        config = {"model_type": "distilbert", "dim": width, "n_layers": 1, "n_heads": 2, "hidden_dim": ffn} if distil else {
-            "model_type": "bert", "hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "intermediate_size": ffn, "type_vocab_size": 2}
+        if distil:
+            config = {"model_type": "distilbert", "dim": width, "n_layers": 1, "n_heads": 2,
+                      "hidden_dim": ffn}
+        else:
+            config = {"model_type": "bert", "hidden_size": width, "num_hidden_layers": 1,
+                      "num_attention_heads": 2, "intermediate_size": ffn, "type_vocab_size": 2}
         bundle_io.write_json(os.path.join(folder, "config.json"), {**config, "vocab_size": len(vocab),
                                                                    "max_position_embeddings": 32})
         bundle_io.write_json(os.path.join(folder, "tokenizer_config.json"), {"do_lower_case": not distil})
@@ -492,19 +510,22 @@ class OtherRouters(Folder):
 
     def test_bert_and_distilbert_become_bundles_that_the_service_accepts(self):
         service = os.environ.get("BESTROUTED")
-        for distil, more in ((False, ("--heads", "route_llm_bert", "--pooler", "tanh", "--candidates", "mistral-7b,gpt-4o")),
-                             (True, ("--heads", "zooter", "--pooler", "relu", "--candidates", ",".join(self.MODELS)))):
+        for distil, more in ((False, ("--heads", "route_llm_bert", "--pooler", "tanh",
+                                      "--candidates", "mistral-7b,gpt-4o")),
+                             (True, ("--heads", "zooter", "--pooler", "relu",
+                                     "--candidates", ",".join(self.MODELS)))):
             with self.subTest(distil=distil):
                 arguments = self.make_bert(distil)
                 out = arguments[-1]
                 status, text = run_quietly(import_checkpoint.main, (*arguments, *more))
                 self.assertEqual(status, 0, text)
-                self.assertEqual(sorted(os.listdir(out)), ["config.json", "model.safetensors", "router.json", "vocab.txt"])
+                self.assertEqual(sorted(os.listdir(out)),
+                                 ["config.json", "model.safetensors", "router.json", "vocab.txt"])
                 self.assertEqual(load_json(out, "router.json").get("lowercase"), False if distil else None)
                 if service is None:
                     continue
-                done = subprocess.run([service, "--bundle", out, "--engine", "cpu", "--check"], capture_output=True,
-                                      text=True, check=False)
+                done = subprocess.run([service, "--bundle", out, "--engine", "cpu", "--check"],
+                                      capture_output=True, text=True, check=False)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_bert_cannot_pool_a_prefix_it_has_not(self):
@@ -512,7 +533,8 @@ class OtherRouters(Folder):
                                                             "--candidates", "a_bo1,gpt-4o_bo1"))
         self.assertEqual(status, 1)
         status, text = run_quietly(import_checkpoint.main, (
-            *self.make_bert(True), "--heads", "zooter", "--pooler", "tanh", "--candidates", "mistral-7b,gpt-4o"))
+            *self.make_bert(True), "--heads", "zooter", "--pooler", "tanh",
+            "--candidates", "mistral-7b,gpt-4o"))
         self.assertEqual(status, 1)
         self.assertIn("classifier.weight", text)
 
@@ -522,7 +544,8 @@ class OtherRouters(Folder):
             ("router_dc", {"drop": "embeddings.weight"}, ("has no tensor embeddings.weight", "[3, 64]")),
             ("zooter", {"drop": "pooler.dense.bias"}, ("has no tensor pooler.dense.bias",)),
             ("route_llm_bert", {"rows": 2}, ("classifier.weight", "[2, 64]", "expected [3, 64]")),
-            ("zooter", {"drop": "deberta.embeddings.word_embeddings.weight"}, ("has no tensor", "'deberta.'")),
+            ("zooter", {"drop": "deberta.embeddings.word_embeddings.weight"},
+             ("has no tensor", "'deberta.'")),
         )
         for kind, changes, words in cases:
             with self.subTest(kind=kind, changes=changes):
@@ -538,9 +561,11 @@ class OtherRouters(Folder):
         arguments = self.make("router_dc")
         folder = self.path("checkpoint-router_dc")
         os.rename(os.path.join(folder, "model.safetensors"), os.path.join(folder, "best.safetensors"))
-        status, text = run_quietly(import_checkpoint.main, (*arguments, "--weights", os.path.join(folder, "best.safetensors")))
+        status, text = run_quietly(import_checkpoint.main,
+                                   (*arguments, "--weights", os.path.join(folder, "best.safetensors")))
         self.assertEqual(status, 0, text)
-        status, text = run_quietly(import_checkpoint.main, (*arguments, "--weights", os.path.join(folder, "best_model.pth")))
+        status, text = run_quietly(import_checkpoint.main,
+                                   (*arguments, "--weights", os.path.join(folder, "best_model.pth")))
         self.assertEqual(status, 1)
         self.assertIn("best_model.pth: no such file", text)
 
@@ -576,8 +601,8 @@ class HostilePickles(Folder):
         self.refuse(["builtins.getattr"], pickle.dumps(Call(getattr, 1, "real")))
         self.assertFalse(os.path.exists(target))
 
-    def tensor(self, offset=b"K\0", shape=b"K\2K\2\x86", stride=b"K\2K\1\x86", count=b"K\4", key=b"X\1\0\0\x000",
-               after=b""):
+    def tensor(self, offset=b"K\0", shape=b"K\2K\2\x86", stride=b"K\2K\1\x86", count=b"K\4",
+               key=b"X\1\0\0\x000", after=b""):
         """A dictionary of one tensor, written opcode by opcode."""
         storage = b"(X\7\0\0\0storagectorch\nFloatStorage\n" + key + b"X\3\0\0\0cpu" + count + b"tQ"
         call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + offset + shape + stride + b"\x89NtR"

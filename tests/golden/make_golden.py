@@ -23,7 +23,8 @@ import sys
 import numpy as np
 import torch
 from safetensors.numpy import save
-from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, DistilBertConfig, DistilBertModel
+from transformers import (BertConfig, BertModel, DebertaV2Config, DebertaV2Model, DistilBertConfig,
+                          DistilBertModel)
 
 FOLDER = pathlib.Path(__file__).parent
 POOL_INDEX = 1
@@ -92,7 +93,8 @@ def headed(kind, heads, **router):
 CASES = {
     "log_buckets": ({}, {"lengths": LONG, "all_rows": True}),
     "one_layer": ({"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 2}, {}),
-    "own_projections": ({"share_att_key": False, "pos_att_type": ["c2p", "p2c"]}, {"lengths": [*SHORT, 257, 512]}),
+    "own_projections": ({"share_att_key": False, "pos_att_type": ["c2p", "p2c"]},
+                        {"lengths": [*SHORT, 257, 512]}),
     "c2p_alone": ({"pos_att_type": ["c2p"], "position_buckets": 16, "max_relative_positions": 64}, {}),
     "p2c_alone": ({"pos_att_type": "p2c", "position_buckets": 8, "share_att_key": False}, {}),
     "no_terms": ({"pos_att_type": [], "vocab_size": 97}, {}),
@@ -108,7 +110,8 @@ CASES = {
         {"lengths": [3, 16, 33, 128, 300, 512]},
     ),
     "float16": ({"num_hidden_layers": 2, "intermediate_size": 51}, {"type": "F16"}),
-    "bfloat16": ({"num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4}, {"type": "BF16", "heads": 1}),
+    "bfloat16": ({"num_hidden_layers": 2, "hidden_size": 96, "num_attention_heads": 4},
+                 {"type": "BF16", "heads": 1}),
     "hybrid_llm": (SMALL, headed("hybrid_llm", 1)),
     "n_label": (SMALL, headed("n_label", 4)),
     "n_class": (SMALL, headed("n_class", 5)),
@@ -191,10 +194,12 @@ def make_qualities(case, encoder, router, heads, row, bits):
         return torch.from_numpy(values(case, name, shape, bits))
 
     def linear(name, outputs):
-        return torch.nn.functional.linear(row, weight(f"{name}.weight", outputs, len(row)), weight(f"{name}.bias", outputs))
+        return torch.nn.functional.linear(row, weight(f"{name}.weight", outputs, len(row)),
+                                          weight(f"{name}.bias", outputs))
 
     if "pooler" in router:
-        name = {"bert": "pretrained_model.pooler.dense", "distilbert": "pre_classifier"}.get(encoder, "pooler.dense")
+        name = {"bert": "pretrained_model.pooler.dense",
+                "distilbert": "pre_classifier"}.get(encoder, "pooler.dense")
         row = getattr(torch.nn.functional, router["pooler"])(linear(name, len(row)))
     kind = router.get("heads", "best_route")
     if kind == "best_route":
@@ -209,7 +214,8 @@ def make_qualities(case, encoder, router, heads, row, bits):
         return torch.softmax(linear("classifier", heads), dim=-1)
     if kind == "route_llm_bert":
         return 1 - torch.softmax(linear("classifier", 3), dim=-1)
-    cosines = torch.nn.functional.cosine_similarity(weight("embeddings.weight", heads, len(row)), row[None], dim=-1)
+    cosines = torch.nn.functional.cosine_similarity(weight("embeddings.weight", heads, len(row)), row[None],
+                                                    dim=-1)
     return torch.softmax(cosines / router.get("temperature", 1), dim=-1)
 
 
@@ -245,7 +251,8 @@ def make_case(case, changes, golden):
     with open(FOLDER / f"{case}.json", "w", encoding="utf-8") as file:
         json.dump({**config, "golden": golden}, file, indent=1)
         file.write("\n")
-    norms = [float(np.linalg.norm(expected[name], axis=-1).mean()) for name in expected if name.startswith("hidden")]
+    norms = [float(np.linalg.norm(expected[name], axis=-1).mean()) for name in expected
+             if name.startswith("hidden")]
     flat = np.concatenate([expected[name] for name in expected if name.startswith("quality")])
     print(f"{case}: mean norm {np.mean(norms):.2f}, qualities {flat.min():.3f} to {flat.max():.3f}")
 

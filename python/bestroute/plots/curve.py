@@ -79,7 +79,8 @@ def settle_limits(axes, whole):
     """All that is drawn, and room at the right for the names of candidates about as dear as the reference."""
     xs, ys = [PER_PROMPTS * whole["oracle"]["cost"].number()], [whole["oracle"]["quality"].number()]
     curves = whole["curves"]
-    for points in (whole["candidates"], curves["static"], curves["static_per_task"], *(curves[f] for f in FAMILIES)):
+    for points in (whole["candidates"], curves["static"], curves["static_per_task"],
+                   *(curves[f] for f in FAMILIES)):
         more_xs, more_ys = read_points(points)
         xs += more_xs
         ys += more_ys
@@ -126,7 +127,8 @@ def draw_marks(axes, labels, whole):
              (oracle["cost"], oracle["quality"], "oracle (hindsight)",
               {"marker": "*", "markersize": 12, "color": style.GREEN})]
     if policy.value is not None:
-        marks.append((policy["cost"]["value"], policy["quality"]["value"], f"current policy: {policy_text(policy)}",
+        marks.append((policy["cost"]["value"], policy["quality"]["value"],
+                      f"current policy: {policy_text(policy)}",
                       {"marker": "o", "markersize": 8, "color": FAMILIES[served_family(whole)],
                        "markeredgecolor": style.INK, "markeredgewidth": 1.4}))
     for cost, quality, text, look in marks:

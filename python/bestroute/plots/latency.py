@@ -12,7 +12,8 @@ PERCENTILES = (("p99", style.RED), ("p95", style.ORANGE), ("p50", style.BLUE))
 KEPT_UP = 0.95  # of the offered rate that was answered: below it the service is beyond its capacity
 
 # Of a single run.
-LEVELS = (("p50", "50 %"), ("p90", "90 %"), ("p95", "95 %"), ("p99", "99 %"), ("p99_9", "99.9 %"), ("max", "longest"))
+LEVELS = (("p50", "50 %"), ("p90", "90 %"), ("p95", "95 %"), ("p99", "99 %"), ("p99_9", "99.9 %"),
+          ("max", "longest"))
 PARTS = (("latency_ms", "as the client sees it", style.INK), ("total_ms", "in the service", style.BLUE),
          ("queue_ms", "waiting for a worker", style.ORANGE), ("compute_ms", "in the encoder", style.PURPLE),
          ("tokenize_ms", "in the tokeniser", style.GREEN))
@@ -87,7 +88,8 @@ def draw_sweep(report, runs):
         labels.avoid_points(xs, values, 4)
         labels.add(xs[-1], values[-1], name, color=color, size=style.NORMAL, weight="bold")
     for x, run in zip(xs, runs):
-        top = max((values[runs.index(run)] for _, _, values in series if math.isfinite(values[runs.index(run)])),
+        top = max((values[runs.index(run)] for _, _, values in series
+                   if math.isfinite(values[runs.index(run)])),
                   default=math.nan)
         if not open_loop:
             labels.add(x, top, f"{run.in_flight:g} in flight", color=style.QUIET)
@@ -115,8 +117,8 @@ def draw_run(report, run):
     labels = Labels(axes)
     for words, color, values in series:
         values = [value if value > 0 else math.nan for value in values]
-        axes.plot(range(len(LEVELS)), values, color=color, linewidth=2 if words == PARTS[0][1] else 1.4, marker="o",
-                  markersize=5, zorder=4)
+        axes.plot(range(len(LEVELS)), values, color=color, linewidth=2 if words == PARTS[0][1] else 1.4,
+                  marker="o", markersize=5, zorder=4)
         labels.avoid_line(range(len(LEVELS)), values)
         labels.avoid_points(range(len(LEVELS)), values, 4)
         labels.add(len(LEVELS) - 1, values[-1], words, color=color, size=style.NORMAL, weight="bold")

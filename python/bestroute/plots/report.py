@@ -31,7 +31,8 @@ class Node:
         self.path = path
 
     def error(self, problem):
-        return ReportError(f"{self.source}: {self.path}: {problem}" if self.path else f"{self.source}: {problem}")
+        return ReportError(f"{self.source}: {self.path}: {problem}" if self.path
+                           else f"{self.source}: {problem}")
 
     def _expect(self, kind, word):
         if isinstance(self.value, kind) and not isinstance(self.value, bool):
@@ -92,8 +93,8 @@ def kind_of(report):
     for kind, keys in KINDS.items():
         if all(key in report.value for key in keys):
             return kind
-    raise report.error("unknown report: expected what `bestroute eval --json`, `bestroute calibrate --json` or "
-                       "`bestroute-bench --json` write")
+    raise report.error("unknown report: expected what `bestroute eval --json`, `bestroute calibrate --json` "
+                       "or `bestroute-bench --json` write")
 
 
 def load_report(path):

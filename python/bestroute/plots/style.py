@@ -72,7 +72,8 @@ def settings():
 
 def text_width(figure, text, size):
     """In points of 1/72 inch."""
-    width, _, _ = figure.canvas.get_renderer().get_text_width_height_descent(text, FontProperties(size=size), False)
+    width, _, _ = figure.canvas.get_renderer().get_text_width_height_descent(
+        text, FontProperties(size=size), False)
     return width * 72 / figure.dpi
 
 
@@ -89,8 +90,8 @@ def join_lines(figure, parts, width):
 
 
 def new_figure(title, subtitle, height, legend_lines=1, **grid):
-    """A figure with a title, grey parts of a subtitle, and room for a legend below. Returns it and its axes; `grid` is
-    what Figure.subplots takes."""
+    """A figure with a title, grey parts of a subtitle, and room for a legend below. Returns it and its axes;
+    `grid` is what Figure.subplots takes."""
     figure = Figure(figsize=(WIDTH, height), dpi=100)
     FigureCanvasAgg(figure)
     wide, high = WIDTH * 72, height * 72
@@ -101,7 +102,8 @@ def new_figure(title, subtitle, height, legend_lines=1, **grid):
         figure.text(MARGIN / wide, y / high, line, size=NORMAL, color=QUIET, va="top")
         y -= SUBTITLE_LINE
     bottom = LEGEND_BOTTOM + 34 + LEGEND_LINE * legend_lines
-    place = {"left": AXES_LEFT / wide, "right": 1 - MARGIN / wide, "top": (y - 6) / high, "bottom": bottom / high}
+    place = {"left": AXES_LEFT / wide, "right": 1 - MARGIN / wide, "top": (y - 6) / high,
+             "bottom": bottom / high}
     axes = figure.subplots(gridspec_kw={**place, **grid.pop("gridspec_kw", {})}, **grid)
     return figure, axes
 
@@ -111,7 +113,8 @@ def legend_below(figure, handles, columns):
     lines = -(-len(handles) // columns)
     order = [handles[line * columns + column] for column in range(columns) for line in range(lines)
              if line * columns + column < len(handles)]
-    figure.legend(handles=order, loc="lower left", ncol=columns, borderaxespad=0, columnspacing=2.2, handlelength=2.2,
+    figure.legend(handles=order, loc="lower left", ncol=columns, borderaxespad=0, columnspacing=2.2,
+                  handlelength=2.2,
                   bbox_to_anchor=(AXES_LEFT / (WIDTH * 72), LEGEND_BOTTOM / (figure.get_figheight() * 72)))
 
 

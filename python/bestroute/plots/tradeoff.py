@@ -23,8 +23,10 @@ class Calibration:
             raise report["policy"].error(f"expected {' or '.join(PARAMETERS)}")
         self.key = PARAMETERS[self.kind]
         self.color = FAMILIES[self.kind]
-        self.chosen = {key: report[key].number() for key in (self.key, "reference_share", "mean_cost", "quality")}
-        self.intervals = {key: tuple(end.number_or_nan() for end in report["intervals"][key]) for key in self.chosen}
+        self.chosen = {key: report[key].number()
+                       for key in (self.key, "reference_share", "mean_cost", "quality")}
+        self.intervals = {key: tuple(end.number_or_nan() for end in report["intervals"][key])
+                          for key in self.chosen}
         self.reference_cost = report["reference"]["cost"].number()
         self.reference_quality = report["reference"]["quality"].number()
         self.reference_model = report["reference"]["model"].text()
@@ -57,7 +59,8 @@ def draw_plane(axes, c):
     axes.errorbar([x], [y], xerr=error_bars(x / PER_PROMPTS, c.intervals["mean_cost"], PER_PROMPTS),
                   yerr=error_bars(y, c.intervals["quality"]), color=style.INK, marker="o", markersize=8,
                   markerfacecolor=c.color, markeredgewidth=1.4, elinewidth=1.2, capsize=4, zorder=5)
-    axes.plot(*([value] for value in reference), color=style.INK, linestyle="none", marker="D", markersize=7, zorder=4)
+    axes.plot(*([value] for value in reference), color=style.INK, linestyle="none", marker="D", markersize=7,
+              zorder=4)
     if c.target == "quality":
         axes.axhline(c.goal * c.reference_quality, zorder=2, **TARGET)
     elif c.target == "reduce_cost":
