@@ -1,9 +1,9 @@
-/* answer.c - a finished call: policies over its qualities, results, timing, reply. */
+/* answer.c - see answer.h. */
+#include "answer.h"
+
 #include <assert.h>
-#include <math.h>
 
 #include "core/clock.h"
-#include "service.h"
 
 /* Everything the answer of one call is put together in; all of it in the call's arena. */
 typedef struct answer {
@@ -248,7 +248,7 @@ static br_code shared_error(const br_call *call)
 
 static void reply_results(br_call *call)
 {
-    const br_bundle *bundle = br_loaded_bundle(call->loaded);
+    const br_bundle *bundle = br_loaded_bundle(call->pin.loaded);
     answer a = {.call = call, .router = &bundle->router};
     if (!fill_results(&a)) {
         br_call_refuse(call, BR_CODE_INTERNAL, "out of memory");
@@ -269,17 +269,13 @@ static void reply_results(br_call *call)
     br_call_reply(call, &reply);
 }
 
-void br_answer_finish(br_call *call)
+void answer_finish(br_call *call)
 {
-    br_server *server = call->server;
-    br_loaded *loaded = call->loaded;
-    br_defaults *defaults = call->defaults;
     /* Before the reply leaves: a client that asks again at once finds the room it gave back. */
-    atomic_fetch_sub(&server->admitted, (int64_t)call->request.query_count);
+    atomic_fetch_sub(&call->server->admitted, (int64_t)call->request.query_count);
     const br_code code = shared_error(call);
     if (code != BR_CODE_NONE)
         br_call_refuse(call, code, call->queries[0].error.text);
     else
         reply_results(call);
-    br_server_unpin(server, loaded, defaults, true);
 }

@@ -1,10 +1,10 @@
-/* call.c - one context of a socket: receives, decodes, hands on, sends. */
+/* call.c - see call.h. */
+#include "call.h"
+
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "core/clock.h"
-#include "service.h"
+enum { ARENA_KEEP_BYTES = 1 << 18 }; /* between requests */
 
 /* Appends to the outgoing message. */
 static int append(void *context, const char *bytes, size_t size)
@@ -34,7 +34,7 @@ static nng_msg *encode(const br_reply *reply)
     return NULL;
 }
 
-static void receive(br_call *call)
+void br_call_receive(br_call *call)
 {
     br_arena_reset(&call->arena, ARENA_KEEP_BYTES);
     call->state = CALL_RECEIVING;
@@ -49,7 +49,7 @@ static void send(br_call *call, nng_msg *message)
     nng_msg_free(call->message);
     call->message = NULL;
     if (message == NULL) {
-        receive(call);
+        br_call_receive(call);
         return;
     }
     call->state = CALL_SENDING;
@@ -59,7 +59,11 @@ static void send(br_call *call, nng_msg *message)
 
 void br_call_reply(br_call *call, const br_reply *reply)
 {
+    service_state *state = &call->server->state;
+    const bundle_pin pin = call->pin;
+    call->pin = (bundle_pin){0};
     send(call, encode(reply));
+    state_unpin(state, &pin); /* after sending: a drain that waits for this call closes its socket */
 }
 
 static void refuse(br_call *call, br_code code, const char *text, bool has_retry, uint64_t retry_ms)
@@ -85,6 +89,14 @@ void br_call_refuse_overload(br_call *call, uint64_t retry_ms, const char *text)
     refuse(call, BR_CODE_OVERLOADED, text, true, retry_ms);
 }
 
+bool br_call_pin(br_call *call, bool counted)
+{
+    const char *why = "";
+    const bool pinned = state_pin(&call->server->state, &call->pin, counted, &why);
+    if (!pinned) br_call_refuse(call, BR_CODE_NOT_READY, why);
+    return pinned;
+}
+
 void br_call_answer(br_call *call)
 {
     call->state = CALL_ANSWERING;
@@ -92,83 +104,8 @@ void br_call_answer(br_call *call)
     if (nng_aio_begin(call->aio)) nng_aio_finish(call->aio, 0);
 }
 
-static void dispatch(br_call *call)
-{
-    switch (call->request.op) {
-    case BR_OP_PING:
-        br_ping_answer(call);
-        return;
-    case BR_OP_INFO:
-        br_info_answer(call);
-        return;
-    case BR_OP_ROUTE:
-    case BR_OP_SCORE:
-        br_scoring_admit(call);
-        return;
-    case BR_OP_RELOAD:
-    case BR_OP_DRAIN:
-    case BR_OP_SHUTDOWN:
-    case BR_OP_SET_DEFAULTS:
-    case BR_OP_STATS:
-        br_admin_handle(call);
-        return;
-    case BR_OP_NONE:
-        break;
-    }
-    br_call_refuse(call, BR_CODE_UNSUPPORTED, "op: not known here");
-}
-
-static void handle(br_call *call)
-{
-    const br_config *config = call->server->config;
-    call->arrival_ns = br_clock_now_ns();
-    call->client = (uint64_t)nng_pipe_id(nng_msg_get_pipe(call->message));
-    if (!call->admin) br_metrics_add(&call->server->metrics, BR_COUNTER_requests, 1);
-    const br_request_limits limits = {
-        .queries_max = (size_t)config->max_queries,
-        .text_bytes_max = (size_t)config->max_text_bytes,
-        .message_bytes_max = (size_t)config->max_message_bytes,
-        .admin = call->admin,
-    };
-    br_error error = {0};
-    const br_code code = br_request_decode(&call->request, nng_msg_body(call->message),
-                                           nng_msg_len(call->message), &limits, &call->arena, &error);
-    if (code != BR_CODE_NONE) {
-        br_call_refuse(call, code, error.text);
-        return;
-    }
-    call->deadline_ns = UINT64_MAX;
-    const uint64_t ms_max = (UINT64_MAX - call->arrival_ns) / BR_NS_PER_MS;
-    if (call->request.has_deadline && call->request.deadline_ms < ms_max)
-        call->deadline_ns = call->arrival_ns + call->request.deadline_ms * BR_NS_PER_MS;
-    dispatch(call);
-}
-
-static void on_event(void *argument)
-{
-    br_call *call = argument;
-    const int result = nng_aio_result(call->aio);
-    if (call->state == CALL_SENDING && result != 0) nng_msg_free(nng_aio_get_msg(call->aio));
-    if (result == NNG_ECLOSED || result == NNG_ECANCELED) {
-        call->state = CALL_STOPPED;
-        return;
-    }
-    if (call->state == CALL_ANSWERING) {
-        call->state = CALL_WORKING;
-        br_answer_finish(call);
-        return;
-    }
-    if (call->state == CALL_SENDING || result != 0) {
-        receive(call);
-        return;
-    }
-    call->state = CALL_WORKING;
-    call->message = nng_aio_get_msg(call->aio);
-    nng_aio_set_msg(call->aio, NULL);
-    handle(call);
-}
-
-br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin)
+br_status br_call_create(br_call **out, br_server *server, nng_socket socket, bool admin,
+                         void (*on_event)(void *call))
 {
     *out = NULL;
     br_call *call = calloc(1, sizeof *call);
@@ -195,9 +132,4 @@ void br_call_destroy(br_call *call)
     assert(call->message == NULL);
     br_arena_deinit(&call->arena);
     free(call);
-}
-
-void br_call_start(br_call *call)
-{
-    receive(call);
 }

@@ -270,7 +270,8 @@ static void take_connection(http *server, uint64_t now_ns)
 
 /* The thread. */
 
-/* Ends what has taken too long. Milliseconds until there is something to end or to accept again; -1: never. */
+/* Ends what has taken too long. Milliseconds until there is something to end or to accept again; -1:
+ * never. */
 static int end_late(http *server, uint64_t now_ns)
 {
     uint64_t next_ns = server->rest_until_ns > now_ns ? server->rest_until_ns : UINT64_MAX;

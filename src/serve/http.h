@@ -1,9 +1,9 @@
 /*
  * http.h - a small HTTP server for monitors: GET and HEAD, one answer a connection.
  *
- * One thread; it holds at most HTTP_CONNECTIONS_MAX connections, each for so long at most as its opener says. When all are taken the
- * oldest makes room for the next, so clients that send or read slowly keep nobody out, and cost no more than
- * so many descriptors.
+ * One thread; it holds at most HTTP_CONNECTIONS_MAX connections, each for so long at most as its opener says.
+ * When all are taken the oldest makes room for the next, so clients that send or read slowly keep nobody out,
+ * and cost no more than so many descriptors.
  *
  * Uses: error, memory.  Used by: monitor.
  */
@@ -30,8 +30,8 @@ typedef void (*http_answer_fn)(void *context, br_str path, http_page *page);
 void http_begin(http_page *page, int status, const char *type);
 void http_print(http_page *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Serves `url`, http://address:port, until closed; a connection is closed patience_ms after it was accepted. BR_EIO: it cannot be listened on; BR_ENOMEM; BR_EINTERNAL: no thread. On
- * failure *out is NULL. */
+/* Serves `url`, http://address:port, until closed; a connection is closed patience_ms after it was accepted.
+ * BR_EIO: it cannot be listened on; BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
 BR_NODISCARD br_status http_open(http **out, const char *url, uint32_t patience_ms, http_answer_fn answer,
                                  void *context, br_error *error);
 void http_close(http *server); /* accepts NULL */
@@ -42,7 +42,8 @@ typedef struct http_request {
     bool head; /* HEAD: the answer without its body */
 } http_request;
 
-/* 0: there is more to come; 200: read into *out, which points into the bytes; otherwise the status to refuse with. Pure. */
+/* 0: there is more to come; 200: read into *out, which points into the bytes; otherwise the status to refuse
+ * with. Pure. */
 int http_parse(http_request *out, br_str bytes);
 
 #endif

@@ -1,20 +1,12 @@
-/*
- * in_flight.c - identical prompts in flight are computed once: the first leads, those that come while it waits or
- * runs follow it and get its qualities.
- *
- * A query follows only one of its own client that is at least as urgent, so that sharing never makes it wait for
- * longer than its own place in the queue would have. When a leader comes to nothing (expired, failed), its followers
- * are queued themselves.
- *
- *   buckets -> leader -> leader ...        by_hash
- *                |
- *                +-> follower -> follower  followers
- */
+/* in_flight.c - see in_flight.h. */
+#include "in_flight.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "core/thread.h"
 #include "score_cache.h"
-#include "service.h"
-
-#include <stdlib.h>
 
 struct br_in_flight {
     pthread_mutex_t lock; /* guards the links of all queries in it */

@@ -1,25 +1,19 @@
-/* info.c - the replies to info and ping. */
+/* info.c - see info.h. */
+#include "info.h"
+
 #include "core/dtype.h"
-#include "service.h"
+#include "server.h"
 
 const char *br_server_version(void)
 {
     return BESTROUTE_VERSION;
 }
 
-void br_ping_answer(br_call *call)
+void info_answer_ping(br_call *call)
 {
-    br_loaded *loaded;
-    br_defaults *defaults;
-    const char *why = "";
-    if (!br_server_pin(call->server, &loaded, &defaults, false, &why)) {
-        br_call_refuse(call, BR_CODE_NOT_READY, why);
-        return;
-    }
-    br_server *server = call->server;
+    if (!br_call_pin(call, false)) return;
     const br_reply reply = {.id = call->request.id, .ok = true, .op = BR_OP_PING};
     br_call_reply(call, &reply);
-    br_server_unpin(server, loaded, defaults, false);
 }
 
 static bool fill_candidates(br_info *info, br_arena *arena, const br_router *router)
@@ -58,22 +52,16 @@ static void list_devices(const br_server *server, br_str *out)
     }
 }
 
-void br_info_answer(br_call *call)
+void info_answer(br_call *call)
 {
-    br_server *server = call->server;
-    br_loaded *loaded;
-    br_defaults *defaults;
-    const char *why = "";
-    if (!br_server_pin(server, &loaded, &defaults, false, &why)) {
-        br_call_refuse(call, BR_CODE_NOT_READY, why);
-        return;
-    }
-    const br_bundle *bundle = br_loaded_bundle(loaded);
+    const br_server *server = call->server;
+    if (!br_call_pin(call, false)) return;
+    const br_bundle *bundle = br_loaded_bundle(call->pin.loaded);
     const br_backend *backend = server->devices.items[0].backend;
     br_str devices[BR_DEVICES_MAX];
     list_devices(server, devices);
     br_info info = {
-        .policy = br_scoring_base_policy(loaded, defaults),
+        .policy = policy_defaults_apply(call->pin.defaults, call->pin.loaded),
         .measured = bundle->router.measured,
         .max_queries = (uint64_t)server->config->max_queries,
         .max_tokens = (uint64_t)bundle->router.max_tokens,
@@ -98,5 +86,4 @@ void br_info_answer(br_call *call)
         br_call_reply(call, &reply);
     else
         br_call_refuse(call, BR_CODE_INTERNAL, "out of memory");
-    br_server_unpin(server, loaded, defaults, false);
 }

@@ -1,14 +1,18 @@
 /*
- * monitor.c - what monitors read, over http.c: /metrics for Prometheus, /healthz, /readyz.
+ * monitor.c - see monitor.h.
  *
- * Written on the HTTP server's thread from counters that are atomic, and the state lock for a moment: a slow reader holds up
- * no scoring. Nothing here changes anything.
+ * Written on the HTTP server's thread from counters that are atomic, and the state's lock for a moment: a
+ * slow reader holds up no scoring. Nothing here changes anything.
  */
-#include <inttypes.h>
+#include "monitor.h"
 
-#include "core/thread.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "http.h"
-#include "service.h"
+#include "server.h"
+#include "workers/worker.h"
 
 enum { PATIENCE_MS = 5000 }; /* with one reader */
 
@@ -103,15 +107,6 @@ static void write_pass_histograms(http_page *p, const br_server *server)
     }
 }
 
-static bool is_ready(br_server *server, int64_t *in_flight)
-{
-    br_lock(&server->state_lock);
-    const bool ready = server->phase == PHASE_READY;
-    *in_flight = server->calls_open;
-    br_unlock(&server->state_lock);
-    return ready;
-}
-
 /* The workers exist from before the first time the service is ready. */
 static int32_t devices_in(br_server *server, bool ready)
 {
@@ -121,13 +116,13 @@ static int32_t devices_in(br_server *server, bool ready)
 
 static void write_metrics(http_page *p, br_server *server)
 {
-    int64_t in_flight;
-    const bool ready = is_ready(server, &in_flight);
+    int64_t calls_open;
+    const bool ready = state_phase(&server->state, &calls_open) == PHASE_READY;
     http_begin(p, 200, "text/plain; version=0.0.4; charset=utf-8");
     write_head(p, "build_info", "gauge", "1, with the version as its label");
     http_print(p, "bestroute_build_info{version=\"%s\"} 1\n", br_server_version());
     write_gauge(p, "ready", "1 while a bundle is loaded and the service is not draining", ready ? 1 : 0);
-    write_gauge(p, "requests_in_flight", "admitted and not yet answered", in_flight);
+    write_gauge(p, "requests_in_flight", "admitted and not yet answered", calls_open);
     write_gauge(p, "queries_waiting", "admitted and not yet scored", atomic_load(&server->admitted));
     write_gauge(p, "queries_limit", "most queries admitted at a time", server->config->queue_max);
     write_gauge(p, "devices", "devices that compute", devices_in(server, ready));
@@ -138,8 +133,7 @@ static void write_metrics(http_page *p, br_server *server)
 
 static void write_ready(http_page *p, br_server *server)
 {
-    int64_t in_flight;
-    const bool ready = is_ready(server, &in_flight);
+    const bool ready = state_phase(&server->state, NULL) == PHASE_READY;
     http_begin(p, ready ? 200 : 503, "text/plain");
     http_print(p, "%s\n", ready ? "ready" : "not ready");
 }
@@ -157,7 +151,7 @@ static void answer(void *context, br_str path, http_page *page)
     }
 }
 
-br_status br_monitor_open(br_server *server, const char *url, br_error *error)
+br_status monitor_open(br_server *server, const char *url, br_error *error)
 {
     br_error why = {0};
     const br_status status = http_open(&server->monitor, url, PATIENCE_MS, answer, server, &why);
@@ -166,7 +160,7 @@ br_status br_monitor_open(br_server *server, const char *url, br_error *error)
     return BR_OK;
 }
 
-void br_monitor_close(br_server *server)
+void monitor_close(br_server *server)
 {
     http_close(server->monitor);
     server->monitor = NULL;

@@ -1,9 +1,10 @@
-/* pass_watch.c - looks after passes that do not end, on a thread of its own: the keeper may be waiting for one of them. */
+/* pass_watch.c - see pass_watch.h. */
+#include "pass_watch.h"
+
 #include <stdlib.h>
 
 #include "core/alarm.h"
 #include "core/clock.h"
-#include "service.h"
 
 struct br_pass_watch {
     br_workers *workers;

@@ -1,13 +1,10 @@
-/*
- * ranks.c - ranks: when this one is called to load with the others, where it meets them, and that all agree.
- *
- * Rank 0 calls whenever it loads; the others look for its call at intervals. All of it on the keeper's thread.
- */
+/* ranks.c - see ranks.h. */
+#include "ranks.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/clock.h"
-#include "service.h"
 
 enum { LOOK_MS = 200 };
 
@@ -19,7 +16,7 @@ static bool is_called(const br_server *server)
            getenv("NCCL_COMM_ID") == NULL;
 }
 
-uint64_t br_ranks_next_ns(const br_server *server)
+uint64_t ranks_next_ns(const br_server *server)
 {
     return is_called(server) ? server->ranks.look_ns : UINT64_MAX;
 }
@@ -29,22 +26,23 @@ static void look(const br_server *server, br_comm_call *call)
     br_comm_look(call, server->config->ranks_id, server->config->ranks_timeout_ms);
 }
 
-bool br_ranks_called(br_server *server, br_comm_call *call)
+bool ranks_called(br_server *server, br_comm_call *call)
 {
     look(server, call);
     server->ranks.look_ns = br_clock_now_ns() + LOOK_MS * (uint64_t)BR_NS_PER_MS;
     return call->stamp != 0 && call->stamp != server->ranks.answered;
 }
 
-/* What the others are to load: the folder when it is another than the present one; else "", to each its own. */
+/* What the others are to load: the folder when it is another than the present one; else "", to each its
+ * own. */
 static const char *call_for(const br_server *server, const char *folder)
 {
-    return server->current != NULL && strcmp(folder, br_loaded_folder(server->current)) != 0 ? folder : "";
+    return server->state.current != NULL && strcmp(folder, br_loaded_folder(server->state.current)) != 0
+               ? folder
+               : "";
 }
 
-/* The meeting, which this rank's first accelerator goes to. */
-br_status br_ranks_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
-                        br_error *error)
+br_status ranks_meet(br_server *server, br_comm **out, const char *folder, uint32_t without, br_error *error)
 {
     const br_config *config = server->config;
     if (is_called(server)) {
@@ -69,8 +67,7 @@ br_status br_ranks_meet(br_server *server, br_comm **out, const char *folder, ui
     return br_fail(error, BR_ENOTSUP, "ranks: this process has no CUDA device to meet the others with");
 }
 
-/* Told also of a failure, so that nobody waits for this rank in vain. */
-br_status br_ranks_confirm(br_comm *ranks, br_status ready, br_error *error)
+br_status ranks_confirm(br_comm *ranks, br_status ready, br_error *error)
 {
     br_error why = {0};
     const uint64_t word = ready == BR_OK ? 1 : 0;
@@ -79,8 +76,8 @@ br_status br_ranks_confirm(br_comm *ranks, br_status ready, br_error *error)
     return br_fail(error, agreed, "ranks: another rank could not load the bundle: %.400s", why.text);
 }
 
-/* A call that came after this rank began to wait for one was the one it waited for. */
-void br_ranks_leave(br_server *server)
+/* If the call arrived while this rank was already waiting for the others, it has just answered it. */
+void ranks_leave(br_server *server)
 {
     br_comm_call call;
     if (!is_called(server) || server->ranks.answered != 0) return;

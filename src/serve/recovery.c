@@ -1,16 +1,10 @@
-/*
- * recovery.c - devices that failed: when they are tried again, and how they come back. On the keeper's thread.
- *
- *   in --pass failed twice--> out --due, and only the current bundle is left--> tried --probe passed--> in
- *                              ^                                                  |
- *                              +----------- failed: twice as long a wait ---------+
- *
- * A device is reset under every bundle that lives on it, so it waits until the bundles before the current one are
- * gone. While its last pass has not come back, trying it fails. While it is out, reloads pass it over.
- */
+/* recovery.c - see recovery.h. */
+#include "recovery.h"
+
 #include "core/clock.h"
 #include "core/thread.h"
-#include "service.h"
+#include "encoders.h"
+#include "workers/worker.h"
 
 enum { WAIT_FIRST_MS = 1000, WAIT_MOST_MS = 60000, WAIT_BUNDLES_MS = 50 };
 
@@ -20,16 +14,28 @@ static void schedule(br_server *server, int32_t device, uint64_t wait_ms)
     server->recoveries[device].due_ns = br_clock_now_ns() + wait_ms * (uint64_t)BR_NS_PER_MS;
 }
 
-void br_recovery_later(br_server *server, int32_t device)
+static void try_later(br_server *server, int32_t device)
 {
-    br_lock(&server->state_lock);
+    br_lock(&server->state.lock);
     server->recoveries[device].wait_ms = WAIT_FIRST_MS;
     schedule(server, device, WAIT_FIRST_MS);
-    br_cond_signal(&server->state_changed);
-    br_unlock(&server->state_lock);
+    br_cond_signal(&server->state.changed);
+    br_unlock(&server->state.lock);
 }
 
-uint64_t br_recovery_next_ns(const br_server *server)
+void recovery_lose_device(void *context, int32_t device, bool last)
+{
+    br_server *server = context;
+    BR_LOG(server->log, BR_LOG_ERROR, "device_lost", BR_I64("index", device),
+           BR_STR("device", server->devices.items[device].backend->device), BR_I64("last", last ? 1 : 0));
+    br_metrics_add(&server->metrics, BR_COUNTER_devices_lost, 1);
+    if (last)
+        state_stop_without_device(&server->state);
+    else
+        try_later(server, device);
+}
+
+uint64_t recovery_next_ns(const br_server *server)
 {
     uint64_t next_ns = UINT64_MAX;
     for (int32_t i = 0; i < server->devices.count; i++) {
@@ -39,7 +45,7 @@ uint64_t br_recovery_next_ns(const br_server *server)
     return next_ns;
 }
 
-int32_t br_recovery_due(br_server *server)
+int32_t recovery_due(br_server *server)
 {
     const uint64_t now_ns = br_clock_now_ns();
     for (int32_t i = 0; i < server->devices.count; i++) {
@@ -54,21 +60,21 @@ int32_t br_recovery_due(br_server *server)
 /* Everything the current bundle had on the device is made anew, and tried. */
 static br_status rebuild(br_server *server, int32_t device, br_error *error)
 {
-    br_loaded *loaded = server->current;
+    br_loaded *loaded = server->state.current;
     br_backend *backend = server->devices.items[device].backend;
-    if (!br_reload_close_device(server, loaded, device))
+    if (!encoders_close(server, loaded, device))
         return br_fail(error, BR_EDEVICE, "a pass on it has not come back");
     br_loaded_drop(loaded, device);
     br_status status = BR_OK;
     if (backend->table->recover != NULL) status = backend->table->recover(backend, error);
     if (status == BR_OK) status = br_loaded_restore(loaded, device, error);
-    if (status == BR_OK) status = br_reload_open_device(server, loaded, device, error);
+    if (status == BR_OK) status = encoders_open(server, loaded, device, error);
     if (status == BR_OK) return BR_OK;
-    if (br_reload_close_device(server, loaded, device)) br_loaded_drop(loaded, device);
+    if (encoders_close(server, loaded, device)) br_loaded_drop(loaded, device);
     return status;
 }
 
-void br_recovery_try(br_server *server, int32_t device)
+void recovery_try(br_server *server, int32_t device)
 {
     br_error error = {0};
     const char *name = server->devices.items[device].backend->device;
@@ -81,11 +87,11 @@ void br_recovery_try(br_server *server, int32_t device)
         BR_LOG(server->log, BR_LOG_ERROR, "device_still_lost", BR_I64("index", device),
                BR_STR("device", name), BR_STR("reason", error.text));
     }
-    br_lock(&server->state_lock);
+    br_lock(&server->state.lock);
     uint64_t *wait_ms = &server->recoveries[device].wait_ms;
     *wait_ms = 2 * *wait_ms < WAIT_MOST_MS ? 2 * *wait_ms : WAIT_MOST_MS;
     server->recoveries[device].due_ns = 0;
     if (status != BR_OK) schedule(server, device, *wait_ms);
-    br_unlock(&server->state_lock);
+    br_unlock(&server->state.lock);
     if (status == BR_OK) br_workers_readmit(server->workers, device);
 }

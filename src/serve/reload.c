@@ -1,76 +1,20 @@
-/* reload.c - bundles: load beside the old one, try, switch, retire. All of it on the keeper's thread. */
+/* reload.c - see reload.h. */
+#include "reload.h"
+
 #include "core/clock.h"
-#include "core/thread.h"
-#include "service.h"
-
-typedef struct opening {
-    br_loaded *loaded;
-    br_status status;
-    br_error *error;
-} opening;
-
-static void open_errand(void *context, int32_t worker)
-{
-    opening *o = context;
-    o->status = br_loaded_open(o->loaded, worker, o->error);
-}
-
-static void close_errand(void *context, int32_t worker)
-{
-    br_loaded_close(context, worker);
-}
-
-bool br_reload_close_device(br_server *server, br_loaded *loaded, int32_t device)
-{
-    const br_device *d = &server->devices.items[device];
-    bool closed = true;
-    for (int32_t i = 0; i < d->workers; i++)
-        closed &= br_workers_run_on(server->workers, d->first_worker + i, close_errand, loaded);
-    return closed;
-}
-
-/* One worker after another, so that the others keep scoring meanwhile. */
-br_status br_reload_open_device(br_server *server, br_loaded *loaded, int32_t device, br_error *error)
-{
-    const br_device *d = &server->devices.items[device];
-    opening o = {.loaded = loaded, .status = BR_OK, .error = error};
-    for (int32_t i = 0; o.status == BR_OK && i < d->workers; i++)
-        if (!br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o))
-            o.status = br_fail(error, BR_EDEVICE, "device %d does not come back from a pass", (int)device);
-    return o.status;
-}
-
-bool br_reload_collect(br_server *server, br_loaded *loaded)
-{
-    if (loaded == NULL) return true;
-    bool closed = true;
-    for (int32_t i = 0; server->workers != NULL && i < server->devices.count; i++) {
-        if (!br_loaded_is_on(loaded, i)) continue;
-        const bool mine = br_reload_close_device(server, loaded, i);
-        if (mine) br_loaded_drop(loaded, i);
-        closed &= mine;
-    }
-    if (!closed) {
-        *br_loaded_link(loaded) = server->kept;
-        server->kept = loaded;
-        return false;
-    }
-    br_loaded_destroy(loaded);
-    server->loaded_count--;
-    return true;
-}
+#include "encoders.h"
+#include "pass_watch.h"
+#include "ranks.h"
+#include "recovery.h"
+#include "score_cache.h"
+#include "scoring.h"
 
 static br_status open_everywhere(br_server *server, br_loaded *loaded, uint32_t without, br_error *error)
 {
     br_status status = BR_OK;
     for (int32_t i = 0; status == BR_OK && i < server->devices.count; i++)
-        if ((without >> i & 1) == 0) status = br_reload_open_device(server, loaded, i, error);
+        if ((without >> i & 1) == 0) status = encoders_open(server, loaded, i, error);
     return status;
-}
-
-static bool feed_workers(void *context)
-{
-    return tokenizer_queue_help(context);
 }
 
 static br_status make_workers(br_server *server, const br_loaded *loaded, br_error *error)
@@ -81,9 +25,9 @@ static br_status make_workers(br_server *server, const br_loaded *loaded, br_err
         .devices = &server->devices,
         .seqs_max = (int32_t)server->config->batch_seqs,
         .queue_max = (int32_t)server->config->queue_max,
-        .feed = feed_workers,
+        .feed = scoring_feed,
         .feed_context = server->tokenizer_queue,
-        .lost = br_server_lose_device,
+        .lost = recovery_lose_device,
         .lost_context = server,
         .metrics = &server->metrics,
         .log = server->log,
@@ -98,16 +42,13 @@ static br_status make_workers(br_server *server, const br_loaded *loaded, br_err
 /* The admin's defaults hold across a reload; a bundle they do not fit is refused. */
 static br_status check_defaults(br_server *server, const br_loaded *loaded, br_error *error)
 {
-    br_lock(&server->state_lock);
-    br_defaults *defaults = server->defaults;
-    if (defaults != NULL) atomic_fetch_add_explicit(&defaults->references, 1, memory_order_relaxed);
-    br_unlock(&server->state_lock);
+    policy_defaults *defaults = state_defaults(&server->state);
     if (defaults == NULL) return BR_OK;
-    const br_policy_spec merged = br_scoring_base_policy(loaded, defaults);
+    const br_policy_spec merged = policy_defaults_apply(defaults, loaded);
     br_policy resolved;
     br_error why = {0};
     br_status status = br_policy_resolve(&resolved, &br_loaded_bundle(loaded)->router, &merged, &why);
-    br_defaults_release(defaults);
+    policy_defaults_release(defaults);
     if (status == BR_OK) return BR_OK;
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
@@ -136,44 +77,32 @@ static br_status prepare(br_server *server, br_loaded **out, const char *folder,
         .seqs_max = (int32_t)server->config->batch_seqs,
     };
     br_status status =
-        with_ranks ? br_ranks_meet(server, &options.ranks, folder, options.without, error) : BR_OK;
+        with_ranks ? ranks_meet(server, &options.ranks, folder, options.without, error) : BR_OK;
     if (status == BR_OK) status = make_ready(server, out, &options, error);
-    if (options.ranks != NULL && *out != NULL) status = br_ranks_confirm(options.ranks, status, error);
+    if (options.ranks != NULL && *out != NULL) status = ranks_confirm(options.ranks, status, error);
     br_comm_close(options.ranks);
-    if (with_ranks) br_ranks_leave(server);
+    if (with_ranks) ranks_leave(server);
     if (status == BR_OK) return BR_OK;
-    (void)br_reload_collect(server, *out);
+    (void)encoders_free_bundle(server, *out);
     *out = NULL;
     return status;
 }
 
-/* A rank that starts while the others serve would wait for them in vain: its first bundle it may load alone. */
+/* A rank that starts while the others serve would wait for them in vain: its first bundle it may load
+ * alone. */
 static br_status prepare_alone_if_need_be(br_server *server, br_loaded **out, const char *folder,
                                           br_error *error)
 {
     const bool has_fleet = server->config->ranks > 1;
     br_status status = prepare(server, out, folder, has_fleet, error);
-    if (status == BR_OK || !has_fleet || server->current != NULL) return status;
+    if (status == BR_OK || !has_fleet || server->state.current != NULL) return status;
     BR_LOG(server->log, BR_LOG_WARN, "loading_alone", BR_I64("rank", server->config->rank),
            BR_STR("reason", error->text));
     *error = (br_error){0};
     return prepare(server, out, folder, false, error);
 }
 
-static void switch_to(br_server *server, br_loaded *loaded)
-{
-    br_lock(&server->state_lock);
-    br_loaded *old = server->current;
-    server->current = loaded;
-    if (server->phase == PHASE_LOADING) server->phase = PHASE_READY;
-    br_unlock(&server->state_lock);
-    if (server->cache != NULL)
-        br_score_cache_clear(server->cache); /* the old bundle's would only take room */
-    /* The service's own reference; calls in flight may hold more. */
-    if (old != NULL) br_server_unpin(server, old, NULL, false);
-}
-
-br_status br_reload(br_server *server, const char *folder, br_error *error)
+br_status reload_bundle(br_server *server, const char *folder, br_error *error)
 {
     const uint64_t start_ns = br_clock_now_ns();
     br_error why = {0};
@@ -184,7 +113,9 @@ br_status br_reload(br_server *server, const char *folder, br_error *error)
                BR_STR("reason", why.text));
         return br_fail(error, status, "%s", why.text);
     }
-    switch_to(server, loaded);
+    state_switch(&server->state, loaded);
+    if (server->cache != NULL)
+        br_score_cache_clear(server->cache);            /* the old bundle's would only take room */
     const br_bundle *bundle = br_loaded_bundle(loaded); /* stays: only this thread switches */
     BR_LOG(
         server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),

@@ -1,8 +1,8 @@
 /*
  * score_cache.h - qualities of prompts scored before: exact token ids -> qualities, of one bundle at a time.
  *
- * A ring of bytes that is taken once and never grows: what is put overwrites what was put first. Ids are compared,
- * never trusted to a hash. Any thread may call anything; one mutex, held for a copy.
+ * A ring of bytes that is taken once and never grows: what is put overwrites what was put first. Ids are
+ * compared, never trusted to a hash. Any thread may call anything; one mutex, held for a copy.
  *
  *   ring     | entry | entry | entry |  free  |        an entry: its header, ids, qualities
  *              oldest          newest

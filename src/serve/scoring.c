@@ -1,11 +1,13 @@
-/* scoring.c - route and score: admit, prepare, tokenise, collect. */
+/* scoring.c - see scoring.h. */
+#include "scoring.h"
+
 #include <assert.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
+#include <string.h>
 
 #include "core/clock.h"
-#include "service.h"
+#include "in_flight.h"
+#include "score_cache.h"
 
 /* One line when overload begins, then at most one a second. */
 static void log_overload(br_server *server, int64_t admitted, uint64_t retry_ms, uint64_t now_ns)
@@ -19,14 +21,10 @@ static void log_overload(br_server *server, int64_t admitted, uint64_t retry_ms,
            BR_I64("queue_max", server->config->queue_max), BR_I64("retry_ms", retry_ms));
 }
 
-void br_scoring_admit(br_call *call)
+void scoring_admit(br_call *call)
 {
     br_server *server = call->server;
-    const char *why = "";
-    if (!br_server_pin(server, &call->loaded, &call->defaults, true, &why)) {
-        br_call_refuse(call, BR_CODE_NOT_READY, why);
-        return;
-    }
+    if (!br_call_pin(call, true)) return;
     const int64_t count = (int64_t)call->request.query_count;
     const int64_t before = atomic_fetch_add(&server->admitted, count);
     if (before + count > server->config->queue_max) {
@@ -34,10 +32,7 @@ void br_scoring_admit(br_call *call)
         const uint64_t retry_ms =
             br_metrics_retry_ms(&server->metrics, (uint64_t)before, server->devices.worker_count);
         log_overload(server, before, retry_ms, call->arrival_ns);
-        br_loaded *loaded = call->loaded;
-        br_defaults *defaults = call->defaults;
         br_call_refuse_overload(call, retry_ms, "the queue is full, try again later");
-        br_server_unpin(server, loaded, defaults, true);
         return;
     }
     br_metrics_add(&server->metrics, BR_COUNTER_queries, (uint64_t)count);
@@ -48,12 +43,8 @@ void br_scoring_admit(br_call *call)
 /* Ends an admitted call with an error of the whole. */
 static void refuse_admitted(br_call *call, br_code code, const char *text)
 {
-    br_server *server = call->server;
-    br_loaded *loaded = call->loaded;
-    br_defaults *defaults = call->defaults;
-    atomic_fetch_sub(&server->admitted, (int64_t)call->request.query_count);
+    atomic_fetch_sub(&call->server->admitted, (int64_t)call->request.query_count);
     br_call_refuse(call, code, text);
-    br_server_unpin(server, loaded, defaults, true);
 }
 
 static void fail_query(br_query_state *q, br_code code, const char *text)
@@ -61,13 +52,6 @@ static void fail_query(br_query_state *q, br_code code, const char *text)
     char *copy = br_arena_array(&q->call->arena, strlen(text) + 1, 1);
     if (copy != NULL) memcpy(copy, text, strlen(text));
     q->error = (br_query_error){.code = code, .text = copy != NULL ? copy : "out of memory"};
-}
-
-br_policy_spec br_scoring_base_policy(const br_loaded *loaded, const br_defaults *defaults)
-{
-    br_policy_spec policy = br_loaded_bundle(loaded)->router.policy;
-    if (defaults != NULL) br_policy_spec_merge(&policy, &defaults->policy);
-    return policy;
 }
 
 /* The request's policy. What `budget` requires may come from the queries, when each of them gives it. */
@@ -78,7 +62,7 @@ static br_status resolve_request(br_call *call, const br_policy_spec *base, br_e
     for (size_t i = 0; i < call->request.query_count; i++)
         if (call->request.queries[i].max_cost > cap) cap = call->request.queries[i].max_cost;
     if ((base->has & BR_HAS_MAX_COST) == 0) br_policy_spec_cap(&checked, cap);
-    return br_policy_resolve(&call->policy, &br_loaded_bundle(call->loaded)->router, &checked, error);
+    return br_policy_resolve(&call->policy, &br_loaded_bundle(call->pin.loaded)->router, &checked, error);
 }
 
 static void resolve_query(br_query_state *q, const br_policy_spec *base)
@@ -97,7 +81,8 @@ static void resolve_query(br_query_state *q, const br_policy_spec *base)
         return;
     }
     br_error error = {0};
-    if (br_policy_resolve(resolved, &br_loaded_bundle(q->call->loaded)->router, &merged, &error) != BR_OK) {
+    if (br_policy_resolve(resolved, &br_loaded_bundle(q->call->pin.loaded)->router, &merged, &error) !=
+        BR_OK) {
         fail_query(q, BR_CODE_BAD_REQUEST, error.text);
         return;
     }
@@ -108,7 +93,7 @@ static void resolve_query(br_query_state *q, const br_policy_spec *base)
 
 static void check_counts(br_query_state *q, const br_counts *counts, const char *key)
 {
-    const br_router *router = &br_loaded_bundle(q->call->loaded)->router;
+    const br_router *router = &br_loaded_bundle(q->call->pin.loaded)->router;
     if (counts->form != BR_COUNTS_BY_MODEL || q->error.code != BR_CODE_NONE) return;
     for (size_t i = 0; i < counts->entry_count; i++) {
         const br_str name = counts->entries[i].model;
@@ -137,7 +122,7 @@ static void on_job_done(br_job *job);
 
 static bool allocate_queries(br_call *call)
 {
-    const br_router *router = &br_loaded_bundle(call->loaded)->router;
+    const br_router *router = &br_loaded_bundle(call->pin.loaded)->router;
     const size_t count = call->request.query_count;
     const size_t tokens = (size_t)router->max_tokens;
     const size_t heads = (size_t)router->head_count;
@@ -147,12 +132,15 @@ static bool allocate_queries(br_call *call)
     if (call->queries == NULL || ids == NULL || quality == NULL) return false;
     for (size_t i = 0; i < count; i++) {
         call->queries[i] = (br_query_state){
-            .job = {.item = {.deadline_ns = call->deadline_ns, .group = call->loaded, .client = call->client},
+            .job = {.item = {.deadline_ns = call->deadline_ns,
+                             .group = call->pin.loaded,
+                             .client = call->client},
                     .ids = ids + i * tokens,
                     .quality = quality + i * heads,
                     .done = on_job_done},
             .call = call,
             .query = &call->request.queries[i],
+            .ids = ids + i * tokens,
         };
     }
     return true;
@@ -165,7 +153,7 @@ static int32_t prepare(tokenizer_queue_entry *entry)
         refuse_admitted(call, BR_CODE_INTERNAL, "out of memory");
         return 0;
     }
-    br_policy_spec base = br_scoring_base_policy(call->loaded, call->defaults);
+    br_policy_spec base = policy_defaults_apply(call->pin.defaults, call->pin.loaded);
     br_policy_spec_merge(&base, &call->request.policy);
     if (call->request.op == BR_OP_ROUTE) {
         br_error error = {0};
@@ -199,9 +187,8 @@ static void expire(br_query_state *q)
 /* The ids of one query. An error of it is noted; the arena is not touched: others tokenise beside us. */
 static void tokenize(br_query_state *q)
 {
-    const br_bundle *bundle = br_loaded_bundle(q->call->loaded);
+    const br_bundle *bundle = br_loaded_bundle(q->call->pin.loaded);
     const br_query *query = q->query;
-    int32_t *ids = (int32_t *)(uintptr_t)q->job.ids;
     const uint64_t start_ns = br_clock_now_ns();
     if (start_ns >= q->call->deadline_ns) {
         expire(q);
@@ -209,8 +196,8 @@ static void tokenize(br_query_state *q)
     }
     const br_status status =
         query->has_text
-            ? br_bundle_prompt_from_text(bundle, query->text, ids, &q->prompt)
-            : br_bundle_prompt_from_ids(bundle, query->tokens, query->token_count, ids, &q->prompt);
+            ? br_bundle_prompt_from_text(bundle, query->text, q->ids, &q->prompt)
+            : br_bundle_prompt_from_ids(bundle, query->tokens, query->token_count, q->ids, &q->prompt);
     q->tokenize_ns = br_clock_now_ns() - start_ns;
     switch (status) {
     case BR_OK:
@@ -232,7 +219,7 @@ static bool find_in_cache(br_query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return false;
-    const br_bundle *bundle = br_loaded_bundle(q->call->loaded);
+    const br_bundle *bundle = br_loaded_bundle(q->call->pin.loaded);
     const bool found = br_score_cache_get(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens,
                                           q->job.quality, bundle->router.head_count);
     br_metrics_add(&server->metrics, found ? BR_COUNTER_cache_hits : BR_COUNTER_cache_misses, 1);
@@ -278,12 +265,17 @@ static void run(tokenizer_queue_entry *entry, int32_t first, int32_t count)
     finish_queries(call, finished);
 }
 
-const tokenizer_queue_work br_scoring_work = {.prepare = prepare, .run = run};
+const tokenizer_queue_work scoring_work = {.prepare = prepare, .run = run};
+
+bool scoring_feed(void *queue)
+{
+    return tokenizer_queue_help(queue);
+}
 
 /* The leader's result becomes the follower's own. */
 static void copy_result(br_query_state *q, const br_query_state *leader)
 {
-    const size_t heads = (size_t)br_loaded_bundle(q->call->loaded)->router.head_count;
+    const size_t heads = (size_t)br_loaded_bundle(q->call->pin.loaded)->router.head_count;
     memcpy(q->job.quality, leader->job.quality, heads * sizeof *q->job.quality);
     q->job.queued_ns = leader->job.queued_ns;
     q->job.started_ns = leader->job.started_ns;
@@ -312,7 +304,7 @@ static void remember(const br_query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return;
-    const br_bundle *bundle = br_loaded_bundle(q->call->loaded);
+    const br_bundle *bundle = br_loaded_bundle(q->call->pin.loaded);
     br_score_cache_put(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens, q->job.quality,
                        bundle->router.head_count);
 }

@@ -26,15 +26,16 @@ typedef struct br_server br_server;
 BR_NODISCARD br_status br_server_create(br_server **out, const br_config *config, const br_log *log,
                                         br_error *error);
 
-/* Accepts NULL. br_server_run must not be running. What is in flight is abandoned. Waits for a device that hangs:
- * see br_server_stuck. */
+/* Accepts NULL. br_server_run must not be running. What is in flight is abandoned. Waits for a device that
+ * hangs: see br_server_stuck. */
 void br_server_destroy(br_server *server);
 
 /* Opens every listener and the admin socket and begins to answer. The error names the URL or TLS file.
  * BR_EIO, BR_EINVAL, BR_ENOMEM. */
 BR_NODISCARD br_status br_server_listen(br_server *server, br_error *error);
 
-/* Loads the configured bundle, tries it on a probe, and begins to score. Statuses of br_loaded_create and _open. */
+/* Loads the configured bundle, tries it on a probe, and begins to score. Statuses of br_loaded_create and
+ * _open. */
 BR_NODISCARD br_status br_server_load(br_server *server, br_error *error);
 
 /* Serves until br_server_stop, then drains for at most drain_timeout_ms.

@@ -1,17 +1,28 @@
-/* sockets.c - the data and the admin socket: listeners, TLS, permissions, contexts. */
+/* sockets.c - see sockets.h. */
+#include "sockets.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <nng/nng.h> /* first: the two below need it */
 
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/supplemental/tls/tls.h>
 
+#include "call.h"
 #include "core/memory.h"
-#include "service.h"
+#include "dispatch.h"
+#include "ipc_guard.h"
+#include "monitor.h"
 
-enum { PEM_BYTES_MAX = 1 << 20, ADMIN_MODE = 0600 };
+enum {
+    ADMIN_CONTEXTS = 8,      /* a reload occupies one for its whole time */
+    MESSAGE_SLACK = 1 << 20, /* a message this much over the limit still gets `too_large` */
+    PEM_BYTES_MAX = 1 << 20,
+    ADMIN_MODE = 0600,
+};
 
 /* The whole file as a string; release with free. */
 static br_status read_pem(char **out, const char *option, const char *path, br_error *error)
@@ -128,8 +139,7 @@ static br_status listen_on(br_server *server, const char *url, br_error *error)
     server->listeners[server->listener_count++] = listener;
 
     char address[256];
-    if (br_server_url(server, server->listener_count - 1, address, sizeof address) != BR_OK)
-        address[0] = '\0';
+    if (sockets_url(server, server->listener_count - 1, address, sizeof address) != BR_OK) address[0] = '\0';
     BR_LOG(server->log, BR_LOG_INFO, "listening", BR_STR("url", address),
            BR_I64("contexts", server->call_count));
     return BR_OK;
@@ -138,9 +148,11 @@ static br_status listen_on(br_server *server, const char *url, br_error *error)
 static br_status open_calls(br_server *server, nng_socket socket, int32_t count, bool admin, br_error *error)
 {
     for (int32_t i = 0; i < count; i++) {
-        const br_status status = br_call_create(&server->calls[server->call_count], server, socket, admin);
+        br_call **call = &server->calls[server->call_count];
+        const br_status status = br_call_create(call, server, socket, admin, dispatch_event);
         if (status != BR_OK) return br_fail(error, status, "out of memory for %d contexts", (int)count);
-        br_call_start(server->calls[server->call_count++]);
+        server->call_count++;
+        br_call_receive(*call);
     }
     return BR_OK;
 }
@@ -175,7 +187,7 @@ static br_status open_admin(br_server *server, br_error *error)
     return BR_OK;
 }
 
-br_status br_sockets_open(br_server *server, br_error *error)
+br_status sockets_open(br_server *server, br_error *error)
 {
     const br_config *config = server->config;
     const int32_t contexts = (int32_t)config->queue_max + SPARE_CONTEXTS;
@@ -189,13 +201,13 @@ br_status br_sockets_open(br_server *server, br_error *error)
     for (size_t i = 0; status == BR_OK && i < config->listen.count; i++)
         status = listen_on(server, config->listen.items[i], error);
     if (status == BR_OK && *config->admin != '\0') status = open_admin(server, error);
-    if (status == BR_OK && *config->metrics != '\0') status = br_monitor_open(server, config->metrics, error);
+    if (status == BR_OK && *config->metrics != '\0') status = monitor_open(server, config->metrics, error);
     return status;
 }
 
-void br_sockets_close(br_server *server)
+void sockets_close(br_server *server)
 {
-    br_monitor_close(server);
+    monitor_close(server);
     ipc_guard_stop(server->ipc_guard);
     if (server->data_open) (void)nng_close(server->data);
     if (server->admin_open) (void)nng_close(server->admin);
@@ -205,7 +217,13 @@ void br_sockets_close(br_server *server)
     server->admin_open = false;
 }
 
-br_status br_server_url(const br_server *server, int32_t index, char *out, size_t size)
+void sockets_free_calls(br_server *server)
+{
+    for (int32_t i = 0; i < server->call_count; i++) br_call_destroy(server->calls[i]);
+    free(server->calls);
+}
+
+br_status sockets_url(const br_server *server, int32_t index, char *out, size_t size)
 {
     if (index < 0 || index >= server->listener_count) return BR_EINVAL;
     if (server->urls[index] != NULL) {

@@ -34,7 +34,8 @@ static int32_t claim(tokenizer_queue *s, tokenizer_queue_entry *entry, int32_t *
     return count;
 }
 
-/* Prepares an entry that was taken off the queue and puts it back at the head. Lock held, released meanwhile. */
+/* Prepares an entry that was taken off the queue and puts it back at the head. Lock held, released
+ * meanwhile. */
 static void prepare(tokenizer_queue *s, tokenizer_queue_entry *entry)
 {
     br_unlock(&s->lock);

@@ -198,9 +198,9 @@ static void test_stats_count_what_happened(void **state)
 
 static bool waits_for_the_keeper(br_server *server)
 {
-    (void)pthread_mutex_lock(&server->state_lock);
+    (void)pthread_mutex_lock(&server->state.lock);
     const bool waits = server->reloads != NULL;
-    (void)pthread_mutex_unlock(&server->state_lock);
+    (void)pthread_mutex_unlock(&server->state.lock);
     return waits;
 }
 

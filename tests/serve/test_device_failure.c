@@ -21,6 +21,7 @@
 #include "core/clock.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
+#include "workers/worker.h"
 
 /* A service whose first device can be made to fail. */
 static void start_on(service *s, const char *devices, const char *folder)

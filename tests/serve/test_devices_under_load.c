@@ -21,6 +21,7 @@
 #include "crowd.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
+#include "workers/worker.h"
 
 /* Queries of a pass, so that several passes are under way whatever the number of devices. */
 enum { PASS_QUERIES = 4, ASKED = 12, TAKEN = 3 };

@@ -17,6 +17,7 @@
 #include "core/clock.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
+#include "workers/worker.h"
 
 static void ask(peer *p, peer_answer *a)
 {
@@ -74,7 +75,7 @@ static void test_answers_do_not_depend_on_the_device(void **state)
     service s;
     peer p;
     start_all(&s, &p);
-    print_message("weights handed to %d of %d devices\n", (int)br_loaded_handed_out(s.server->current),
+    print_message("weights handed to %d of %d devices\n", (int)br_loaded_handed_out(s.server->state.current),
                   (int)s.server->devices.count);
     peer_answer expected = {0};
     ask(&p, &expected);
@@ -102,7 +103,7 @@ static void test_handed_out_weights_give_the_same_bits(void **state)
     service s;
     peer p;
     start_all(&s, &p);
-    br_loaded *loaded = s.server->current;
+    br_loaded *loaded = s.server->state.current;
     const size_t heads = (size_t)br_loaded_bundle(loaded)->router.head_count;
     br_packing batch;
     assert_int_equal(br_packing_init(&batch, 256, 2), BR_OK);

@@ -15,6 +15,7 @@
 #include <nng/supplemental/tls/tls.h>
 
 #include "serve/service.h"
+#include "serve/sockets.h"
 #include "support/oom.h"
 #include "support/service_fixture.h"
 

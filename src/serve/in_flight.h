@@ -1,0 +1,33 @@
+/*
+ * in_flight.h - identical prompts in flight are computed once: the first leads, those that come while it
+ * waits or runs follow it and get its qualities.
+ *
+ * A query follows only one of its own client that is at least as urgent, so that sharing never makes it wait
+ * for longer than its own place in the queue would have. When a leader comes to nothing (expired, failed),
+ * its followers are queued themselves.
+ *
+ *   buckets -> leader -> leader ...        by_hash
+ *                |
+ *                +-> follower -> follower  followers
+ *
+ * Any thread may call anything; one mutex guards the links of all queries in it.
+ */
+#ifndef BESTROUTE_SERVE_IN_FLIGHT_H
+#define BESTROUTE_SERVE_IN_FLIGHT_H
+
+#include "call.h"
+
+typedef struct br_in_flight br_in_flight;
+
+/* BR_ENOMEM. */
+BR_NODISCARD br_status br_in_flight_create(br_in_flight **out, int64_t queue_max);
+void br_in_flight_destroy(br_in_flight *in_flight); /* accepts NULL */
+
+/* False when the tokenised query is to be queued, and leads; true when its leader finishes it. */
+BR_NODISCARD bool br_in_flight_follow(br_in_flight *in_flight, br_query_state *q);
+
+/* The queries that followed this one, linked by next_follower; NULL when there are none. They are followers
+ * of nobody now, and the next query with this prompt leads. Accepts a query that never led. */
+BR_NODISCARD br_query_state *br_in_flight_end(br_in_flight *in_flight, br_query_state *leader);
+
+#endif

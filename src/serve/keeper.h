@@ -1,0 +1,28 @@
+/*
+ * keeper.h - what the service does beside answering, on the thread that runs it: it reloads, tries lost
+ * devices again, frees bundles nobody uses any more, and ends when it is told to and the open calls are
+ * answered.
+ *
+ * One thing at a time, and never with the state's lock held.
+ */
+#ifndef BESTROUTE_SERVE_KEEPER_H
+#define BESTROUTE_SERVE_KEEPER_H
+
+#include "call.h"
+
+/* Runs until state_stop, then for as long as calls are open and the drain lasts. BR_EDEVICE: the last device
+ * was lost. */
+BR_NODISCARD br_status keeper_run(br_server *server);
+
+/* Asks for a reload of the folder of the current bundle. From any thread. */
+void keeper_ask(br_server *server);
+
+/* Asks for the reload that the call describes, and replies to it when that is done, or refused. From any
+ * thread. */
+void keeper_ask_for(br_server *server, br_call *call);
+
+/* For a server that is being destroyed, when no call is open: refuses the reloads that were not begun, and
+ * frees every bundle. Waits for a device that hangs. */
+void keeper_end(br_server *server);
+
+#endif
