@@ -3,14 +3,16 @@
  *
  *   | br_answer | results | candidates | models | policy | policy table | qualities | pointers | characters |
  *
- * The block is measured first and filled after; everything before the characters is a multiple of 8 bytes. Sums
- * cannot overflow: a message bounds every count below 2^27.
+ * The block is measured first and filled after. Everything before the characters is a multiple of 8 bytes.
+ * The sums cannot overflow: the size of a message keeps every count below 2^27.
  */
-#include "core/memory.h"
-#include "message.h"
+#include "answer.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
 
 typedef struct block {
     br_answer_result *results;

@@ -75,7 +75,7 @@ bool br_balancer_spend_hedge(br_balancer *balancer)
     return true;
 }
 
-/* The next ping waits for twice as long, until an answered request shows that all is well. */
+/* Each further ping waits twice as long, until an answered request shows that all is well. */
 static void put_off_ping(br_balancer_member *member, uint64_t now_ns)
 {
     member->ping_at_ns = now_ns + (uint64_t)member->backoff_ms * BR_NS_PER_MS;
@@ -93,7 +93,7 @@ static void eject(br_balancer *balancer, br_balancer_member *member, uint64_t no
     put_off_ping(member, now_ns);
 }
 
-/* What ends here no longer counts as connected, unless a new connection has come up since. */
+/* The connection of that number is gone. Nothing changes where a newer one has come up since. */
 static void lose(br_balancer *balancer, br_balancer_member *member, uint32_t connection, uint64_t now_ns)
 {
     if (connection != member->connection) return;
@@ -110,7 +110,8 @@ static void fail(br_balancer *balancer, size_t index, uint64_t now_ns)
         eject(balancer, member, now_ns);
 }
 
-/* A request that was abandoned says nothing, so it does not end a silence. */
+/* The endpoint answered something: a silence begins anew, or there is none. (A request that was abandoned
+ * says nothing and does not come here.) */
 static void hear(br_balancer_member *member, uint64_t now_ns)
 {
     member->silent_ns = member->outstanding > 0 ? now_ns : BR_BALANCER_NEVER;
@@ -187,38 +188,52 @@ uint64_t br_balancer_ping_at(const br_balancer *balancer, size_t index)
                                                   : member->silent_ns + balancer->silence_ns;
 }
 
-bool br_balancer_pinged(br_balancer *balancer, size_t index, br_outcome outcome, uint64_t now_ns)
+/* A ping was answered: the endpoint is alive. */
+static void readmit(br_balancer_member *member, uint64_t now_ns)
 {
-    br_balancer_member *member = &balancer->members[index];
-    switch (outcome) {
-    case BR_OUTCOME_ANSWERED:
-    case BR_OUTCOME_OVERLOADED: /* alive */
-        hear(member, now_ns);
-        /* Pings alone do not clear an endpoint of suspicion: the next failure ejects it again. */
-        if (member->failures >= BR_BALANCER_FAILURES_MAX) member->failures = BR_BALANCER_FAILURES_MAX - 1;
-        if (member->connected) member->ejected = false;
-        return false;
-    case BR_OUTCOME_NOT_READY:
-        hear(member, now_ns);
-        break;
-    case BR_OUTCOME_FAILED:
-    case BR_OUTCOME_UNSENT:
-        if (!member->ejected && usable_others(balancer, index) == 0) {
-            member->silent_ns = now_ns; /* the next ping after another silence */
-            return false;
-        }
-        break;
-    case BR_OUTCOME_LOST:
-        break;
-    case BR_OUTCOME_ABANDONED: /* the ping never began */
-        member->silent_ns = now_ns;
-        if (member->ejected) put_off_ping(member, now_ns);
-        return false;
-    }
+    hear(member, now_ns);
+    /* Pings alone do not clear an endpoint of suspicion: the next failure ejects it again. */
+    if (member->failures >= BR_BALANCER_FAILURES_MAX) member->failures = BR_BALANCER_FAILURES_MAX - 1;
+    if (member->connected) member->ejected = false;
+}
+
+/* A ping shows that the endpoint is of no use now: it is ejected, or stays so for longer. */
+static void keep_out(br_balancer *balancer, br_balancer_member *member, uint64_t now_ns)
+{
     if (member->ejected) {
         put_off_ping(member, now_ns);
     } else {
         eject(balancer, member, now_ns);
     }
-    return outcome == BR_OUTCOME_FAILED || outcome == BR_OUTCOME_UNSENT;
+}
+
+bool br_balancer_pinged(br_balancer *balancer, size_t index, br_outcome outcome, uint64_t now_ns)
+{
+    br_balancer_member *member = &balancer->members[index];
+    switch (outcome) {
+    case BR_OUTCOME_ANSWERED:
+    case BR_OUTCOME_OVERLOADED:
+        readmit(member, now_ns);
+        return false;
+    case BR_OUTCOME_NOT_READY:
+        hear(member, now_ns);
+        keep_out(balancer, member, now_ns);
+        return false;
+    case BR_OUTCOME_LOST:
+        keep_out(balancer, member, now_ns);
+        return false;
+    case BR_OUTCOME_FAILED:
+    case BR_OUTCOME_UNSENT:
+        if (member->ejected || usable_others(balancer, index) > 0) {
+            keep_out(balancer, member, now_ns);
+            return true;
+        }
+        member->silent_ns = now_ns; /* the last usable one stays, and is pinged after another silence */
+        return false;
+    case BR_OUTCOME_ABANDONED: /* the ping never began */
+        member->silent_ns = now_ns;
+        if (member->ejected) put_off_ping(member, now_ns);
+        return false;
+    }
+    return false;
 }

@@ -8,26 +8,27 @@
  *     +-- an answer, or a refusal that would be the same anywhere: done  |
  *     +-- overloaded, not_ready, lost, unsent: again, where it helps ----+
  *
- * Scoring is a pure function of the request and the bundle, so asking twice is harmless; what is bounded is its
- * cost. A request is sent again after a lost connection at most SENDS_MAX - 1 times: one that kills whoever reads
- * it must not take the whole fleet. A reload is never sent again, nor hedged.
+ * A score depends on nothing but the request and the bundle, so asking twice does no harm; only its cost
+ * needs a bound. After a lost connection a request is sent again at most SENDS_MAX - 1 times: a request that
+ * crashes the service that reads it must not bring down the whole fleet. A reload is never sent again, and
+ * never hedged.
  */
-#include "inside.h"
+#include "call.h"
 
-#include <assert.h>
 #include <inttypes.h>
 
 #include "core/clock.h"
 #include "core/thread.h"
-#include "message.h"
+#include "flight.h"
+#include "outcome.h"
+#include "request.h"
 
 enum {
-    SENDS_MAX = 3,         /* of one request, where a lost connection ended the others */
-    LOSS_PAUSE_MS = 100,   /* before the last of them: several endpoints may be going down together */
-    RETRY_MS_DEFAULT = 10, /* after an `overloaded` that does not say */
+    SENDS_MAX = 3,       /* of one request, each but the last ended by a lost connection */
+    LOSS_PAUSE_MS = 100, /* before the last of them: several endpoints may be stopping together */
 };
 
-typedef struct way {
+typedef struct call {
     br_client *client;
     br_slot *slot;
     br_request *request;
@@ -43,7 +44,7 @@ typedef struct way {
     br_flight *hedge;      /* which of them is the hedge */
     uint32_t losses;
     uint32_t retries;
-} way;
+} call;
 
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
@@ -57,256 +58,173 @@ static void count(br_client *client, uint64_t *counter)
     br_unlock(&client->mutex);
 }
 
-/* Beginning. */
-
-/* The service counts a deadline from a request's arrival; whoever is asked later gets what is left of it. */
-static void shorten_deadline(way *w)
+/* The service counts a deadline from the arrival of the request. An endpoint that is asked later gets what is
+ * left. */
+static void shorten_deadline(call *c)
 {
-    if (!w->request->has_deadline) return;
-    const uint64_t spent_ms = (br_clock_now_ns() - w->start_ns) / BR_NS_PER_MS;
-    w->request->deadline_ms = w->deadline_ms > spent_ms ? w->deadline_ms - spent_ms : 0;
+    if (!c->request->has_deadline) return;
+    const uint64_t spent_ms = (br_clock_now_ns() - c->start_ns) / BR_NS_PER_MS;
+    c->request->deadline_ms = c->deadline_ms > spent_ms ? c->deadline_ms - spent_ms : 0;
 }
 
-static void note_end(way *w, size_t index, br_outcome outcome, uint32_t connection, uint64_t retry_ms)
+static void note_end(call *c, size_t index, br_outcome outcome, uint32_t connection, uint64_t retry_ms)
 {
-    br_client *client = w->client;
+    br_client *client = c->client;
     br_lock(&client->mutex);
     br_balancer_ended(&client->balancer, index, outcome, connection, retry_ms, br_clock_now_ns());
-    br_pinger_expect(client, index);
+    br_client_expect_ping(client, index);
     br_unlock(&client->mutex);
 }
 
-/* To an endpoint that the balancer counts as sent to. */
-static br_status launch(way *w, br_flight **out, size_t index, br_error *error)
+/* Sends the request to an endpoint that the balancer has already counted as sent to. */
+static br_status launch(call *c, br_flight **out, size_t index, br_error *error)
 {
-    shorten_deadline(w);
+    shorten_deadline(c);
     nng_msg *message;
-    br_status status = br_client_pack(&message, w->request, error);
+    br_status status = br_client_pack(&message, c->request, error);
     if (status == BR_OK)
-        status = br_flight_start(out, &w->client->endpoints[index], message, &w->slot->changed, error);
-    if (status != BR_OK) note_end(w, index, BR_OUTCOME_UNSENT, 0, 0);
+        status = br_flight_start(out, &c->client->endpoints[index], message, &c->slot->changed, error);
+    if (status != BR_OK) note_end(c, index, BR_OUTCOME_UNSENT, 0, 0);
     return status;
 }
 
-/* Under the mutex. Why nobody could be asked for `waited_ns`. */
-static br_status none_usable(way *w, uint64_t waited_ns)
+/* Under the mutex. The error where no endpoint could be asked for `waited_ns`. */
+static br_status none_usable(call *c, uint64_t waited_ns)
 {
-    const br_client *client = w->client;
-    const bool is_late = w->request->has_deadline && br_clock_now_ns() >= w->send_end_ns;
-    const uint64_t waited_ms = is_late ? w->deadline_ms : (waited_ns + BR_NS_PER_MS - 1) / BR_NS_PER_MS;
+    const br_client *client = c->client;
+    const bool is_late = c->request->has_deadline && br_clock_now_ns() >= c->send_end_ns;
+    const uint64_t waited_ms = is_late ? c->deadline_ms : (waited_ns + BR_NS_PER_MS - 1) / BR_NS_PER_MS;
     const char *prefix = is_late ? "deadline: " : "";
     const br_status status = is_late ? BR_ETIMEDOUT : BR_EIO;
     if (client->endpoint_count == 1)
-        return br_fail(w->error, status, "%sno connection to %s within %" PRIu64 " ms", prefix,
+        return br_fail(c->error, status, "%sno connection to %s within %" PRIu64 " ms", prefix,
                        client->endpoints[0].url, waited_ms);
     size_t connected = 0;
     for (size_t i = 0; i < client->endpoint_count; i++) connected += client->balancer.members[i].connected;
     if (connected == 0)
-        return br_fail(w->error, status, "%sno connection to any of %zu endpoints within %" PRIu64 " ms",
+        return br_fail(c->error, status, "%sno connection to any of %zu endpoints within %" PRIu64 " ms",
                        prefix, client->endpoint_count, waited_ms);
-    return br_fail(w->error, is_late ? status : BR_ENOTREADY,
+    return br_fail(c->error, is_late ? status : BR_ENOTREADY,
                    "%snone of %zu endpoints was ready within %" PRIu64 " ms; %zu are connected",
                    is_late ? prefix : "not_ready: ", client->endpoint_count, waited_ms, connected);
 }
 
-/* Under the mutex. Chooses, and waits where nobody can be asked yet. With `rested` the endpoints that said
- * `overloaded` are left alone for as long as they said; BR_EBUSY where that would be too late. */
-static br_status await_endpoint(way *w, size_t *index, bool rested)
+/* Under the mutex. Chooses an endpoint, and waits while none can be asked. With `rested` it leaves an
+ * endpoint that answered `overloaded` alone for the time it named; BR_EBUSY where that would be too late. */
+static br_status await_endpoint(call *c, size_t *index, bool rested)
 {
-    br_client *client = w->client;
+    br_client *client = c->client;
     const uint64_t start_ns = br_clock_now_ns();
     const uint64_t give_up_ns =
-        earlier(start_ns + (uint64_t)client->connect_ms * BR_NS_PER_MS, w->send_end_ns);
+        earlier(start_ns + (uint64_t)client->connect_ms * BR_NS_PER_MS, c->send_end_ns);
     for (;;) {
-        if (client->closing) return br_fail(w->error, BR_ECLOSED, "the client was closed");
+        if (client->closing) return br_fail(c->error, BR_ECLOSED, "the client was closed");
         const uint64_t now_ns = br_clock_now_ns();
         *index = br_balancer_choose(&client->balancer, now_ns, BR_BALANCER_NONE, rested);
         if (*index != BR_BALANCER_NONE) return BR_OK;
 
         uint64_t until_ns = rested ? br_balancer_rested_at(&client->balancer) : BR_BALANCER_NEVER;
         if (until_ns == BR_BALANCER_NEVER) {
-            if (now_ns >= give_up_ns) return none_usable(w, give_up_ns - start_ns);
+            if (now_ns >= give_up_ns) return none_usable(c, give_up_ns - start_ns);
             until_ns = give_up_ns;
-        } else if (until_ns >= w->send_end_ns) {
-            return BR_EBUSY; /* the error is the refusal's */
+        } else if (until_ns >= c->send_end_ns) {
+            return BR_EBUSY; /* *error still says what the last refusal said */
         }
         br_cond_wait_until(&client->changed, &client->mutex, until_ns);
     }
 }
 
-static br_status begin(way *w, bool rested)
+static br_status begin(call *c, bool rested)
 {
-    br_client *client = w->client;
+    br_client *client = c->client;
     size_t index = 0;
     br_lock(&client->mutex);
-    br_status status = await_endpoint(w, &index, rested);
+    br_status status = await_endpoint(c, &index, rested);
     if (status == BR_OK) {
         br_balancer_sent(&client->balancer, index, br_clock_now_ns());
-        br_pinger_expect(client, index);
+        br_client_expect_ping(client, index);
     }
     br_unlock(&client->mutex);
-    w->hedge = NULL; /* over, and the flight may serve again: as this attempt's own */
-    if (status == BR_OK) status = launch(w, &w->flights[0], index, w->error);
+    c->hedge = NULL; /* it has ended, and its flight may be used again for this attempt */
+    if (status == BR_OK) status = launch(c, &c->flights[0], index, c->error);
 
-    const bool may_hedge = client->hedge_ms > 0 && !w->has_hedged && w->request->op != BR_OP_RELOAD;
-    w->hedge_at_ns =
+    const bool may_hedge = client->hedge_ms > 0 && !c->has_hedged && c->request->op != BR_OP_RELOAD;
+    c->hedge_at_ns =
         may_hedge ? br_clock_now_ns() + (uint64_t)client->hedge_ms * BR_NS_PER_MS : BR_BALANCER_NEVER;
     return status;
 }
 
-/* Racing. */
-
-/* The same request to a second endpoint, if there is one at leisure and hedges have not had their share. */
-static void hedge(way *w)
+/* Sends the same request to a second endpoint, if one is usable and rested and the share of hedges allows
+ * it. */
+static void hedge(call *c)
 {
-    br_client *client = w->client;
-    w->hedge_at_ns = BR_BALANCER_NEVER;
+    br_client *client = c->client;
+    c->hedge_at_ns = BR_BALANCER_NEVER;
     const uint64_t now_ns = br_clock_now_ns();
-    if (now_ns >= w->send_end_ns) return;
+    if (now_ns >= c->send_end_ns) return;
     br_lock(&client->mutex);
-    const size_t index = br_balancer_choose(&client->balancer, now_ns, w->flights[0]->endpoint->index, true);
+    const size_t index = br_balancer_choose(&client->balancer, now_ns, c->flights[0]->endpoint->index, true);
     const bool goes = index != BR_BALANCER_NONE && br_balancer_spend_hedge(&client->balancer);
     if (goes) {
         br_balancer_sent(&client->balancer, index, now_ns);
-        br_pinger_expect(client, index);
+        br_client_expect_ping(client, index);
         client->totals.hedges++;
     }
     br_unlock(&client->mutex);
     if (!goes) return;
-    w->has_hedged = true;
-    if (launch(w, &w->flights[1], index, NULL) == BR_OK) w->hedge = w->flights[1];
+    c->has_hedged = true;
+    if (launch(c, &c->flights[1], index, NULL) == BR_OK) c->hedge = c->flights[1];
 }
 
-/* Takes a flight that is done out of the race; NULL: it is `until_ns`, or the client closes. */
-static br_flight *wait_for_one(way *w, uint64_t until_ns)
+/* Waits for a flight to be done and takes it out of the race. NULL: `until_ns` has come, or the client
+ * closes. */
+static br_flight *wait_for_one(call *c, uint64_t until_ns)
 {
-    br_client *client = w->client;
+    br_client *client = c->client;
     br_flight *found = NULL;
     br_lock(&client->mutex);
     for (;;) {
         for (size_t i = 0; i < 2 && found == NULL; i++) {
-            if (w->flights[i] == NULL || !w->flights[i]->done) continue;
-            found = w->flights[i];
-            w->flights[i] = NULL;
+            if (c->flights[i] == NULL || !c->flights[i]->done) continue;
+            found = c->flights[i];
+            c->flights[i] = NULL;
         }
         if (found != NULL || client->closing || br_clock_now_ns() >= until_ns) break;
-        br_cond_wait_until(&w->slot->changed, &client->mutex, until_ns);
+        br_cond_wait_until(&c->slot->changed, &client->mutex, until_ns);
     }
     br_unlock(&client->mutex);
-    if (w->flights[0] == NULL) {
-        w->flights[0] = w->flights[1];
-        w->flights[1] = NULL;
+    if (c->flights[0] == NULL) {
+        c->flights[0] = c->flights[1];
+        c->flights[1] = NULL;
     }
     return found;
 }
 
-static void end_flights(way *w, br_outcome outcome)
+static void end_flight(call *c, br_flight *flight, br_outcome outcome, uint64_t retry_ms)
 {
-    for (size_t i = 0; i < 2; i++) {
-        br_flight *flight = w->flights[i];
-        if (flight == NULL) continue;
-        w->flights[i] = NULL;
-        const size_t index = flight->endpoint->index;
-        const uint32_t connection = flight->connection;
-        br_flight_end(flight);
-        note_end(w, index, outcome, connection, 0);
-    }
-}
-
-static br_status status_of_code(br_code code)
-{
-    switch (code) {
-    case BR_CODE_TOO_LARGE:
-        return BR_ETOOBIG;
-    case BR_CODE_OVERLOADED:
-        return BR_EBUSY;
-    case BR_CODE_DEADLINE:
-        return BR_ETIMEDOUT;
-    case BR_CODE_NOT_READY:
-        return BR_ENOTREADY;
-    case BR_CODE_UNSUPPORTED:
-        return BR_ENOTSUP;
-    case BR_CODE_INFEASIBLE:
-        return BR_EINFEASIBLE;
-    case BR_CODE_BAD_REQUEST:
-        return BR_EINVAL;
-    case BR_CODE_INTERNAL:
-    case BR_CODE_NONE:
-        break;
-    }
-    return BR_EINTERNAL;
-}
-
-/* *retry_ms is set with BR_EBUSY. */
-static br_status take_reply(way *w, nng_msg *message, uint64_t *retry_ms)
-{
-    br_arena *arena = &w->slot->arena;
-    br_error *error = w->error;
-    br_reply reply;
-    const br_status status =
-        br_reply_decode(&reply, nng_msg_body(message), nng_msg_len(message), arena, error);
-    if (status != BR_OK) return status;
-    if (!reply.ok) {
-        *retry_ms = reply.has_retry ? reply.retry_ms : RETRY_MS_DEFAULT;
-        return br_fail(
-            error, status_of_code(reply.code), "%s: %.*s", br_code_name(reply.code),
-            (int)(reply.message.size < BR_ERROR_TEXT_BYTES ? reply.message.size : BR_ERROR_TEXT_BYTES),
-            reply.message.data == NULL ? "" : reply.message.data);
-    }
-    if (reply.result_count != w->request->query_count)
-        return br_fail(error, BR_EFORMAT, "%zu results for %zu queries", reply.result_count,
-                       w->request->query_count);
-    if (w->request->op == BR_OP_INFO && reply.info == NULL)
-        return br_fail(error, BR_EFORMAT, "the reply to info has no candidates");
-    return br_client_make_answer(w->out, &reply, error);
-}
-
-static br_outcome judge_reply(way *w, nng_msg *message, uint64_t *retry_ms, br_status *status)
-{
-    *status = take_reply(w, message, retry_ms);
-    switch (*status) {
-    case BR_EBUSY:
-        return BR_OUTCOME_OVERLOADED;
-    case BR_ENOTREADY:
-        return BR_OUTCOME_NOT_READY;
-    case BR_EFORMAT:
-        return BR_OUTCOME_FAILED;
-    default:
-        return BR_OUTCOME_ANSWERED;
-    }
-}
-
-static br_outcome judge_failure(way *w, const br_flight *flight, br_status *status)
-{
-    const char *url = flight->endpoint->url;
-    switch (flight->failed) {
-    case NNG_ETIMEDOUT: /* only a send waits by nng's clock */
-        *status = br_fail(w->error, BR_ETIMEDOUT, "%s took no message", url);
-        return BR_OUTCOME_UNSENT;
-    case NNG_ENOMEM:
-        *status = br_fail(w->error, BR_ENOMEM, "%s: %s", url, nng_strerror(flight->failed));
-        return BR_OUTCOME_ABANDONED;
-    default:
-        *status =
-            br_fail(w->error, BR_EIO, "the connection to %s broke: %s", url, nng_strerror(flight->failed));
-        return BR_OUTCOME_LOST;
-    }
-}
-
-/* How a flight that is done ended, for the balancer and for the call. */
-static br_outcome judge(way *w, br_flight *flight, br_status *status)
-{
-    uint64_t retry_ms = 0;
-    const br_outcome outcome = flight->failed == 0 ? judge_reply(w, flight->reply, &retry_ms, status)
-                                                   : judge_failure(w, flight, status);
     const size_t index = flight->endpoint->index;
     const uint32_t connection = flight->connection;
-    const bool wins = flight == w->hedge && outcome == BR_OUTCOME_ANSWERED;
     br_flight_end(flight);
-    note_end(w, index, outcome, connection, retry_ms);
-    if (outcome == BR_OUTCOME_LOST) w->losses++;
-    if (wins) count(w->client, &w->client->totals.hedges_won);
-    return outcome;
+    note_end(c, index, outcome, connection, retry_ms);
+}
+
+static void end_flights(call *c, br_outcome outcome)
+{
+    for (size_t i = 0; i < 2; i++) {
+        if (c->flights[i] != NULL) end_flight(c, c->flights[i], outcome, 0);
+        c->flights[i] = NULL;
+    }
+}
+
+/* The end of a flight that is done: told to the balancer, and returned. */
+static br_ending judge(call *c, br_flight *flight)
+{
+    const br_ending ending = br_outcome_of_call(flight, c->request, &c->slot->arena, c->out, c->error);
+    const bool wins = flight == c->hedge && ending.outcome == BR_OUTCOME_ANSWERED;
+    end_flight(c, flight, ending.outcome, ending.retry_ms);
+    if (ending.outcome == BR_OUTCOME_LOST) c->losses++;
+    if (wins) count(c->client, &c->client->totals.hedges_won);
+    return ending;
 }
 
 static bool is_conclusive(br_outcome outcome)
@@ -322,42 +240,42 @@ static bool is_closing(br_client *client)
     return closing;
 }
 
-static br_status no_answer(way *w)
+static br_status no_answer(call *c)
 {
-    const char *url = w->flights[0]->endpoint->url;
-    end_flights(w, BR_OUTCOME_FAILED);
-    if (w->end_ns - w->start_ns < (uint64_t)w->client->timeout_ms * BR_NS_PER_MS)
-        return br_fail(w->error, BR_ETIMEDOUT, "deadline: no answer from %s within %" PRIu64 " ms", url,
-                       w->deadline_ms);
-    return br_fail(w->error, BR_ETIMEDOUT, "no answer from %s within %" PRIu32 " ms", url,
-                   w->client->timeout_ms);
+    const char *url = c->flights[0]->endpoint->url;
+    end_flights(c, BR_OUTCOME_FAILED);
+    if (c->end_ns - c->start_ns < (uint64_t)c->client->timeout_ms * BR_NS_PER_MS)
+        return br_fail(c->error, BR_ETIMEDOUT, "deadline: no answer from %s within %" PRIu64 " ms", url,
+                       c->deadline_ms);
+    return br_fail(c->error, BR_ETIMEDOUT, "no answer from %s within %" PRIu32 " ms", url,
+                   c->client->timeout_ms);
 }
 
-/* Until one flight brings a conclusive outcome, or none is left. The first answer wins: nobody looks at another. */
-static br_outcome race(way *w, br_status *status)
+/* Runs until a flight has a conclusive outcome, or none is left. The first answer wins; the other flight is
+ * cancelled. */
+static br_outcome race(call *c, br_status *status)
 {
     for (;;) {
-        br_flight *flight = wait_for_one(w, earlier(w->hedge_at_ns, w->end_ns));
-        if (flight == NULL && is_closing(w->client)) {
-            end_flights(w, BR_OUTCOME_ABANDONED);
-            *status = br_fail(w->error, BR_ECLOSED, "the client was closed");
+        br_flight *flight = wait_for_one(c, earlier(c->hedge_at_ns, c->end_ns));
+        if (flight == NULL && is_closing(c->client)) {
+            end_flights(c, BR_OUTCOME_ABANDONED);
+            *status = br_fail(c->error, BR_ECLOSED, "the client was closed");
             return BR_OUTCOME_ABANDONED;
         }
-        if (flight == NULL && br_clock_now_ns() >= w->end_ns) {
-            *status = no_answer(w);
+        if (flight == NULL && br_clock_now_ns() >= c->end_ns) {
+            *status = no_answer(c);
             return BR_OUTCOME_FAILED;
         }
         if (flight == NULL) {
-            hedge(w);
+            hedge(c);
             continue;
         }
-        const br_outcome outcome = judge(w, flight, status);
-        if (is_conclusive(outcome)) end_flights(w, BR_OUTCOME_ABANDONED);
-        if (w->flights[0] == NULL) return outcome;
+        const br_ending ending = judge(c, flight);
+        *status = ending.status;
+        if (is_conclusive(ending.outcome)) end_flights(c, BR_OUTCOME_ABANDONED);
+        if (c->flights[0] == NULL) return ending.outcome;
     }
 }
-
-/* Again. */
 
 static bool is_usable_elsewhere(br_client *client)
 {
@@ -368,18 +286,18 @@ static bool is_usable_elsewhere(br_client *client)
     return found;
 }
 
-static bool may_repeat(way *w, br_outcome outcome)
+static bool may_repeat(call *c, br_outcome outcome)
 {
-    if (br_clock_now_ns() >= w->send_end_ns) return false;
+    if (br_clock_now_ns() >= c->send_end_ns) return false;
     switch (outcome) {
     case BR_OUTCOME_UNSENT:
         return true;
     case BR_OUTCOME_LOST:
-        return w->request->op != BR_OP_RELOAD && w->losses < SENDS_MAX;
-    case BR_OUTCOME_NOT_READY: /* it is ejected now, so this ends */
-        return is_usable_elsewhere(w->client);
+        return c->request->op != BR_OP_RELOAD && c->losses < SENDS_MAX;
+    case BR_OUTCOME_NOT_READY: /* it is ejected now: the next attempt goes elsewhere */
+        return is_usable_elsewhere(c->client);
     case BR_OUTCOME_OVERLOADED:
-        return w->retries++ < w->client->retries;
+        return c->retries++ < c->client->retries;
     case BR_OUTCOME_ANSWERED:
     case BR_OUTCOME_FAILED:
     case BR_OUTCOME_ABANDONED:
@@ -388,12 +306,12 @@ static bool may_repeat(way *w, br_outcome outcome)
     return false;
 }
 
-/* Lets what is going down together go down. */
-static void pause_after_loss(const way *w)
+/* Where several endpoints stop together, gives the balancer time to see all of them go. */
+static void pause_after_loss(const call *c)
 {
-    br_client *client = w->client;
+    br_client *client = c->client;
     const uint64_t until_ns =
-        earlier(br_clock_now_ns() + (uint64_t)LOSS_PAUSE_MS * BR_NS_PER_MS, w->send_end_ns);
+        earlier(br_clock_now_ns() + (uint64_t)LOSS_PAUSE_MS * BR_NS_PER_MS, c->send_end_ns);
     br_lock(&client->mutex);
     while (!client->closing && br_clock_now_ns() < until_ns)
         br_cond_wait_until(&client->changed, &client->mutex, until_ns);
@@ -412,7 +330,7 @@ br_status br_client_call_run(br_client *client, br_slot *slot, br_answer **out, 
                              br_error *error)
 {
     const uint64_t now_ns = br_clock_now_ns();
-    way w = {
+    call c = {
         .client = client,
         .slot = slot,
         .request = request,
@@ -422,21 +340,21 @@ br_status br_client_call_run(br_client *client, br_slot *slot, br_answer **out, 
         .start_ns = now_ns,
         .end_ns = now_ns + (uint64_t)client->timeout_ms * BR_NS_PER_MS,
     };
-    w.send_end_ns = w.end_ns;
+    c.send_end_ns = c.end_ns;
     if (request->has_deadline) {
         const uint64_t deadline_ns = now_ns + request->deadline_ms * BR_NS_PER_MS;
-        w.send_end_ns = earlier(w.end_ns, deadline_ns);
-        w.end_ns = earlier(w.end_ns, deadline_ns + (uint64_t)BR_CLIENT_GRACE_MS * BR_NS_PER_MS);
+        c.send_end_ns = earlier(c.end_ns, deadline_ns);
+        c.end_ns = earlier(c.end_ns, deadline_ns + (uint64_t)BR_CLIENT_GRACE_MS * BR_NS_PER_MS);
     }
     count_call(client);
 
-    br_status status = begin(&w, false);
+    br_status status = begin(&c, false);
     while (status == BR_OK) {
-        const br_outcome outcome = race(&w, &status);
-        if (!may_repeat(&w, outcome)) return status;
-        if (outcome == BR_OUTCOME_LOST && w.losses == SENDS_MAX - 1) pause_after_loss(&w);
+        const br_outcome outcome = race(&c, &status);
+        if (!may_repeat(&c, outcome)) return status;
+        if (outcome == BR_OUTCOME_LOST && c.losses == SENDS_MAX - 1) pause_after_loss(&c);
         count(client, &client->totals.retries);
-        status = begin(&w, outcome == BR_OUTCOME_OVERLOADED);
+        status = begin(&c, outcome == BR_OUTCOME_OVERLOADED);
     }
     return status;
 }

@@ -1,102 +1,29 @@
 /*
- * client.c - the client library's options, life and public functions; inside.h has the other parts.
+ * client.c - the client library's options, connecting and closing, and its public functions. state.h lists
+ * the other parts.
  */
 #include "bestroute/client.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "call.h"
 #include "core/clock.h"
 #include "core/memory.h"
 #include "core/thread.h"
-#include "inside.h"
-#include "message.h"
+#include "endpoint.h"
+#include "pinger.h"
+#include "request.h"
+#include "state.h"
+#include "tls.h"
 
 enum {
     TIMEOUT_MS_DEFAULT = 30000,
     PROBE_MS_DEFAULT = 1000,
-    RETRIES_DEFAULT = 2, /* where there is an elsewhere */
+    RETRIES_DEFAULT = 2, /* with several urls */
     HEDGE_PERCENT_DEFAULT = 10,
-    KEEP_BYTES_MAX = 1 << 20, /* an idle slot's arena */
 };
-
-/* Calls. */
-
-static void slot_destroy(br_slot *slot)
-{
-    br_cond_destroy(&slot->changed);
-    br_arena_deinit(&slot->arena);
-    free(slot);
-}
-
-static br_status slot_create(br_slot **out, br_error *error)
-{
-    br_slot *slot = calloc(1, sizeof *slot);
-    if (slot == NULL) return br_no_memory(error, "a call");
-    br_cond_init(&slot->changed);
-    br_arena_init(&slot->arena);
-    *out = slot;
-    return BR_OK;
-}
-
-/* Under the mutex. */
-static void become_busy(br_client *client, br_slot *slot)
-{
-    slot->previous = NULL;
-    slot->next = client->busy;
-    if (slot->next != NULL) slot->next->previous = slot;
-    client->busy = slot;
-}
-
-/* Under the mutex. */
-static void become_idle(br_client *client, br_slot *slot)
-{
-    if (slot->next != NULL) slot->next->previous = slot->previous;
-    if (slot->previous != NULL) {
-        slot->previous->next = slot->next;
-    } else {
-        client->busy = slot->next;
-    }
-    slot->next = client->idle;
-    client->idle = slot;
-}
-
-/* A call begins; unless this is BR_ECLOSED it must end with leave. */
-static br_status enter(br_client *client, br_slot **out, br_error *error)
-{
-    br_lock(&client->mutex);
-    const bool closing = client->closing;
-    br_slot *slot = client->idle;
-    if (!closing && slot != NULL) {
-        client->idle = slot->next;
-        become_busy(client, slot);
-    }
-    client->running += !closing;
-    br_unlock(&client->mutex);
-    if (closing) return br_fail(error, BR_ECLOSED, "the client was closed");
-    if (slot == NULL) {
-        const br_status status = slot_create(&slot, error);
-        if (status != BR_OK) return status;
-        br_lock(&client->mutex);
-        become_busy(client, slot);
-        br_unlock(&client->mutex);
-    }
-    *out = slot;
-    return BR_OK;
-}
-
-/* The client may be gone when this returns. */
-static void leave(br_client *client, br_slot *slot)
-{
-    if (slot != NULL) br_arena_reset(&slot->arena, KEEP_BYTES_MAX);
-    br_lock(&client->mutex);
-    if (slot != NULL) become_idle(client, slot);
-    client->running--;
-    if (client->closing) br_cond_broadcast(&client->changed);
-    br_unlock(&client->mutex);
-}
-
-/* Life. */
 
 typedef struct url_list {
     const char *const *urls;
@@ -129,7 +56,7 @@ static br_status check_options(const br_client_options *options, br_error *error
     const url_list list = urls_of(options);
     if (list.count == 0) return br_fail(error, BR_EINVAL, "there is no url");
     if (list.count > BR_CLIENT_URLS_MAX)
-        return br_fail(error, BR_EINVAL, "%zu urls, at most %d are taken", list.count, BR_CLIENT_URLS_MAX);
+        return br_fail(error, BR_EINVAL, "%zu urls, at most %d are allowed", list.count, BR_CLIENT_URLS_MAX);
     const bool has_tls = options->tls_ca != NULL || options->tls_cert != NULL || options->tls_name != NULL;
     for (size_t i = 0; i < list.count; i++) {
         const char *url = list.urls[i];
@@ -178,9 +105,7 @@ br_status br_client_connect(br_client **out, const br_client_options *options, b
 
     br_client *client = calloc(1, sizeof *client);
     if (client == NULL) return br_no_memory(error, "a client");
-    br_mutex_init(&client->mutex); /* the default kind cannot fail on Linux */
-    br_cond_init(&client->changed);
-    br_cond_init(&client->pinger_news);
+    br_client_state_init(client);
     const url_list list = urls_of(options);
     take_options(client, options, list.count);
 
@@ -203,32 +128,15 @@ fail:
     return status;
 }
 
-/* Whoever waits sees `closing`, and gives up what he has under way. */
-static void end_calls(br_client *client)
-{
-    br_lock(&client->mutex);
-    client->closing = true;
-    br_cond_broadcast(&client->changed);
-    for (br_slot *slot = client->busy; slot != NULL; slot = slot->next) br_cond_signal(&slot->changed);
-    while (client->running > 0) br_cond_wait(&client->changed, &client->mutex);
-    br_unlock(&client->mutex);
-}
-
-/* nng does not bear a socket closed while one of its contexts is being used: the calls come first. */
+/* The calls end first: nng must not close a socket while one of its contexts is in use. */
 void br_client_close(br_client *client)
 {
     if (client == NULL) return;
-    end_calls(client);
+    br_client_end_calls(client);
     br_pinger_stop(client);
     for (size_t i = 0; i < client->endpoint_count; i++) br_endpoint_close(&client->endpoints[i]);
-    while (client->idle != NULL) {
-        br_slot *slot = client->idle;
-        client->idle = slot->next;
-        slot_destroy(slot);
-    }
-    br_cond_destroy(&client->pinger_news);
-    br_cond_destroy(&client->changed);
-    br_mutex_destroy(&client->mutex);
+    br_pinger_destroy(client);
+    br_client_state_deinit(client);
     free(client->endpoints);
     free(client);
 }
@@ -257,22 +165,21 @@ size_t br_client_stats(br_client *client, br_client_totals *totals, br_client_en
     return client->endpoint_count;
 }
 
-/* Public calls. */
-
 static br_status call_service(br_client *client, br_answer **out, br_op op, const br_client_call *call,
                               const char *folder, br_error *error)
 {
     *out = NULL;
-    br_slot *slot = NULL;
-    br_status status = enter(client, &slot, error);
+    br_slot *slot;
+    br_status status = br_client_enter(client, &slot, error);
     if (status == BR_ECLOSED) return status;
 
     br_request request;
     if (status == BR_OK) status = br_client_make_request(&request, op, call, &slot->arena, error);
     if (status == BR_OK && folder != NULL) request.bundle = br_str_from(folder);
     if (status == BR_OK) status = br_client_call_run(client, slot, out, &request, error);
-    if (status == BR_OK && error != NULL) *error = (br_error){0}; /* of an attempt that was made good */
-    leave(client, slot);
+    if (status == BR_OK && error != NULL)
+        *error = (br_error){0}; /* an attempt failed, and a later one succeeded */
+    br_client_leave(client, slot);
     return status;
 }
 

@@ -1,51 +1,30 @@
 /*
- * pinger.c - the thread that pings endpoints: ejected ones to readmit them, silent ones to tell a long
- * computation from a dead peer. A service answers a ping at once, however busy it is.
+ * pinger.c - an alarm (core/alarm.h) that pings what is due. A service answers a ping at once, however busy
+ * it is.
  *
- * It sleeps while nothing is due: no endpoint is ejected and connected, and none has requests outstanding. A client
- * with one endpoint has no such thread.
+ * Nothing is due while no endpoint is ejected and connected, and none has requests outstanding.
  */
-#include "inside.h"
-
-#include <string.h>
+#include "pinger.h"
 
 #include "core/clock.h"
 #include "core/thread.h"
-#include "message.h"
-#include "protocol/reply.h"
+#include "endpoint.h"
+#include "flight.h"
+#include "outcome.h"
+#include "request.h"
 
-/* Under the mutex. */
-static uint64_t due_at(const br_client *client, size_t index)
+/* When to look at the endpoint again: to start a ping, or to end one. */
+static uint64_t due_at(br_client *client, const br_endpoint *endpoint)
 {
-    const br_endpoint *endpoint = &client->endpoints[index];
-    if (endpoint->ping == NULL) return br_balancer_ping_at(&client->balancer, index);
-    return endpoint->ping->done ? 0 : endpoint->ping_end_ns;
-}
-
-void br_pinger_expect(br_client *client, size_t index)
-{
-    if (br_balancer_ping_at(&client->balancer, index) < client->pinger_due_ns)
-        br_cond_signal(&client->pinger_news);
-}
-
-static br_outcome outcome_of_reply(nng_msg *message)
-{
-    br_arena arena;
-    br_arena_init(&arena);
-    br_reply reply;
-    br_outcome outcome = BR_OUTCOME_FAILED;
-    if (br_reply_decode(&reply, nng_msg_body(message), nng_msg_len(message), &arena, NULL) == BR_OK)
-        outcome = !reply.ok && reply.code == BR_CODE_NOT_READY ? BR_OUTCOME_NOT_READY : BR_OUTCOME_ANSWERED;
-    br_arena_deinit(&arena);
-    return outcome;
-}
-
-static br_outcome outcome_of_ping(const br_flight *ping, bool is_done)
-{
-    if (!is_done) return BR_OUTCOME_FAILED;
-    if (ping->failed == 0) return outcome_of_reply(ping->reply);
-    if (ping->failed == NNG_ECONNRESET) return BR_OUTCOME_LOST;
-    return ping->failed == NNG_ETIMEDOUT ? BR_OUTCOME_UNSENT : BR_OUTCOME_ABANDONED;
+    br_lock(&client->mutex);
+    uint64_t at_ns;
+    if (endpoint->ping == NULL) {
+        at_ns = br_balancer_ping_at(&client->balancer, endpoint->index);
+    } else {
+        at_ns = endpoint->ping->done ? 0 : endpoint->ping_end_ns;
+    }
+    br_unlock(&client->mutex);
+    return at_ns;
 }
 
 static void start_ping(br_client *client, br_endpoint *endpoint)
@@ -53,8 +32,7 @@ static void start_ping(br_client *client, br_endpoint *endpoint)
     const br_request request = {.op = BR_OP_PING};
     nng_msg *message;
     br_status status = br_client_pack(&message, &request, NULL);
-    if (status == BR_OK)
-        status = br_flight_start(&endpoint->ping, endpoint, message, &client->pinger_news, NULL);
+    if (status == BR_OK) status = br_flight_start(&endpoint->ping, endpoint, message, NULL, NULL);
     endpoint->ping_end_ns = br_clock_now_ns() + (uint64_t)client->probe_ms * BR_NS_PER_MS;
     if (status == BR_OK) return;
     br_lock(&client->mutex); /* out of memory: later */
@@ -62,9 +40,12 @@ static void start_ping(br_client *client, br_endpoint *endpoint)
     br_unlock(&client->mutex);
 }
 
-static void end_ping(br_client *client, br_endpoint *endpoint, bool is_done)
+static void end_ping(br_client *client, br_endpoint *endpoint)
 {
-    const br_outcome outcome = outcome_of_ping(endpoint->ping, is_done);
+    br_lock(&client->mutex);
+    const bool is_done = endpoint->ping->done;
+    br_unlock(&client->mutex);
+    const br_outcome outcome = br_outcome_of_ping(endpoint->ping, is_done);
     br_flight_end(endpoint->ping);
     endpoint->ping = NULL;
 
@@ -75,63 +56,48 @@ static void end_ping(br_client *client, br_endpoint *endpoint, bool is_done)
     if (drop) br_endpoint_disconnect(endpoint);
 }
 
-static void tend(br_client *client, br_endpoint *endpoint)
-{
-    if (endpoint->ping == NULL) {
-        start_ping(client, endpoint);
-        return;
-    }
-    br_lock(&client->mutex);
-    const bool is_done = endpoint->ping->done;
-    br_unlock(&client->mutex);
-    end_ping(client, endpoint, is_done);
-}
-
-/* Under the mutex. The endpoint whose due time is the earliest. */
-static size_t first_due(const br_client *client, uint64_t *due_ns)
-{
-    size_t first = 0;
-    *due_ns = BR_BALANCER_NEVER;
-    for (size_t i = 0; i < client->endpoint_count; i++) {
-        const uint64_t at_ns = due_at(client, i);
-        if (at_ns >= *due_ns) continue;
-        *due_ns = at_ns;
-        first = i;
-    }
-    return first;
-}
-
-static void *keep(void *context)
+/* The alarm's: what is due of each endpoint, and when the next is. */
+static uint64_t ring(void *context)
 {
     br_client *client = context;
-    br_lock(&client->mutex);
-    while (!client->closing) {
-        const size_t index = first_due(client, &client->pinger_due_ns);
-        if (client->pinger_due_ns > br_clock_now_ns()) {
-            br_cond_wait_until(&client->pinger_news, &client->mutex, client->pinger_due_ns);
-            continue;
+    uint64_t next_ns = BR_BALANCER_NEVER;
+    for (size_t i = 0; i < client->endpoint_count; i++) {
+        br_endpoint *endpoint = &client->endpoints[i];
+        uint64_t at_ns = due_at(client, endpoint);
+        if (at_ns <= br_clock_now_ns()) {
+            if (endpoint->ping == NULL) {
+                start_ping(client, endpoint);
+            } else {
+                end_ping(client, endpoint);
+            }
+            at_ns = due_at(client, endpoint);
         }
-        br_unlock(&client->mutex);
-        tend(client, &client->endpoints[index]);
-        br_lock(&client->mutex);
+        if (at_ns < next_ns) next_ns = at_ns;
     }
-    br_unlock(&client->mutex);
-    return NULL;
+    return next_ns;
 }
 
 br_status br_pinger_start(br_client *client, br_error *error)
 {
     if (client->endpoint_count == 1) return BR_OK;
-    client->has_pinger = br_thread_start(&client->pinger, keep, client);
-    return client->has_pinger ? BR_OK : br_fail(error, BR_ENOMEM, "the system gives no more threads");
+    br_alarm *alarm;
+    const br_status status = br_alarm_create(&alarm, ring, client, BR_BALANCER_NEVER);
+    if (status == BR_ENOMEM) return br_no_memory(error, "a client");
+    if (status != BR_OK) return br_fail(error, BR_ENOMEM, "the system gives no more threads");
+    br_lock(&client->mutex); /* endpoints may have connected meanwhile, and read it */
+    client->pinger = alarm;
+    br_unlock(&client->mutex);
+    br_alarm_set(alarm, 0);
+    return BR_OK;
 }
 
 void br_pinger_stop(br_client *client)
 {
-    if (!client->has_pinger) return;
-    br_lock(&client->mutex);
-    br_cond_signal(&client->pinger_news);
-    br_unlock(&client->mutex);
-    br_thread_join(client->pinger);
+    br_alarm_stop(client->pinger);
     for (size_t i = 0; i < client->endpoint_count; i++) br_flight_end(client->endpoints[i].ping);
+}
+
+void br_pinger_destroy(br_client *client)
+{
+    br_alarm_destroy(client->pinger);
 }

@@ -1,13 +1,14 @@
 /* request.c - a client's call, checked and turned into a request, and that into a message. */
-#include "message.h"
+#include "request.h"
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "core/limits.h"
 #include "core/memory.h"
 
-/* Where a policy stands, for errors: "queries[3].policy" or "policy". */
+/* Where a field stands, for errors: in "queries[3]", or in the call itself. */
 typedef struct place {
     bool in_query;
     size_t query;
@@ -196,14 +197,15 @@ static int write_bytes(void *sink, const char *bytes, size_t size)
     return 0;
 }
 
-/* Encodes twice: nng grows a message piece by piece at the cost of a copy each. */
+/* Encodes twice, first only to count the bytes: a message of nng that grows piece by piece is copied each
+ * time. */
 br_status br_client_pack(nng_msg **out, const br_request *request, br_error *error)
 {
     cursor to = {0};
     int failed = br_request_encode(request, &to, write_bytes);
     assert(failed == 0);
     if (to.bytes > BR_MESSAGE_BYTES_MAX)
-        return br_fail(error, BR_ETOOBIG, "too_large: the message has %zu bytes, at most %d are taken",
+        return br_fail(error, BR_ETOOBIG, "too_large: the message has %zu bytes, at most %d are allowed",
                        to.bytes, BR_MESSAGE_BYTES_MAX);
 
     failed = nng_msg_alloc(out, to.bytes);
