@@ -15,20 +15,21 @@
  *   br_answer_free(answer);
  *   br_client_close(client);
  *
- * Thread-safe: any number of threads may call at once through one client; all share one connection to each url.
- * A broken connection comes back by itself. Everything that a call borrows is free again when the call returns; an
- * answer is the caller's and outlives the client.
+ * Thread-safe: any number of threads may call at once through one client; all share one connection to each
+ * url. A broken connection is made again in the background. A call borrows its arguments only until it
+ * returns; an answer is the caller's and outlives the client.
  *
- * Over several urls each call returns exactly once, with one answer, whatever became of single endpoints:
- *   choice     the usable endpoint with the fewest outstanding requests; equals take turns
- *   ejection   a lost connection, not_ready, silence (requests outstanding, none answered for probe_ms, then a ping
- *              unanswered for as long), or three failures in a row put an endpoint aside; a ping in the background,
- *              at first at once, then after 50 ms to 2 s, brings it back as soon as it is answered
- *   retries    what is pure is sent again elsewhere: after a lost connection (at most three sends in all), not_ready,
- *              overloaded (see `retries`). bad_request, too_large, unsupported, infeasible, deadline and internal
- *              are answers, never sent again; neither is a reload
- *   hedging    with hedge_ms, the same request to a second endpoint when the first is slow; the first answer counts
- * With one url the same holds, but that nothing is ejected, pinged or hedged.
+ * Over several urls each call returns once, with one answer, even if some of the endpoints fail:
+ *   choice     the usable endpoint with the fewest requests outstanding; equals take turns
+ *   ejection   an endpoint is put aside after a lost connection, after not_ready, after three failures in a
+ *              row, or when it is silent (requests are outstanding, none is answered for probe_ms, and neither
+ *              is a ping for as long). It is pinged in the background, first at once, then every 50 ms to 2 s,
+ *              and comes back as soon as it answers
+ *   retries    a request is sent again to another endpoint after a lost connection (at most three sends in
+ *              all), after not_ready, and after overloaded (see `retries`). bad_request, too_large, unsupported,
+ *              infeasible, deadline and internal are answers and end the call. A reload is never sent again
+ *   hedging    with hedge_ms, a slow request also goes to a second endpoint; the first answer counts
+ * With one url the same holds, except that nothing is ejected, pinged or hedged.
  *
  * Stands alone with status.h and error.h; usable from C++. Link with nng.
  */
@@ -50,7 +51,7 @@ typedef struct br_client br_client;
 
 enum {
     BR_CLIENT_URLS_MAX = 64,
-    BR_CLIENT_GRACE_MS = 250, /* after a call's deadline, an answer is awaited for that long */
+    BR_CLIENT_GRACE_MS = 250, /* how long after its deadline a call still waits for an answer */
 };
 
 /* Times are at most 2^31 - 1 ms. */
@@ -60,27 +61,28 @@ typedef struct br_client_options {
     size_t url_count;        /* at most BR_CLIENT_URLS_MAX */
     uint32_t timeout_ms;     /* one call, retries included; 0: 30 s */
     uint32_t connect_ms;     /* of that, how long a call waits for a usable endpoint; 0: the whole timeout */
-    /* Times an `overloaded` answer is tried again: at another endpoint at once, and where all have answered so, when
-     * the first one's retry_ms is over, within the timeout. 0: twice with several urls, never with one. */
+    /* How often a request is sent again after an `overloaded` answer: to another endpoint at once; where all
+     * have answered so, when the first has rested for its retry_ms, if that is within the timeout. 0: twice
+     * with several urls, never with one. */
     uint32_t retries;
-    uint32_t probe_ms; /* how long an endpoint may be silent, and a ping be unanswered; 0: 1 s */
-    uint32_t hedge_ms; /* a request that is unanswered after this goes to a second endpoint too; 0: never */
-    uint32_t hedge_percent; /* of the calls, at most 100, may be hedged, and 10 beyond that; 0: 10 */
+    uint32_t probe_ms;      /* how long an endpoint may be silent, and a ping be unanswered; 0: 1 s */
+    uint32_t hedge_ms;      /* a request unanswered after this also goes to a second endpoint; 0: never */
+    uint32_t hedge_percent; /* of the calls may be hedged, beyond the first 10; at most 100; 0: 10 */
     const char *tls_ca;     /* tls+tcp: PEM file with the authorities to trust; needed there */
     const char *tls_cert;   /* PEM file with the client's certificate and key, or NULL */
     const char *tls_name;   /* the server's name in its certificate; NULL: the host of each url */
 } br_client_options;
 
-/* Starts connecting in the background: a service that is not up yet is an error of the first call, not of this one.
- * The options are not needed afterwards. Several urls cost a thread.
+/* Starts connecting in the background: a service that is not up yet is an error of the first call, not of
+ * this function. The options are not needed afterwards. With several urls the client has a thread of its own.
  * BR_EINVAL: a url or an option. BR_EIO: a TLS file. BR_ENOTSUP: a transport the library lacks. BR_ENOMEM.
  * On failure *out is NULL. */
 BR_NODISCARD br_status br_client_connect(br_client **out, const br_client_options *options, br_error *error);
 
-/* Accepts NULL. Calls that are running return BR_ECLOSED, and are waited for; none may begin any more. */
+/* Accepts NULL. Calls that are running return BR_ECLOSED; this waits for them. No call may begin any more. */
 void br_client_close(br_client *client);
 
-/* What became of the requests to one endpoint since the client connected. Pings are not counted.
+/* How the requests to one endpoint ended since the client connected. Pings are not counted.
  * sent = outstanding + answered + refused + failed + abandoned. */
 typedef struct br_client_endpoint {
     const char *url; /* the client's */
@@ -90,7 +92,7 @@ typedef struct br_client_endpoint {
     uint64_t sent;
     uint64_t answered;
     uint64_t refused;   /* overloaded, not_ready */
-    uint64_t failed;    /* connection lost, no answer in time, or bytes that are none */
+    uint64_t failed;    /* connection lost, no answer in time, or bytes that are no answer */
     uint64_t abandoned; /* another endpoint was faster, or the client closed */
     uint64_t ejections;
 } br_client_endpoint;
@@ -102,12 +104,13 @@ typedef struct br_client_totals {
     uint64_t hedges_won; /* answered there first */
 } br_client_totals;
 
-/* Fills at most `endpoints_max` of the endpoints, in the order of the urls, and the totals (which may be NULL), all at
- * one moment; returns how many endpoints there are. */
+/* Fills at most `endpoints_max` endpoints, in the order of the urls, and the totals (which may be NULL), all
+ * as of one moment. Returns how many endpoints there are. */
 size_t br_client_stats(br_client *client, br_client_totals *totals, br_client_endpoint *endpoints,
                        size_t endpoints_max);
 
-/* Overrides of the service's defaults; zero or NULL leaves a field alone, except where `has_...` says otherwise. */
+/* Overrides of the service's defaults. Zero or NULL keeps the default; a field with a `has_...` is used where
+ * that is true. */
 typedef struct br_client_policy {
     const char *kind;     /* "threshold", "budget", "utility", "tolerance", "pool" */
     const char *fallback; /* "best", "reference", "error" */
@@ -159,8 +162,8 @@ typedef struct br_client_call {
     const br_client_policy *policy; /* route; may be NULL */
     bool has_deadline;
     bool explain; /* route: fill the candidates of each result */
-    /* Counted from the call on: the service gives up on a query after this, nothing is sent any more, and the call
-     * returns BR_CLIENT_GRACE_MS later at the latest. */
+    /* Counted from the start of the call. After it the service gives up on a query, nothing is sent any more,
+     * and the call returns BR_CLIENT_GRACE_MS later at the latest. */
     uint32_t deadline_ms;
 } br_client_call;
 
@@ -175,7 +178,7 @@ typedef struct br_answer_candidate {
 } br_answer_candidate;
 
 typedef struct br_answer_result {
-    const char *error; /* NULL, or the code that kept this query from an answer: then only `message` counts */
+    const char *error;   /* NULL, or why there is no answer, as a code: then only `message` is meaningful */
     const char *message; /* with error */
     const char *model;   /* route */
     uint32_t n;
@@ -208,8 +211,8 @@ typedef struct br_answer_policy_row {
     double quality;
 } br_answer_policy_row;
 
-/* Everything a reply holds; one allocation, freed as one. Texts are never NULL unless said, "" where the reply
- * has none. What a reply of that kind does not carry is zero. */
+/* Everything a reply holds; one allocation, freed as one. Texts are never NULL unless said, "" where the
+ * reply has none. What a reply of that kind does not carry is zero. */
 typedef struct br_answer {
     const br_answer_result *results; /* route, score: one per query, in order */
     size_t result_count;
@@ -247,7 +250,7 @@ void br_answer_free(br_answer *answer);
  *   BR_ENOTREADY   not_ready; of several: none was ready within connect_ms
  *   BR_ENOTSUP, BR_EINFEASIBLE, BR_EINTERNAL   as the service answered
  *   BR_EIO         not connected, or the connection broke again and again
- *   BR_EFORMAT     the reply is not one
+ *   BR_EFORMAT     what came back is no reply
  *   BR_ECLOSED     the client was closed meanwhile
  *   BR_ENOMEM
  * On any status but BR_OK *out is NULL and the error says why: for a refusal "<code>: <message>". */
@@ -258,8 +261,8 @@ BR_NODISCARD br_status br_client_score(br_client *client, br_answer **out, const
 BR_NODISCARD br_status br_client_info(br_client *client, br_answer **out, br_error *error);
 BR_NODISCARD br_status br_client_ping(br_client *client, br_error *error);
 
-/* On a client connected to one admin socket (BR_EINVAL: several urls). folder NULL: the bundle's own folder again. The answer names the
- * bundle that serves from now on; `out` may be NULL. */
+/* On a client connected to one admin socket (BR_EINVAL: several urls). folder NULL: the bundle's own folder
+ * again. The answer names the bundle that serves from now on; `out` may be NULL. */
 BR_NODISCARD br_status br_client_reload(br_client *client, br_answer **out, const char *folder,
                                         br_error *error);
 

@@ -39,7 +39,8 @@ static const br_policy_row fake_rows[] = {
 static const br_str fake_names[] = {{"small", 5}};
 static const br_str fake_devices[] = {{"cpu0", 4}, {"cpu1", 4}};
 
-/* n tells the text's size, so a caller sees that an answer is its own. The text "bad" is the query's error. */
+/* n is the size of the text, so a caller can tell that an answer is its own. The text "bad" gives an
+ * error. */
 static void fill_results(br_reply_result *results, const br_request *request, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -128,7 +129,7 @@ static void note_request(fake *f, const br_request *request)
     pthread_mutex_unlock(&f->mutex);
 }
 
-/* Whether one of `left` is taken; -1 never ends. */
+/* Takes one of `left`, if there is one; -1: there always is. */
 static bool take_one(atomic_int *left)
 {
     int now = atomic_load(left);
@@ -143,7 +144,8 @@ static void refuse(const fake *f, fake_reply *to, br_code code, br_str message)
     br_reply_encode(&reply, to, append);
 }
 
-/* A real service pings as long as it lives: of all refusals only not_ready is one of a ping too. */
+/* A real service answers pings as long as it lives: of all refusals only not_ready is an answer to a ping
+ * too. */
 static bool take_refusal(fake *f, bool is_ping)
 {
     if (is_ping) return f->refusal == BR_CODE_NOT_READY && atomic_load(&f->refusals) != 0;
@@ -235,7 +237,7 @@ void fake_start(fake *f)
     abort();
 }
 
-/* nng does not bear a socket closed while one of its contexts is being used. */
+/* nng must not close a socket while one of its contexts is in use. */
 void fake_stop(fake *f)
 {
     for (int i = 0; i < FAKE_WORKERS; i++) {

@@ -1,9 +1,9 @@
 /*
  * fake_service.h - a scripted service for tests of clients.
  *
- * It reads real requests and writes real replies with the project's own encoder, or whatever else its script says:
- * refusals, bytes that are no reply, silence, a connection that closes. Answers are made up: candidates (small, 2)
- * and (large, 1), n of a result is the size of its text, and the text "bad" is infeasible.
+ * It reads real requests and writes real replies with the project's own encoder, or whatever else its script
+ * says: refusals, bytes that are no reply, silence, a connection that closes. Answers are made up: candidates
+ * (small, 2) and (large, 1), n of a result is the size of its text, and the text "bad" is infeasible.
  */
 #ifndef BESTROUTE_TESTS_CLIENT_FAKE_SERVICE_H
 #define BESTROUTE_TESTS_CLIENT_FAKE_SERVICE_H
@@ -32,7 +32,7 @@ typedef struct fake_worker {
 } fake_worker;
 
 struct fake {
-    /* The script; set before the first call, but for what is atomic. */
+    /* The script. Set it before the first call; only what is atomic may change later. */
     br_code refusal;     /* not NONE: answered at the top level */
     atomic_int refusals; /* that many times; -1: always */
     uint64_t retry_ms;   /* of an overloaded refusal */
@@ -42,7 +42,7 @@ struct fake {
     atomic_bool silent;
     uint32_t delay_ms;
     atomic_int closes; /* connections closed instead of an answer; -1: always */
-    bool is_fleet;     /* pings are a pinger's: answered at once, whatever becomes of requests */
+    bool is_fleet;     /* pings come from a pinger: answered at once, not as the script says */
     /* What it saw. */
     atomic_int requests; /* all */
     atomic_int pings;    /* of them */

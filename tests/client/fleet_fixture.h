@@ -1,8 +1,8 @@
 /*
  * fleet_fixture.h - several scripted services and a client over them.
  *
- * Zero it, set `count` and the scripts, then start. Endpoint 0 has the first turn. What the functions assert is
- * cmocka's; what a service was asked is told without pings.
+ * Zero it, set `count` and the scripts, then start. Endpoint 0 has the first turn. The functions assert with
+ * cmocka. Counts of what a service was asked leave out pings.
  */
 #ifndef BESTROUTE_TESTS_CLIENT_FLEET_FIXTURE_H
 #define BESTROUTE_TESTS_CLIENT_FLEET_FIXTURE_H
@@ -25,8 +25,8 @@ typedef struct fleet {
 extern const br_client_query fleet_query;
 extern const br_client_call fleet_call;
 
-/* Starts the services and waits until the client is connected to all of them. The urls are filled in, and a timeout_ms
- * of 0 becomes FLEET_PATIENCE_MS. */
+/* Starts the services and waits until the client is connected to all of them. The urls are filled in, and a
+ * timeout_ms of 0 becomes FLEET_PATIENCE_MS. */
 void fleet_start(fleet *f, br_client_options options);
 void fleet_stop(fleet *f);
 

@@ -1,4 +1,5 @@
-/* test_fleet.c - the client library over several scripted services: choice, loss, silence, refusals, deadlines. */
+/* test_fleet.c - the client library over several scripted services: choice, loss, silence, refusals,
+ * deadlines. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,8 +42,6 @@ static void test_a_busy_endpoint_is_left_alone_while_others_are_idle(void **stat
     assert_int_equal(fleet_endpoint(&f, 0).outstanding, 0);
     fleet_stop(&f);
 }
-
-/* Losing and regaining. */
 
 static void test_a_lost_connection_is_asked_elsewhere_and_the_endpoint_comes_back(void **state)
 {
@@ -155,8 +154,6 @@ static void test_nobody_there_is_told_after_connect_ms_or_the_deadline(void **st
     br_client_close(client);
 }
 
-/* Silence. */
-
 static void test_an_endpoint_that_takes_requests_and_never_replies_is_found_out(void **state)
 {
     (void)state;
@@ -207,8 +204,6 @@ static void test_bytes_that_are_no_reply_are_not_asked_for_again_and_eject_in_a_
     assert_int_equal(fleet_endpoint(&f, 0).ejections, 1);
     fleet_stop(&f);
 }
-
-/* Refusals. */
 
 static void test_overloaded_goes_elsewhere_at_once_and_the_endpoint_rests(void **state)
 {
@@ -283,8 +278,6 @@ static void test_what_would_be_refused_anywhere_is_never_asked_again(void **stat
         fleet_stop(&f);
     }
 }
-
-/* Deadlines. */
 
 static void test_whoever_is_asked_later_gets_what_is_left_of_the_deadline(void **state)
 {

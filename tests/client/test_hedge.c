@@ -105,7 +105,8 @@ static void test_nobody_is_hedged_to_an_endpoint_that_rests(void **state)
     fleet_stop(&f);
 }
 
-/* Both refuse, the hedge's first: the retry goes there again, and is no hedge. */
+/* Both endpoints refuse, the hedge's first. The retry goes to that endpoint again, and does not count as a
+ * hedge. */
 static void test_a_retry_where_the_hedge_went_wins_as_itself(void **state)
 {
     (void)state;
@@ -120,8 +121,6 @@ static void test_a_retry_where_the_hedge_went_wins_as_itself(void **state)
     assert_int_equal(fleet_totals(&f).retries, 1);
     fleet_stop(&f);
 }
-
-/* Life. */
 
 static void test_closing_ends_the_calls_in_flight(void **state)
 {
@@ -166,7 +165,7 @@ static void test_wrong_options_are_refused(void **state)
     } cases[] = {
         {{.urls = urls}, "there is no url"},
         {{.urls = urls, .url_count = 3}, "urls[2] is NULL"},
-        {{.urls = urls, .url_count = BR_CLIENT_URLS_MAX + 1}, "65 urls, at most 64 are taken"},
+        {{.urls = urls, .url_count = BR_CLIENT_URLS_MAX + 1}, "65 urls, at most 64 are allowed"},
         {{.url = "inproc://a", .urls = urls, .url_count = 2}, "both url and urls are given"},
         {{.urls = urls, .url_count = 2, .hedge_percent = 101}, "hedge_percent is over 100"},
         {{.urls = urls, .url_count = 2, .hedge_ms = 1u << 31}, "hedge_ms is over 2147483647"},
@@ -200,8 +199,6 @@ static void test_a_reload_goes_to_one_service_and_is_never_sent_again(void **sta
     assert_int_equal(fleet_asked(&f, 0), 1);
     fleet_stop(&f);
 }
-
-/* Everything at once. */
 
 typedef struct caller {
     const fleet *fleet;

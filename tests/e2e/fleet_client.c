@@ -3,8 +3,9 @@
  *
  *   fleet_client ORACLE_URL URL...
  *
- * The oracle is asked first what each prompt's decision is; it takes no part afterwards. For each line of standard
- * input one line of JSON says how things stand; at its end the threads stop, and one more line is printed.
+ * The oracle is asked first what each prompt's decision is; it takes no part afterwards. For each line of
+ * standard input one line of JSON says how things stand; at its end the threads stop, and one more line is
+ * printed.
  */
 #include <inttypes.h>
 #include <pthread.h>

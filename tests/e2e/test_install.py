@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""cmake --install into a prefix of its own: programs run from there, and a C and a C++ program find the
-client by pkg-config and talk to a service. Programs and paths come from ctest's environment."""
+"""cmake --install into a prefix of its own: programs run from there, a C and a C++ program find the client by
+pkg-config and talk to a service, and no symbol of its library can clash with one of theirs. Programs and paths
+come from ctest's environment."""
 import os
 import subprocess
 import sys
@@ -23,6 +24,13 @@ def run(*command, **more):
     return done.stdout
 
 
+def check_symbols(archive):
+    lines = run("nm", "--defined-only", "--extern-only", "--format=posix", archive).splitlines()
+    names = [line.split()[0] for line in lines if len(line.split()) > 1]
+    strange = [name for name in names if not name.startswith(("br_", "_", "."))]
+    assert len(names) > 50 and not strange, strange
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         prefix = os.path.join(folder, "first")
@@ -34,6 +42,7 @@ def main():
         flags = run("pkg-config", "--cflags", "--libs", "bestroute_client",
                     env={**os.environ, "PKG_CONFIG_PATH": os.path.dirname(description)}).split()
         assert SOURCE not in " ".join(flags) and BUILD not in " ".join(flags), flags
+        check_symbols(*[path for path in found if path.endswith("libbestroute_client.a")])
         sanitize = os.environ["SANITIZE"].split()
         client = os.path.join(folder, "client")
         run(os.environ["CC"], "-std=c17", "-Wall", "-Wextra", "-Werror", *sanitize,
