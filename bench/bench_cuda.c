@@ -20,6 +20,7 @@
 
 #include "core/clock.h"
 #include "cuda/backend_cuda.h"
+#include "engine/engines.h"
 
 enum {
     WIDTH = 768,

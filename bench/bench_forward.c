@@ -32,6 +32,7 @@
 #include "core/limits.h"
 #include "core/thread.h"
 #include "encoder/encoder.h"
+#include "engine/engines.h"
 
 enum { LENGTHS_MAX = 16, LATENCY_RUNS_MAX = 1000, CHECK_TOKENS = 24, CHECK_SEQS = 2 };
 

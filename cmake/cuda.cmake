@@ -39,24 +39,15 @@ endif()
 set(BESTROUTE_CUDA_FOUND ${BESTROUTE_CUDA_FOUND} CACHE INTERNAL "")
 message(STATUS "CUDA engine: ${BESTROUTE_CUDA_FOUND}")
 
+set(BESTROUTE_NCCL_FOUND OFF)
+if(BESTROUTE_CUDA_FOUND)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(NCCL_INCLUDE_DIR)
+    set(BESTROUTE_NCCL_FOUND ON)
+  endif()
+endif()
+message(STATUS "NCCL: ${BESTROUTE_NCCL_FOUND}")
+
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
-
-# Adds the engine to a library.
-function(bestroute_cuda_engine library)
-  set(folder ${PROJECT_SOURCE_DIR}/cuda)
-  target_sources(${library} PRIVATE
-    ${folder}/backend_cuda.c ${folder}/stream_cuda.c ${folder}/gemm.c ${folder}/gemm_choices.c
-    ${folder}/embed_layernorm.cu ${folder}/layernorm.cu ${folder}/linear.cu ${folder}/quantize_rows.cu
-    ${folder}/gelu.cu ${folder}/attention_band.cu ${folder}/attention_rows.cu ${folder}/pooled_attention.cu
-    ${folder}/gather_rows.cu ${folder}/heads.cu)
-  # wgmma is sm_90's alone: this file is compiled for it and nothing else.
-  add_library(${library}_warpgroup OBJECT ${folder}/linear_warpgroup.cu)
-  set_target_properties(${library}_warpgroup PROPERTIES CUDA_ARCHITECTURES OFF)
-  target_compile_options(${library}_warpgroup PRIVATE -gencode=arch=compute_90a,code=[sm_90a,compute_90a])
-  target_link_libraries(${library}_warpgroup PRIVATE bestroute_flags)
-  target_sources(${library} PRIVATE $<TARGET_OBJECTS:${library}_warpgroup>)
-  target_compile_definitions(${library} PUBLIC BR_CUDA)
-  target_link_libraries(${library} PUBLIC CUDA::cudart CUDA::cublasLt)
-endfunction()

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "engine_cuda.h"
 
 enum {
     COMPUTE_CAPABILITY_MIN = 80,  /* bf16, cp.async, ldmatrix with m16n8k16 */

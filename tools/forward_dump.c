@@ -18,6 +18,7 @@
 #include "core/limits.h"
 #include "core/memory.h"
 #include "encoder/encoder.h"
+#include "engine/engines.h"
 
 enum { TOKENS_MAX = 2816, SEQS_MAX = 64 };
 

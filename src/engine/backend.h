@@ -22,6 +22,8 @@
  * of an attention row before they weigh the values.
  *
  * Shapes: B sequences, T packed tokens, C width, H heads, D = C / H, F ffn width, K quality heads.
+ *
+ * Which engines there are, and how one is opened: engines.h.
  */
 #ifndef BESTROUTE_ENGINE_BACKEND_H
 #define BESTROUTE_ENGINE_BACKEND_H
@@ -290,42 +292,10 @@ struct br_backend {
     char device[96];         /* for people: "AMD EPYC, avx512_core_bf16" */
 };
 
-typedef enum br_engine {
-    BR_ENGINE_AUTO, /* cuda where the build and a device allow, else cpu */
-    BR_ENGINE_REFERENCE,
-    BR_ENGINE_CPU,
-    BR_ENGINE_CUDA,
-} br_engine;
-
-const char *br_engine_name(br_engine engine);
-
-/* `device`: index among the engine's devices; 0 for CPUs, which are one device.
- * BR_ENOTSUP: the build lacks the engine, or the device the precision. BR_EDEVICE. BR_ENOMEM. */
-BR_NODISCARD br_status br_backend_open(br_backend **out, br_engine engine, br_precision precision,
-                                       int32_t device, br_error *error);
-
 /* Accepts NULL. Everything made by the backend must be gone. */
 void br_backend_close(br_backend *backend);
 
-/* AUTO as the engine it stands for on this machine; any other as itself. */
-br_engine br_engine_resolve(br_engine engine);
-
-/* How many streams serve this engine best: one per core the process may run on for CPUs. */
-int32_t br_engine_streams(br_engine engine);
-
-/* How many devices of the engine this build and machine have: 1 for CPUs, 0 where there is none. */
-int32_t br_engine_devices(br_engine engine);
-
 void br_pieces_deinit(br_pieces *pieces);
 BR_NODISCARD br_status br_pieces_add(br_pieces *pieces, void *memory, size_t bytes); /* BR_ENOMEM */
-
-/* The constructors that br_backend_open chooses from. */
-BR_NODISCARD br_status br_backend_open_reference(br_backend **out, br_precision precision, br_error *error);
-BR_NODISCARD br_status br_backend_open_cpu(br_backend **out, br_precision precision, br_error *error);
-#ifdef BR_CUDA
-BR_NODISCARD br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t device,
-                                            br_error *error);
-int32_t br_cuda_devices(void);
-#endif
 
 #endif

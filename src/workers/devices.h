@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "engine/backend.h"
+#include "engine/engines.h"
 
 typedef struct br_device {
     br_backend *backend;  /* owned; NULL: no encoder */

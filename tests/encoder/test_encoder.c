@@ -10,6 +10,7 @@
 
 #include "core/limits.h"
 #include "encoder/encoder.h"
+#include "engine/engines.h"
 #include "support/golden_case.h"
 #include "support/oom.h"
 

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "encoder/encoder.h"
+#include "engine/engines.h"
 #include "support/golden_case.h"
 
 typedef struct engine_case {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "engine/engines.h"
 
 #define REAL double
 #define NAMED(word) word##_double

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "engine/backend.h"
+#include "engine/engines.h"
 #include "support/oom.h"
 
 static void test_engines_have_the_names_of_the_command_line(void **state)

@@ -25,6 +25,7 @@
 
 #include "core/clock.h"
 #include "engine/comm.h"
+#include "engine/engines.h"
 
 extern char **environ;
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "engine/cpu/cpu.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/onednn.h"
 #include "support/oom.h"

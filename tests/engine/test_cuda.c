@@ -15,6 +15,7 @@
 
 #include "core/memory.h"
 #include "encoder/encoder.h"
+#include "engine/engines.h"
 #include "support/golden_case.h"
 #include "support/oom.h"
 

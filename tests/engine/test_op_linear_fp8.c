@@ -9,6 +9,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "engine/engines.h"
+
 typedef struct fp8_case {
     const char *name;
     int32_t rows;

@@ -19,6 +19,7 @@
 
 #include "core/clock.h"
 #include "crowd.h"
+#include "engine/engines.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
 #include "workers/worker.h"

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "core/clock.h"
+#include "engine/engines.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
 #include "workers/worker.h"

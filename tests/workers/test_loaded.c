@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "engine/engines.h"
 #include "support/oom.h"
 #include "support/service_fixture.h"
 #include "workers/loaded.h"

@@ -8,13 +8,14 @@
  * f32: everything is float32. bf16: the residual is float32; a product that feeds GELU
  * stays float32 in a small buffer until GELU has rounded it, once.
  */
+#include "cpu.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
-#include "engine/backend.h"
 #include "engine/host/host.h"
 #include "kernels.h"
 #include "onednn.h"

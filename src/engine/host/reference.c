@@ -8,6 +8,8 @@
  * A row is widened to float before it is used, so each op is written once for
  * both activation types.
  */
+#include "reference.h"
+
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -15,7 +17,6 @@
 
 #include "core/limits.h"
 #include "core/memory.h"
-#include "engine/backend.h"
 #include "host.h"
 
 struct br_matrix {

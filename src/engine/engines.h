@@ -1,0 +1,35 @@
+/*
+ * engines.h - which engines this build has, what they find on this machine, and how one of them is opened.
+ *
+ * Thread-safe: nothing is kept between calls.
+ */
+#ifndef BESTROUTE_ENGINE_ENGINES_H
+#define BESTROUTE_ENGINE_ENGINES_H
+
+#include "backend.h"
+
+typedef enum br_engine {
+    BR_ENGINE_AUTO, /* cuda where the build and a device allow, else cpu */
+    BR_ENGINE_REFERENCE,
+    BR_ENGINE_CPU,
+    BR_ENGINE_CUDA,
+} br_engine;
+
+const char *br_engine_name(br_engine engine);
+
+/* AUTO as the engine it stands for on this machine; any other as itself. */
+br_engine br_engine_resolve(br_engine engine);
+
+/* How many devices of the engine this build and machine have: 1 for CPUs, 0 where there is none. */
+int32_t br_engine_devices(br_engine engine);
+
+/* How many streams serve this engine best: one per core the process may run on for CPUs. */
+int32_t br_engine_streams(br_engine engine);
+
+/* `device`: index among the engine's devices; 0 for CPUs, which are one device.
+ * BR_ENOTSUP: the build lacks the engine, or the device the precision. BR_EDEVICE. BR_ENOMEM.
+ * Close with br_backend_close. */
+BR_NODISCARD br_status br_backend_open(br_backend **out, br_engine engine, br_precision precision,
+                                       int32_t device, br_error *error);
+
+#endif
