@@ -480,6 +480,7 @@ br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t
     backend->base.activation = br_precision_dtype(backend->base.precision);
     backend->base.residual = backend->base.activation;
     backend->base.embedding_narrowed = true;
+    backend->base.accelerator = true;
 
     const cudaError_t code = br_cuda_use_device(&backend->base);
     br_status status = code == cudaSuccess ? describe_device(backend, error)

@@ -29,7 +29,7 @@ typedef struct br_encoder br_encoder;
 BR_NODISCARD br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backend,
                                                  const br_bundle *bundle, br_error *error);
 
-/* The same on a backend that can `collect`, its memory listed in `pieces`. With `empty` it is laid out alike but not
+/* The same on an accelerator, its memory listed in `pieces`. With `empty` it is laid out alike but not
  * written: to be filled from the pieces of another device's. */
 BR_NODISCARD br_status br_encoder_weights_collect(br_encoder_weights **out, br_backend *backend,
                                                   const br_bundle *bundle, br_pieces *pieces, bool empty,

@@ -358,7 +358,7 @@ br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backen
 br_status br_encoder_weights_collect(br_encoder_weights **out, br_backend *backend, const br_bundle *bundle,
                                      br_pieces *pieces, bool empty, br_error *error)
 {
-    assert(backend->table->collect != NULL);
+    assert(backend->accelerator);
     backend->table->collect(backend, pieces, empty);
     const br_status status = make_weights(out, backend, bundle, empty, error);
     backend->table->collect(backend, NULL, false);

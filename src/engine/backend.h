@@ -237,7 +237,7 @@ typedef struct br_backend_table {
     br_status (*recover)(br_backend *, br_error *);
 
     /* Until the next call lists in `pieces` the memory of all weights that are made; NULL: no longer. With `empty`
-     * it is only taken, not written. NULL on engines whose memory is the host's. */
+     * it is only taken, not written. Accelerators alone have it. */
     void (*collect)(br_backend *, br_pieces *pieces, bool empty);
 
     /* Plain device memory, aligned to BR_ALIGNMENT; NULL when there is none left. free accepts NULL. */
@@ -288,6 +288,7 @@ struct br_backend {
     br_dtype residual;
     br_dtype activation;
     bool embedding_narrowed; /* the embedding is kept in the activation type, not in the file's */
+    bool accelerator;        /* a device with memory of its own, beside the host's cores */
     int32_t batch_tokens;    /* of a full pass that suits the device */
     char device[96];         /* for people: "AMD EPYC, avx512_core_bf16" */
 };

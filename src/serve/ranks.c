@@ -51,10 +51,10 @@ br_status ranks_meet(br_server *server, br_comm **out, const char *folder, uint3
         server->ranks.answered = call.stamp;
     }
     for (int32_t i = 0; i < server->devices.count; i++) {
-        br_backend *backend = server->devices.items[i].backend;
-        if (!server->devices.items[i].accelerator || (without >> i & 1) != 0) continue;
+        const br_device *device = &server->devices.items[i];
+        if (!br_device_is_accelerator(device) || (without >> i & 1) != 0) continue;
         const br_comm_options options = {
-            .backends = &backend,
+            .backends = &device->backend,
             .count = 1,
             .ranks = (int32_t)config->ranks,
             .rank = (int32_t)config->rank,

@@ -17,7 +17,8 @@
 static int32_t accelerators(const br_devices *devices)
 {
     int32_t count = 0;
-    for (int32_t i = 0; i < devices->count; i++) count += devices->items[i].accelerator ? 1 : 0;
+    for (int32_t i = 0; i < devices->count; i++)
+        count += br_device_is_accelerator(&devices->items[i]) ? 1 : 0;
     return count;
 }
 

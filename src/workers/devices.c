@@ -24,7 +24,6 @@ br_status br_devices_add(br_devices *devices, br_backend *backend, int32_t worke
         .backend = backend,
         .first_worker = devices->worker_count,
         .workers = workers,
-        .accelerator = backend != NULL && strcmp(backend->table->engine, "cuda") == 0,
     };
     for (int32_t i = 0; i < workers; i++) devices->device_of[devices->worker_count++] = devices->count;
     devices->count++;

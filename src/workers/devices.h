@@ -23,7 +23,6 @@ typedef struct br_device {
     int32_t workers;
     int32_t tokens_wanted; /* of a pass: a single query may be longer; 0 until br_devices_fit */
     int32_t tokens_max;    /* of any pass; 0 until br_devices_fit */
-    bool accelerator;      /* not the host's own cores */
 } br_device;
 
 typedef struct br_devices {
@@ -59,6 +58,12 @@ void br_devices_fit(br_devices *devices, int32_t wanted, int32_t needed);
 /* The largest and the smallest tokens_max. */
 int32_t br_devices_tokens_max(const br_devices *devices);
 int32_t br_devices_tokens_min(const br_devices *devices);
+
+/* False for the host's own cores, and for a device without an encoder. */
+static inline bool br_device_is_accelerator(const br_device *device)
+{
+    return device->backend != NULL && device->backend->accelerator;
+}
 
 /* Closes the backends. Accepts what was only zeroed. */
 void br_devices_close(br_devices *devices);

@@ -5,13 +5,18 @@
 /* So many times the time per token of another make a device one to avoid. */
 enum { SLOW = 4 };
 
+static bool is_accelerator(const br_worker *w)
+{
+    return br_device_is_accelerator(br_worker_device(w));
+}
+
 /* Accelerators that are in. Lock held. */
 static int32_t accelerators_in(const br_workers *all)
 {
     const br_devices *devices = all->options.devices;
     int32_t count = 0;
     for (int32_t i = 0; i < devices->count; i++)
-        if (devices->items[i].accelerator && !all->stations[i].out) count++;
+        if (br_device_is_accelerator(&devices->items[i]) && !all->stations[i].out) count++;
     return count;
 }
 
@@ -20,7 +25,7 @@ bool br_worker_may_take(const br_worker *w)
 {
     const br_workers *all = w->all;
     if (all->stations[w->device].out) return false;
-    if (br_worker_device(w)->accelerator) return true;
+    if (is_accelerator(w)) return true;
     const int32_t faster = accelerators_in(all);
     if (faster == 0) return true;
     const double waiting = (double)br_batcher_tokens(all->batcher);
@@ -34,9 +39,10 @@ int32_t br_worker_sharers(const br_worker *w)
     const br_workers *all = w->all;
     const br_devices *devices = all->options.devices;
     int32_t count = 0;
-    if (br_worker_device(w)->accelerator) return 0;
+    if (is_accelerator(w)) return 0;
     for (int32_t i = 0; i < devices->count; i++)
-        if (!devices->items[i].accelerator && !all->stations[i].out) count += devices->items[i].workers;
+        if (!br_device_is_accelerator(&devices->items[i]) && !all->stations[i].out)
+            count += devices->items[i].workers;
     return count;
 }
 
@@ -58,9 +64,8 @@ br_worker *br_workers_call_one(br_workers *all, bool to_feed)
     for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
         br_worker *w = &all->workers[i];
         if (!w->idle || w->called || (!to_feed && !br_worker_may_take(w))) continue;
-        if (best != NULL && br_worker_device(best)->accelerator && !br_worker_device(w)->accelerator)
-            continue;
-        if (best == NULL || (br_worker_device(w)->accelerator && !br_worker_device(best)->accelerator) ||
+        if (best != NULL && is_accelerator(best) && !is_accelerator(w)) continue;
+        if (best == NULL || (is_accelerator(w) && !is_accelerator(best)) ||
             suits_better(&all->stations[w->device], &all->stations[best->device]))
             best = w;
     }

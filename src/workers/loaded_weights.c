@@ -31,7 +31,7 @@ static bool takes_part(const br_loaded_options *options, int32_t device)
 static void gather(crew *c, const br_loaded_options *options)
 {
     for (int32_t i = 0; i < options->devices->count; i++)
-        if (takes_part(options, i) && options->devices->items[i].backend->table->collect != NULL)
+        if (takes_part(options, i) && br_device_is_accelerator(&options->devices->items[i]))
             c->devices[c->count++] = i;
 }
 
@@ -152,9 +152,9 @@ br_status br_loaded_weights_make(br_encoder_weights **weights, int32_t *handed_o
     br_status status = BR_OK;
     if (c.count > 0) status = make_accelerators(weights, handed_out, &c, options, bundle, error);
     for (int32_t i = 0; status == BR_OK && i < options->devices->count; i++) {
-        br_backend *backend = options->devices->items[i].backend;
-        if (takes_part(options, i) && backend->table->collect == NULL)
-            status = br_encoder_weights_create(&weights[i], backend, bundle, error);
+        const br_device *device = &options->devices->items[i];
+        if (takes_part(options, i) && !br_device_is_accelerator(device))
+            status = br_encoder_weights_create(&weights[i], device->backend, bundle, error);
     }
     for (int32_t m = 0; m < c.count; m++) br_pieces_deinit(&c.pieces[m]);
     return status;

@@ -41,7 +41,7 @@ static void end_batch(br_worker *w, int64_t tokens, uint64_t ns)
     }
     const double sample = (double)ns / (double)tokens;
     move_average(&mine->token_ns, sample);
-    move_average(&w->all->token_ns[br_worker_device(w)->accelerator ? 1 : 0], sample);
+    move_average(&w->all->token_ns[br_device_is_accelerator(br_worker_device(w)) ? 1 : 0], sample);
 }
 
 /* Finishes all that has expired. Called and left with the lock held; released meanwhile. */

@@ -167,8 +167,8 @@ static void test_the_hosts_cores_stand_in_for_the_only_accelerator(void **state)
     peer p;
     start(&s, &p, "1,cpu");
     assert_int_equal(s.server->devices.count, 2);
-    assert_true(s.server->devices.items[0].accelerator);
-    assert_false(s.server->devices.items[1].accelerator);
+    assert_true(br_device_is_accelerator(&s.server->devices.items[0]));
+    assert_false(br_device_is_accelerator(&s.server->devices.items[1]));
     lose_and_recover(&s, &p);
     stop(&s, &p);
 }

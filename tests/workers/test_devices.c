@@ -30,7 +30,7 @@ static void test_workers_follow_one_another_device_by_device(void **state)
     for (int32_t i = 0; i < 6; i++) assert_int_equal(devices.device_of[i], i / 2);
     for (int32_t i = 0; i < 3; i++) {
         assert_int_equal(devices.items[i].first_worker, 2 * i);
-        assert_false(devices.items[i].accelerator);
+        assert_false(br_device_is_accelerator(&devices.items[i]));
         for (int32_t k = 0; k < i; k++)
             assert_ptr_not_equal(devices.items[i].backend, devices.items[k].backend);
     }
