@@ -17,16 +17,7 @@ static inline pick_vec pick(pick_mask mask, pick_vec a, pick_vec b)
     return (pick_vec)((mask & (pick_mask)a) | (~mask & (pick_mask)b));
 }
 
-#include "attention.h"
-#include "rows.h"
+#define BR_TABLE br_cpu_kernels_portable
+#define BR_NAME "portable"
 
-const br_cpu_kernels br_cpu_kernels_portable = {
-    .name = "portable",
-    .bf16 = BR_PAIRS,
-    .scratch_bytes = scratch_bytes,
-    .attention = attention,
-    .pooled_attention = pooled_attention,
-    .layernorm = layernorm,
-    .gelu = gelu,
-    .heads = heads,
-};
+#include "instruction_set.h"
