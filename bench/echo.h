@@ -6,8 +6,9 @@
 
 #include "bestroute/error.h"
 
-/* Answers on `url` until killed. With a hand-over each message goes to one other thread and back on its way, which is the
- * least that a service does whose work is not done on the transport's threads. Returns only on failure. BR_EIO,
+/* Answers on `url` until killed. With a hand-over each message goes to one other thread and back on its way,
+ * which is the least that a service does whose work is not done on the transport's threads.
+ * Returns only on failure. BR_EIO,
  * BR_ENOMEM. */
 BR_NODISCARD br_status echo_run(const char *url, bool with_hand_over, br_error *error);
 

@@ -18,8 +18,8 @@ typedef struct engine_result {
     char hash[65];
 } engine_result;
 
-/* `flags` as bestrouted takes them, separated by spaces. Before anything is timed each thread's encoder is tried on a
- * probe, alone and together. Statuses of br_devices_open, br_loaded_create and _open. */
+/* `flags` as bestrouted takes them, separated by spaces. Before anything is timed each thread's encoder is
+ * tried on a probe, alone and together. Statuses of br_devices_open, br_loaded_create and _open. */
 BR_NODISCARD br_status engine_run(engine_result *out, const char *bundle, const char *flags, double seconds,
                                   const prompts_options *texts, br_error *error);
 

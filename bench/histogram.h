@@ -1,8 +1,9 @@
 /*
- * histogram.h - counts of values over many orders of magnitude, each known to a thousandth (as HdrHistogram does).
+ * histogram.h - counts of values over many orders of magnitude,
+ * each known to a thousandth (as HdrHistogram does).
  *
- * Values below 2048 have a bucket each; above, every doubling is divided into 1024. Any thread may add; the rest is for
- * when nobody adds.
+ * Values below 2048 have a bucket each; above, every doubling is divided into 1024. Any thread may add; the
+ * rest is for when nobody adds.
  */
 #ifndef BESTROUTE_BENCH_HISTOGRAM_H
 #define BESTROUTE_BENCH_HISTOGRAM_H
@@ -23,8 +24,8 @@ bool histogram_init(histogram *h);
 void histogram_deinit(histogram *h);
 void histogram_add(histogram *h, uint64_t value);
 
-/* The value that `part` of all, 0..1, do not exceed; the largest for 1, 0 when there are none. At most a thousandth
- * above the true one. */
+/* The value that `part` of all, 0..1, do not exceed; the largest for 1, 0 when there are none. At most a
+ * thousandth above the true one. */
 uint64_t histogram_percentile(const histogram *h, double part);
 double histogram_mean(const histogram *h);
 

@@ -3,8 +3,8 @@
  *
  *   slot: idle -> sending -> receiving -> idle          on nng's threads, but for the open loop's beginning
  *
- * A closed loop's slots send again by themselves; an open loop's go to the list of idle ones, where the thread that keeps
- * the schedule takes them.
+ * A closed loop's slots send again by themselves; an open loop's go to the list of idle ones, where the
+ * thread that keeps the schedule takes them.
  */
 #include "load.h"
 

@@ -2,10 +2,11 @@
  * load.h - sends requests and measures the answers.
  *
  *   closed loop   `in_flight` requests at any time: each answer sends the next
- *   open loop     requests are due by a schedule, whatever has been answered; when all of `in_flight` are under way
- *                 the next is late, and its latency still counts from when it was due
+ *   open loop     requests are due by a schedule, whatever has been answered; when all of `in_flight` are
+ *                 under way the next is late, and its latency still counts from when it was due
  *
- * What is due before warmup_s is sent and not counted. Afterwards everything counts that is due before the end.
+ * What is due before warmup_s is sent and not counted.
+ * Afterwards everything counts that is due before the end.
  */
 #ifndef BESTROUTE_BENCH_LOAD_H
 #define BESTROUTE_BENCH_LOAD_H

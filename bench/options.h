@@ -26,8 +26,8 @@ typedef struct command {
 /* Prints and exits for --help. BR_EINVAL: names the option, what was found and what was expected. */
 BR_NODISCARD br_status command_read(command *out, int argc, char **argv, br_error *error);
 
-/* Flags separated by spaces, appended to argv[*argc], FLAGS_MAX in all at most. Writes into `flags`, which argv
- * points into afterwards. */
+/* Flags separated by spaces, appended to argv[*argc], FLAGS_MAX in all at most. Writes into `flags`, which
+ * argv points into afterwards. */
 void flags_split(char **argv, int *argc, char *flags);
 
 #endif

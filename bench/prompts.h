@@ -1,6 +1,6 @@
 /*
- * prompts.h - the requests a load is made of, encoded once: prompts of a file, or synthetic ones with lengths drawn from
- * a distribution.
+ * prompts.h - the requests a load is made of, encoded once: prompts of a file, or synthetic ones with lengths
+ * drawn from a distribution.
  */
 #ifndef BESTROUTE_BENCH_PROMPTS_H
 #define BESTROUTE_BENCH_PROMPTS_H

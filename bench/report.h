@@ -1,6 +1,6 @@
 /*
- * report.h - what a run found, as JSON, from which the table, the CSV, the curve and the comparison are made: a saved run
- * prints as it did when it was measured.
+ * report.h - what a run found, as JSON, from which the table, the CSV, the curve and the comparison are made:
+ * a saved run prints as it did when it was measured.
  *
  *   {"machine": {...}, "service": {...}, "load": {...}, "runs": [{"in_flight" or "rate", figures ...}, ...]}
  *

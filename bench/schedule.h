@@ -1,6 +1,6 @@
 /*
- * schedule.h - when requests are due in an open loop: at even distances, or as a Poisson process. Pure; the same seed
- * gives the same times.
+ * schedule.h - when requests are due in an open loop: at even distances, or as a Poisson process. Pure; the
+ * same seed gives the same times.
  */
 #ifndef BESTROUTE_BENCH_SCHEDULE_H
 #define BESTROUTE_BENCH_SCHEDULE_H

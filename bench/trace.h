@@ -1,13 +1,14 @@
 /*
  * trace.h - arrivals as they were: recorded while a load runs, written to a file, read back to be replayed.
  *
- * A file is lines of four numbers, one for each query, ascending by time; lines that begin with # say what they are:
+ * A file is lines of four numbers, one for each query, ascending by time;
+ * lines that begin with # say what they are:
  *
  *   # us client tokens deadline_ms
  *   81334071201 0 34 0
  *
- *   us           when its request was sent, on CLOCK_MONOTONIC: traces recorded at the same time on one machine are merged by
- *                sort -n
+ *   us           when its request was sent, on CLOCK_MONOTONIC: traces recorded at the same time on one
+ *                machine are merged by sort -n
  *   client       its connection
  *   tokens       as the service counted them
  *   deadline_ms  of its request; 0: none
@@ -20,8 +21,8 @@
 
 #include "bestroute/error.h"
 
-/* Recording: any thread. Requests are known by their number, 0..requests - 1; what a query of one holds is learnt
- * from any answer to it. */
+/* Recording: any thread. Requests are known by their number, 0..requests - 1; what a query of one holds is
+ * learnt from any answer to it. */
 typedef struct recorder recorder;
 
 BR_NODISCARD br_status recorder_create(recorder **out, int requests, int queries, uint64_t deadline_ms,
@@ -30,8 +31,8 @@ void recorder_destroy(recorder *r); /* accepts NULL */
 void recorder_sent(recorder *r, uint64_t ns, int client, int request);
 void recorder_answered(recorder *r, int request, int query, uint64_t tokens);
 
-/* *missing: queries left out, because nothing answered to them ever said how long they are, or there was no more
- * room. BR_EIO. Nobody records meanwhile. */
+/* *missing: queries left out, because nothing answered to them ever said how long they are, or there was no
+ * more room. BR_EIO. Nobody records meanwhile. */
 BR_NODISCARD br_status recorder_write(const recorder *r, const char *path, size_t *missing, br_error *error);
 
 /* Reading. */

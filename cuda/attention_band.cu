@@ -24,8 +24,8 @@
  * Traffic   4 * D elements per token and head, and the position rows once per block from L2.
  * Numerics  scores, softmax and sums in float; online softmax; the exponentials are rounded to T to weigh
  *           the values, and summed unrounded; the result is rounded once.
- * Order     keys 0, 1 | 4, 5 | 8, 9 | ... of a tile are columns 0 .. 7 of the first mma, keys 2, 3 | 6, 7 | ...
- *           of the second, so that lane t of a quad holds the four neighbours 4t .. 4t+3.
+ * Order     keys 0, 1 | 4, 5 | 8, 9 | ... of a tile are columns 0 .. 7 of the first mma, keys
+ *           2, 3 | 6, 7 | ... of the second, so that lane t of a quad holds the four neighbours 4t .. 4t+3.
  * Limits    16-bit types, D of 32 or 64; rows and strides of whole 16 bytes; T * 3C < 2^31.
  * Checked   tests/engine/test_op_attention.c against loops in double.
  */
@@ -251,7 +251,8 @@ template <typename T, int D, int kTiles> struct query_tile {
             load_matrices(position_query[k].r, ring + straight<L::kRowBytes>(slot, 2 * k + lane / 16));
     }
 
-    /* query[d] . k for the 16 distances of position_query, the first of them `above` - 15 more than i0 - j0. */
+    /* query[d] . k for the 16 distances of position_query,
+     * the first of them `above` - 15 more than i0 - j0. */
     __device__ void query_band(float *band, const fragment_b2 (&k)[kSteps], int above, int lane) const
     {
         float c[2][4] = {};

@@ -5,10 +5,11 @@
  *   context[i] = sum_j softmax_j(score[j]) v_j                      per sequence and head
  *
  * Two kernels:
- *   vectors  heads of 32 and 64. A block owns a query and a head. A row of D elements is read by D * sizeof(T) / 16
- *            lanes; each such group takes every kGroups-th key with a softmax of its own, and the groups'
- *            results are joined at the end. Four keys a group are under way at once.
- *   any      other heads. A warp owns a query and a head: lanes share the keys, then the columns of the values.
+ *   vectors  heads of 32 and 64. A block owns a query and a head. A row of D elements is read by
+ *            D * sizeof(T) / 16 lanes; each such group takes every kGroups-th key with a softmax of its own,
+ *            and the groups' results are joined at the end. Four keys a group are under way at once.
+ *   any      other heads. A warp owns a query and a head: lanes share the keys,
+ *            then the columns of the values.
  * Numerics  in float throughout, rounded once, at the store.
  */
 #ifndef BESTROUTE_CUDA_ATTENTION_ROWS_CUH

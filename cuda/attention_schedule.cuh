@@ -1,12 +1,14 @@
 /*
  * attention_schedule.cuh - who computes which queries against which keys in attention_band.cu
  *
- * Sequences are cut into tiles of 16 queries. A block finds its share of a head's tiles from the offsets alone:
+ * Sequences are cut into tiles of 16 queries.
+ * A block finds its share of a head's tiles from the offsets alone:
  *
  *   prefixes   first token, first tile and first cost of each sequence
  *   share      tiles whose costs before them are part / parts of all: blocks of equal cost
- *   steps      a share in order, each step up to kTiles tiles against up to kKeys keys: several sequences that bring
- *              all their keys along, or tiles of one long sequence against one slice of its keys after another
+ *   steps      a share in order, each step up to kTiles tiles against up to kKeys keys: several sequences
+ *              that bring all their keys along, or tiles of one long sequence against one slice of its keys
+ *              after another
  */
 #ifndef BESTROUTE_CUDA_ATTENTION_SCHEDULE_CUH
 #define BESTROUTE_CUDA_ATTENTION_SCHEDULE_CUH
@@ -103,7 +105,7 @@ struct step {
     int token; /* the first key */
     int keys;
     int begin; /* index of the first key within its sequence; 0 for whole sequences */
-    int shift; /* first query - first key within a long sequence, the centre of its distances; 0 for whole ones */
+    int shift; /* first query - first key in a long sequence, the centre of its distances; 0 for whole ones */
     bool last; /* no slice of the same sequence follows */
 };
 

@@ -1,8 +1,8 @@
 /*
  * comm.c - see engine/comm.h: NCCL communicators that never wait for longer than they were told.
  *
- * Communicators are non-blocking: every call returns at once, and `settle` polls them, then the streams, until the
- * deadline. One that is late or broken is aborted, which frees the devices of its kernels.
+ * Communicators are non-blocking: every call returns at once, and `settle` polls them, then the streams,
+ * until the deadline. One that is late or broken is aborted, which frees the devices of its kernels.
  */
 #include "engine/comm.h"
 
@@ -186,8 +186,8 @@ br_status br_comm_open(br_comm **out, const br_comm_options *options, br_error *
     return status;
 }
 
-/* Lets every member's last work end, which a non-blocking communicator wants before it is destroyed. What fails here
- * only makes the end an abort. */
+/* Lets every member's last work end, which a non-blocking communicator wants before it is destroyed. What
+ * fails here only makes the end an abort. */
 static void finalize(br_comm *c)
 {
     br_error unread = {0};
@@ -227,7 +227,8 @@ int32_t br_comm_rank(const br_comm *comm)
     return comm->rank;
 }
 
-/* Agreeing. The largest word and the largest complement are each other's complement when all words are equal. */
+/* Agreeing. The largest word and the largest complement are each other's complement when all words are
+ * equal. */
 
 static br_status put_words(br_comm *c, const uint64_t *both, size_t bytes, br_error *error)
 {

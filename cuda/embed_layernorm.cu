@@ -1,14 +1,16 @@
 /*
- * embed_layernorm.cu - residual[t, :] = layernorm(table[ids[t], :] + positions[index of t in its sequence, :])
+ * embed_layernorm.cu - residual[t, :] = layernorm(table[ids[t], :] + positions[t within its sequence, :])
  *
- * Work      a block owns a run of tokens, one warp one of them at a time; see layernorm.cuh. With positions the block
- *           counts the sequences that end before its run, each offset fetched once; a warp goes on from there.
+ * Work      a block owns a run of tokens, one warp one of them at a time; see layernorm.cuh. With positions
+ *           the block counts the sequences that end before its run, each offset fetched once;
+ *           a warp goes on from there.
  * Registers a lane holds C / 32 values in float (layernorm.cuh).
  * Traffic   2 * C * sizeof(T) bytes per token, and with positions 4 * C more and the offsets once per block.
  *           Bound by memory: rows of the table come from anywhere.
- * Numerics  see layernorm.cuh. The table is in the activation type, positions are float32; their sum is not rounded.
- * Limits    any C; ids are in 0 .. V - 1, checked where they enter the service. Tokens behind the last sequence, the
- *           padding of a recorded pass, take position 0.
+ * Numerics  see layernorm.cuh. The table is in the activation type, positions are float32;
+ *           their sum is not rounded.
+ * Limits    any C; ids are in 0 .. V - 1, checked where they enter the service. Tokens behind the last
+ *           sequence, the padding of a recorded pass, take position 0.
  * Checked   tests/engine/test_op_embed_layernorm.c against loops in double.
  */
 #include "layernorm.cuh"
@@ -69,9 +71,10 @@ __device__ void normalise_sum(T *to, const T *from, const float *position, const
     }
 }
 
-/* Blocks that a multiprocessor must be able to hold: two are launched. 0 leaves it to the compiler, which takes few
- * registers where there are no positions, so that the next kernel's first blocks find room beside this one's; elsewhere
- * it would rather spill a few bytes than take them. A sum of the longest rows fits once. */
+/* Blocks that a multiprocessor must be able to hold: two are launched. 0 leaves it to the compiler, which
+ * takes few registers where there are no positions, so that the next kernel's first blocks find room beside
+ * this one's; elsewhere it would rather spill a few bytes than take them.
+ * A sum of the longest rows fits once. */
 template <typename T, int kVectors, bool kPositions>
 constexpr int kBlocksHeld = sizeof(T) == 4 ? 2
                             : !kPositions  ? 0

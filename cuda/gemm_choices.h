@@ -2,8 +2,8 @@
  * gemm_choices.h - GEMM algorithms that were measured, remembered in a file.
  *
  * A line holds a device with its driver and cuBLASLt version, a shape, and the algorithm as hexadecimal
- * digits; lines of other devices and versions are kept and ignored. The file is only a memory: one that is missing,
- * cannot be written or holds nonsense costs time at load and nothing else.
+ * digits; lines of other devices and versions are kept and ignored. The file is only a memory: one that is
+ * missing, cannot be written or holds nonsense costs time at load and nothing else.
  *
  * Thread-safe. Uses: error.  Used by: gemm, backend_cuda.
  */

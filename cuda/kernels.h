@@ -54,8 +54,8 @@ br_status br_launch_gelu(void *y, size_t count, br_dtype type, const br_queue *q
 
 /* Our own products, y [rows, outputs] from x [rows, inputs] and weight [outputs, inputs]:
  *   without scales   16-bit, gelu(x weight^T + bias) with the exact GELU
- *   with scales      x and weight are e4m3, y float16; (x weight^T) * x_scale[row] * weight_scale[output] + bias,
- *                    in every epilogue */
+ *   with scales      x and weight are e4m3, y float16; in every epilogue
+ *                    (x weight^T) * x_scale[row] * weight_scale[output] + bias */
 typedef struct br_own_linear_args {
     const void *x;
     const void *weight;

@@ -29,8 +29,8 @@ __device__ inline void share_affine(float *shared, const float *gamma, const flo
     }
 }
 
-/* A lane's four or eight floats of shared memory, the lanes' side by side. Of eight, every other four lanes take the
- * second half first: eight lanes then meet 32 banks. */
+/* A lane's four or eight floats of shared memory, the lanes' side by side. Of eight, every other four lanes
+ * take the second half first: eight lanes then meet 32 banks. */
 __device__ inline void load_neighbours(float (&out)[4], const float *from, int lane)
 {
     (void)lane;
@@ -56,9 +56,9 @@ __device__ inline void load_spread(float (&out)[4], const float *row, int first,
     *reinterpret_cast<float4 *>(out) = load_or_zero(row, first + lane * 4, width);
 }
 
-/* Of eight, neighbours fetch 16 bytes each and then trade. Lane l wants the 16 bytes number 2l and 2l + 1 of 64; lane s
- * has fetched numbers s and s + 32. In one trade even lanes give what the lower half of the warp wants first and odd
- * lanes what the upper half wants second, in the other trade the rest:
+/* Of eight, neighbours fetch 16 bytes each and then trade. Lane l wants the 16 bytes number 2l and 2l + 1 of
+ * 64; lane s has fetched numbers s and s + 32. In one trade even lanes give what the lower half of the warp
+ * wants first and odd lanes what the upper half wants second, in the other trade the rest:
  *   lanes      0..15 take   from      16..31 take   from
  *   trade 0    first        2l        second        2l - 31
  *   trade 1    second       2l + 1    first         2l - 32 */
@@ -109,7 +109,8 @@ template <typename T, int kVectors> struct row_in_registers {
         for_each(row, width, lane, [](float &to, float value) { to += value; });
     }
 
-    /* Rows of float32 tables: 16 bytes of one lane beside the next's, in whole sectors. All lanes of the warp call it. */
+    /* Rows of float32 tables: 16 bytes of one lane beside the next's, in whole sectors.
+     * All lanes of the warp call it. */
     __device__ void load_wide(const float *row, int width, int lane)
     {
 #pragma unroll

@@ -54,8 +54,8 @@ __device__ void add_slice(product<In, Out, Tile, kEpilogue> &sum, uint32_t x, ui
     }
 }
 
-/* Blocks that share a multiprocessor. Only sm_89 multiplies e4m3 by mma.sync itself; elsewhere the compiler widens
- * the factors to half first, which takes the registers of a second block. */
+/* Blocks that share a multiprocessor. Only sm_89 multiplies e4m3 by mma.sync itself; elsewhere the compiler
+ * widens the factors to half first, which takes the registers of a second block. */
 template <typename In> constexpr int kBlocksAtOnce = sizeof(In) == 1 ? 1 : 2;
 
 template <typename In, typename Out, typename Tile, br_epilogue kEpilogue>

@@ -2,8 +2,8 @@
  * linear.cuh - what our two product kernels share: tiles, slices in shared memory, epilogues.
  *
  * A block owns a tile of y and goes over the rows of x and W in slices of 128 bytes. Chunk c of row r of a
- * slice lies at c ^ (r % 8), where neither ldmatrix nor wgmma (its 128-byte swizzle) meets a bank conflict. An
- * accumulator c[m][n] has the layout of mma.cuh in both kernels.
+ * slice lies at c ^ (r % 8), where neither ldmatrix nor wgmma (its 128-byte swizzle) meets a bank conflict.
+ * An accumulator c[m][n] has the layout of mma.cuh in both kernels.
  */
 #ifndef BESTROUTE_CUDA_LINEAR_CUH
 #define BESTROUTE_CUDA_LINEAR_CUH
@@ -53,7 +53,8 @@ __device__ inline uint32_t chunk_address(uint32_t base, int row, int chunk)
     return base + static_cast<uint32_t>(row * kSliceBytes + ((chunk ^ (row & 7)) * 16));
 }
 
-/* Enqueues the copy of `kCount` rows of one slice; rows past the end repeat the last one. Offsets fit 32 bits. */
+/* Enqueues the copy of `kCount` rows of one slice; rows past the end repeat the last one.
+ * Offsets fit 32 bits. */
 template <int kCount>
 __device__ void copy_slice(uint32_t to, const unsigned char *from, int first_row, int rows, int row_bytes,
                            int slice)
@@ -76,8 +77,8 @@ template <typename In, typename Out, typename Tile, br_epilogue kEpilogue> struc
     static constexpr bool kScaled = sizeof(In) == 1;
     float c[Tile::kTilesM][Tile::kTilesN][4] = {};
 
-    /* Scales, bias and epilogue, into a tile of Out in shared memory whose chunks are turned like a slice's; for
-     * ACCUMULATE the tile holds what is added to. `rows` of it exist. */
+    /* Scales, bias and epilogue, into a tile of Out in shared memory whose chunks are turned like a slice's;
+     * for ACCUMULATE the tile holds what is added to. `rows` of it exist. */
     __device__ void finish(Out *tile, const linear_params &a, int first_row, int first_column, int warp_row,
                            int warp_column, int lane) const
     {

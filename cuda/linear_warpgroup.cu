@@ -1,13 +1,14 @@
 /*
- * linear_warpgroup.cu - linear.cu's full batches on sm_90, whose tensor cores reach their speed by wgmma alone
+ * linear_warpgroup.cu - linear.cu's full batches on sm_90,
+ * whose tensor cores reach their speed by wgmma alone
  *
  *   x [rows, inputs], W [outputs, inputs], b [outputs] float, y [rows, outputs]
  *
  * Work      a block of two warpgroups owns a 128 x 128 tile of y; each warpgroup 64 rows, in wgmma m64n128
  *           accumulators. Factors are read from shared memory by descriptors, never through registers.
- * Shared    as in linear.cuh. A stage is filled again two slices after it was used: one warpgroup may still read the
- *           last slice while the other goes on. Two blocks share a multiprocessor, so that one's epilogue
- *           runs beside the other's products.
+ * Shared    as in linear.cuh. A stage is filled again two slices after it was used: one warpgroup may still
+ *           read the last slice while the other goes on. Two blocks share a multiprocessor, so that one's
+ *           epilogue runs beside the other's products.
  * Traffic   rows * inputs + outputs * inputs + rows * outputs elements when tiles share through L2.
  * Numerics  as in linear.cu.
  * Limits    sm_90 only (compiled for sm_90a); 128 bytes divide a row of x, outputs % 128 == 0.
@@ -52,8 +53,8 @@ __device__ inline uint64_t descriptor(uint32_t address)
 /* c (+)= 32 bytes of each row of x times those of W. */
 template <typename In> __device__ void multiply(float (&c)[16][4], uint64_t x, uint64_t w, int accumulate);
 
-/* One specialisation: the instruction takes all 64 accumulators by name. `order` ends its operands: 16-bit types have two
- * more, which say that both factors lie along k. */
+/* One specialisation: the instruction takes all 64 accumulators by name. `order` ends its operands: 16-bit
+ * types have two more, which say that both factors lie along k. */
 #define MULTIPLY(In, shape_and_types, order)                                                                 \
     template <>                                                                                              \
     __device__ inline void multiply<In>(float(&c)[16][4], uint64_t x, uint64_t w, int accumulate)            \

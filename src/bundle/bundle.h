@@ -57,8 +57,8 @@ void br_bundle_drop_weights(br_bundle *bundle);
 const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* The input of the encoder: [CLS] <|source|> pieces [SEP], or [CLS] pieces [SEP] where the first token is pooled;
- * at most router.max_tokens ids. */
+/* The input of the encoder: [CLS] <|source|> pieces [SEP], or [CLS] pieces [SEP] where the first token is
+ * pooled; at most router.max_tokens ids. */
 typedef struct br_prompt {
     int32_t tokens;       /* ids written */
     bool truncated;       /* pieces were dropped, from the end or as router.truncate_left says */

@@ -35,7 +35,8 @@ typedef enum br_module {
     BR_MODULES,
 } br_module;
 
-/* Writes the whole name of `module`'s tensor `kind`, "weight" or "bias"; `layer` counts for modules of a layer. */
+/* Writes the whole name of `module`'s tensor `kind`, "weight" or "bias";
+ * `layer` counts for modules of a layer. */
 void br_tensor_name(char out[BR_TENSOR_NAME_BYTES], const br_bundle *bundle, br_module module, int32_t layer,
                     const char *kind);
 

@@ -1,4 +1,5 @@
-/* calibrate.c - `bestroute calibrate`: the threshold or lambda that meets a target on the user's own records. */
+/* calibrate.c - `bestroute calibrate`: the threshold or lambda that meets a target on the user's own
+ * records. */
 #include "calibrate.h"
 
 #include <errno.h>
@@ -40,8 +41,8 @@ static outcome outcome_at(calibration *c, size_t index, const double *weights)
                      c->curve[index].cost, c->curve[index].quality};
 }
 
-/* The best parameter that meets the target: the dearest that is cheap enough, or the cheapest that is good enough.
- * False where none is. */
+/* The best parameter that meets the target: the dearest that is cheap enough, or the cheapest that is good
+ * enough. False where none is. */
 static bool find(calibration *c, size_t *index, const double *weights)
 {
     const cli_options *o = c->options;

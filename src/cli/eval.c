@@ -1,4 +1,5 @@
-/* eval.c - `bestroute eval`: what this bundle's decisions would have cost, and how good they would have been. */
+/* eval.c - `bestroute eval`: what this bundle's decisions would have cost,
+ * and how good they would have been. */
 #include "eval.h"
 
 #include <math.h>
@@ -483,10 +484,11 @@ static void print_report(const json_t *report)
     for (int h = 0; h < HULLS; h++) {
         const json_t *threshold = json_object_get(json_object_get(report, "threshold_over"), hull_names[h]);
         const json_t *utility = json_object_get(json_object_get(report, "utility_over"), hull_names[h]);
-        printf(
-            "  above the hull of %s over %.0f %% of the cost range, clear of it over %.0f %% (utility: %.0f, %.0f)\n",
-            h == 0 ? "static choices" : "choices per task", 100 * number(threshold, "above"),
-            100 * number(threshold, "clear"), 100 * number(utility, "above"), 100 * number(utility, "clear"));
+        printf("  above the hull of %s over %.0f %% of the cost range, "
+               "clear of it over %.0f %% (utility: %.0f, %.0f)\n",
+               h == 0 ? "static choices" : "choices per task", 100 * number(threshold, "above"),
+               100 * number(threshold, "clear"), 100 * number(utility, "above"),
+               100 * number(utility, "clear"));
     }
     const json_t *oracle = json_object_get(report, "oracle");
     printf("  oracle: quality %.4f at USD %.3f per 1000; calibration error %.4f\n", number(oracle, "quality"),

@@ -24,8 +24,8 @@ typedef struct cli_scores {
     double *weights; /* [rows] by rows, or by tasks where the options say so */
 } cli_scores;
 
-/* Reads the records, asks the service for its candidates and for every prompt's qualities. BR_EINVAL: no record is left,
- * or none has a measured candidate of this bundle; else what records_read and the client say.
+/* Reads the records, asks the service for its candidates and for every prompt's qualities. BR_EINVAL: no
+ * record is left, or none has a measured candidate of this bundle; else what records_read and the client say.
  * Release with cli_scores_deinit, also after a failure. */
 BR_NODISCARD br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client *client,
                                        br_error *error);
@@ -34,11 +34,12 @@ void cli_scores_deinit(cli_scores *scores);
 /* Adds what the figures of a report come from: bundle, files, rows, options. */
 void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_options *options);
 
-/* Where the options ask for it, draws a report whose results are printed: what fails is told on standard error alone. */
+/* Where the options ask for it, draws a report whose results are printed:
+ * what fails is told on standard error alone. */
 cli_exit cli_scores_plot(const json_t *report, const cli_options *options);
 
-/* Its exit code: a file that cannot be read or records that are wrong are the user's to mend, unlike a service that
- * cannot be reached. */
+/* Its exit code: a file that cannot be read or records that are wrong are the user's to mend, unlike a
+ * service that cannot be reached. */
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status);
 
 enum {
@@ -47,12 +48,13 @@ enum {
     CLI_PARAMETERS_MAX = CLI_THRESHOLDS, /* of the two */
 };
 
-/* out[CLI_THRESHOLDS], rising from 0 to 1: quantiles of what was predicted, so that each step changes decisions.
+/* out[CLI_THRESHOLDS], rising from 0 to 1: quantiles of what was predicted,
+ * so that each step changes decisions.
  * BR_ENOMEM. */
 BR_NODISCARD br_status cli_scores_thresholds(double *out, const cli_scores *scores);
 
-/* out[CLI_LAMBDAS], falling evenly in their logarithms from 1000 to 0.001 over the reference's mean cost: as the
- * thresholds, so that costs rise. */
+/* out[CLI_LAMBDAS], falling evenly in their logarithms from 1000 to 0.001 over the reference's mean cost: as
+ * the thresholds, so that costs rise. */
 void cli_scores_lambdas(double *out, const cli_scores *scores);
 
 #endif

@@ -153,7 +153,8 @@ static void print_whole_help(FILE *to)
     fputs(
         "\n"
         "Exit code: 0 all well; 1 some prompts have an error for a result; 2 wrong usage; 3 the service cannot\n"
-        "be reached or gave no answer in time; 4 the service refused; 5 the program itself failed (output, memory).\n"
+        "be reached or gave no answer in time; 4 the service refused; 5 the program itself failed (output, "
+        "memory).\n"
         "Examples:\n"
         "  bestroute route \"What is 2 + 2?\" --threshold 0.6\n"
         "  bestroute route --policy budget --max-cost 0.0008 --json --file prompts.txt > decisions.jsonl\n",

@@ -77,9 +77,10 @@ typedef struct cli_options {
     br_options read; /* owns the texts */
 } cli_options;
 
-/* Reads the command line and the environment (may be NULL). *out must not be copied: it points into itself and into
- * argv. On BR_EINVAL the error is one line for the user. With `help` or `version` set nothing else has been checked;
- * `help` with a command asks for that command's help. Release with cli_options_deinit, also after a failure. */
+/* Reads the command line and the environment (may be NULL). *out must not be copied: it points into itself
+ * and into argv. On BR_EINVAL the error is one line for the user. With `help` or `version` set nothing else
+ * has been checked; `help` with a command asks for that command's help.
+ * Release with cli_options_deinit, also after a failure. */
 BR_NODISCARD br_status cli_options_read(cli_options *out, int argc, char *const *argv,
                                         char *const *environment, br_error *error);
 void cli_options_deinit(cli_options *options);

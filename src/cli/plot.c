@@ -42,8 +42,8 @@ br_status br_plot_check(br_error *error)
     return not_installed(error);
 }
 
-/* The report in a file without a name, to be read from its beginning. A pipe would need a second thread, or end in
- * SIGPIPE where the program does not read it. */
+/* The report in a file without a name, to be read from its beginning. A pipe would need a second thread, or
+ * end in SIGPIPE where the program does not read it. */
 static br_status write_report(FILE **out, const json_t *report, br_error *error)
 {
     FILE *file = tmpfile();

@@ -1,7 +1,8 @@
 /*
  * plot.h - pictures of a JSON report, drawn by the program bestroute-plot.
  *
- * It is a program of its own (python/ in the source tree), so that no library for fonts or pictures is linked here.
+ * It is a program of its own (python/ in the source tree),
+ * so that no library for fonts or pictures is linked here.
  *
  * Uses: error, jansson.  Used by: measured, eval, calibrate, bench.
  */
@@ -12,11 +13,13 @@
 
 #include "bestroute/error.h"
 
-/* For before the work: BR_EINVAL where bestroute-plot is not on the PATH; the error says how to install it. */
+/* For before the work: BR_EINVAL where bestroute-plot is not on the PATH;
+ * the error says how to install it. */
 BR_NODISCARD br_status br_plot_check(br_error *error);
 
-/* Runs `bestroute-plot - STEM`, which reads the report from its standard input, and waits for it. What it prints goes to
- * standard error. BR_EINVAL as above; BR_EIO: it failed, and the error has its exit status or signal. */
+/* Runs `bestroute-plot - STEM`, which reads the report from its standard input, and waits for it. What it
+ * prints goes to standard error. BR_EINVAL as above; BR_EIO: it failed,
+ * and the error has its exit status or signal. */
 BR_NODISCARD br_status br_plot_draw(const json_t *report, const char *stem, br_error *error);
 
 #endif

@@ -150,7 +150,8 @@ static void read_names(reader *r, const json_t *object, const char *key, const c
     *count = size;
 }
 
-/* A word nobody knows is this prompt's error; sent, the client library would refuse the whole request for it. */
+/* A word nobody knows is this prompt's error; sent,
+ * the client library would refuse the whole request for it. */
 static void check_words(reader *r, const br_client_policy *policy)
 {
     br_policy_kind kind;

@@ -24,14 +24,15 @@ typedef enum cli_exit {
 /* The exit code for what a call returned. */
 cli_exit cli_exit_of(br_status status);
 
-/* The word for a failure: the service's own code where it sent one, else "unreachable", "usage" or "failed". */
+/* The word for a failure: the service's own code where it sent one, else "unreachable",
+ * "usage" or "failed". */
 const char *cli_code_of(cli_exit code, br_status status);
 
 /* The text behind "<code>: ", for where the code stands beside it; else the text itself. */
 const char *cli_without_code(const char *text, const char *code);
 
-/* A line on standard error, and with `json` also {"error": {...}} on standard output, followed by "url" unless
- * that is NULL. */
+/* A line on standard error, and with `json` also {"error": {...}} on standard output, followed by "url"
+ * unless that is NULL. */
 void cli_report_error(bool json, const char *code, const char *message, const char *url);
 
 /* The same for an error, as JSON where the options say so; returns the exit code. */

@@ -7,9 +7,9 @@
  *
  *   EMPTY --main fills--> READY --its thread calls the service--> DONE --main prints--> EMPTY
  *
- * A job that is partly filled leaves when no further prompt came for LINGER_MS, so that prompts typed or piped in
- * slowly are answered one by one. The main thread waits in poll for input and for the byte that a thread writes
- * when its job is done.
+ * A job that is partly filled leaves when no further prompt came for LINGER_MS, so that prompts typed or
+ * piped in slowly are answered one by one. The main thread waits in poll for input and for the byte that a
+ * thread writes when its job is done.
  */
 #include "run.h"
 

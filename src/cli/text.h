@@ -12,8 +12,8 @@
 /* Chooses a UTF-8 locale for characters, so that widths are known. */
 void cli_text_setup(void);
 
-/* Writes at most `columns` columns of the text, with control characters escaped and "…" at the end where it is
- * cut. Returns the columns written. */
+/* Writes at most `columns` columns of the text, with control characters escaped and "…" at the end where it
+ * is cut. Returns the columns written. */
 int cli_text_print(FILE *to, const char *text, size_t bytes, int columns);
 
 /* The same, padded with spaces. */

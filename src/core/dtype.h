@@ -54,14 +54,16 @@ static inline uint16_t br_f32_to_bf16(float value)
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/* IEEE half, subnormals included. To half: nearest, ties to even; too large becomes infinity, NaN stays a NaN. */
+/* IEEE half, subnormals included. To half: nearest, ties to even; too large becomes infinity,
+ * NaN stays a NaN. */
 uint16_t br_f32_to_f16(float value);
 float br_f16_to_f32(uint16_t bits);
 
 /* The element type of a precision's activations. */
 br_dtype br_precision_dtype(br_precision precision);
 
-/* Rounds to e4m3 (four exponent bits, three of fraction, no infinity): nearest, ties to even, saturating at 448. */
+/* Rounds to e4m3 (four exponent bits, three of fraction, no infinity): nearest, ties to even,
+ * saturating at 448. */
 uint8_t br_f32_to_e4m3(float value);
 float br_e4m3_to_f32(uint8_t bits);
 

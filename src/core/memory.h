@@ -36,7 +36,8 @@ static inline br_str br_str_from(const char *text)
     return (br_str){text, strlen(text)};
 }
 
-/* Says "out of memory for <what>" and returns BR_ENOMEM; `error` may be NULL. `what` is formatted as by printf. */
+/* Says "out of memory for <what>" and returns BR_ENOMEM; `error` may be NULL.
+ * `what` is formatted as by printf. */
 BR_NODISCARD br_status br_no_memory(br_error *error, const char *what, ...)
     __attribute__((format(printf, 2, 3)));
 

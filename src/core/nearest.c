@@ -9,8 +9,8 @@ static size_t smaller(size_t a, size_t b)
 }
 
 /*
- * Row i of the table holds the distance of the first i letters of `a` from the first j letters of `b`, for every j.
- * A swap of neighbours reaches two rows back, so three rows take turns.
+ * Row i of the table holds the distance of the first i letters of `a` from the first j letters of `b`, for
+ * every j. A swap of neighbours reaches two rows back, so three rows take turns.
  */
 size_t br_edit_distance(br_str a, br_str b)
 {

@@ -5,9 +5,9 @@
  *   br_nearest_offer(&nearest, "name");    each known word
  *   nearest.best                           "name"; NULL where no known word is near enough
  *
- * The distance of two words is the number of edits from one to the other. An edit inserts, removes or replaces a
- * letter, or swaps two neighbours. A known word is near enough when its distance is at most a third of the misspelt
- * word's length, or one. Of equally near words the first one offered wins.
+ * The distance of two words is the number of edits from one to the other. An edit inserts, removes or
+ * replaces a letter, or swaps two neighbours. A known word is near enough when its distance is at most a
+ * third of the misspelt word's length, or one. Of equally near words the first one offered wins.
  *
  * Nothing here allocates.
  */

@@ -1,16 +1,17 @@
 /*
  * options.h - the options of a program: one table that they are read with and that the help prints.
  *
- * A row of the table names an option and the field of the program's own struct that takes its value. The field's type
- * says what a value is. Values come from four sources, the strongest first:
+ * A row of the table names an option and the field of the program's own struct that takes its value. The
+ * field's type says what a value is. Values come from four sources, the strongest first:
  *
  *   --queue-max 1024  or  --queue-max=1024     the command line
  *   BESTROUTE_QUEUE_MAX=1024                   the environment, for rows with BR_OPTION_ENVIRONMENT
  *   queue_max = 1024                           a file, for rows with BR_OPTION_FILE
  *   .initial = "1024"                          the row itself
  *
- * A program reads the sources in this order. A value never replaces that of a stronger source, but a wrong value is an
- * error in any of them. An error begins with the source and says what was found and what was expected.
+ * A program reads the sources in this order. A value never replaces that of a stronger source, but a wrong
+ * value is an error in any of them. An error begins with the source and says what was found and what was
+ * expected.
  *
  *   static const br_option_row rows[] = {
  *       {.heading = "Limits"},
@@ -40,7 +41,7 @@ enum {
 typedef enum br_option_kind {
     BR_OPTION_SWITCH, /* bool: true once the flag stands there; takes no value */
     BR_OPTION_TEXT,   /* const char * */
-    BR_OPTION_INT32, /* int32_t, as are the three that follow; with `words` the index of the value among them */
+    BR_OPTION_INT32,  /* int32_t; with `words` the index of the value among them, as of the next three */
     BR_OPTION_INT64,
     BR_OPTION_UINT32, /* an enum's type too */
     BR_OPTION_UINT64,
@@ -112,9 +113,8 @@ struct br_option_row {
 
 typedef struct br_option_table {
     const br_option_row *rows;
-    size_t row_count; /* at most BR_OPTION_ROWS_MAX */
-    bool
-        takes_arguments; /* words that are no options are kept, else they are errors; behind "--" every word is one */
+    size_t row_count;     /* at most BR_OPTION_ROWS_MAX */
+    bool takes_arguments; /* words that are no options, and all behind "--", are kept; else they are errors */
     bool once; /* one source may give an option one value; else a later value replaces the earlier one */
     bool empty_is_unset; /* of a variable in the environment */
     const char
@@ -136,8 +136,8 @@ typedef struct br_options {
 void br_options_init(br_options *options, const br_option_table *table, void *target);
 void br_options_deinit(br_options *options);
 
-/* The sources: each at most once, the strongest first. BR_EINVAL, BR_ENOMEM; of a file BR_EIO too. After a failure the
- * fields hold what was read before it. */
+/* The sources: each at most once, the strongest first. BR_EINVAL, BR_ENOMEM; of a file BR_EIO too. After a
+ * failure the fields hold what was read before it. */
 BR_NODISCARD br_status br_options_read_arguments(br_options *options, int argc, char *const *argv,
                                                  br_error *error);
 /* "NAME=value" texts, ended by NULL; the list may be NULL. */
@@ -150,7 +150,8 @@ BR_NODISCARD br_status br_options_read_initial(br_options *options, br_error *er
 /* Where the value of the field at `offset` came from; NULL where none was read. */
 const char *br_options_source(const br_options *options, size_t offset);
 
-/* BR_EINVAL: an option stands on the command line that `command`, a bit of the rows' `commands`, does not take. */
+/* BR_EINVAL: an option stands on the command line that `command`, a bit of the rows' `commands`,
+ * does not take. */
 BR_NODISCARD br_status br_options_check_command(const br_options *options, uint32_t command, const char *name,
                                                 br_error *error);
 

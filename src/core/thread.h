@@ -1,8 +1,8 @@
 /*
  * thread.h - mutexes, conditions and threads of which nothing can fail that the caller could mend.
  *
- * The calls below return errors only for mistakes of ours (a mutex that was never made, one locked twice), so they
- * return nothing and assert. Timed waits go by br_clock_now_ns's clock.
+ * The calls below return errors only for mistakes of ours (a mutex that was never made, one locked twice), so
+ * they return nothing and assert. Timed waits go by br_clock_now_ns's clock.
  *
  * Uses: clock.
  */
@@ -23,7 +23,8 @@ void br_cond_destroy(pthread_cond_t *cond);
 void br_cond_signal(pthread_cond_t *cond);
 void br_cond_broadcast(pthread_cond_t *cond);
 
-/* Both return when the condition was signalled, and sometimes without a reason. The mutex is held before and after. */
+/* Both return when the condition was signalled, and sometimes without a reason.
+ * The mutex is held before and after. */
 void br_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex);
 /* ... or when the moment has come; UINT64_MAX: never. */
 void br_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t until_ns);

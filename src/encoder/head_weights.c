@@ -1,5 +1,6 @@
 /*
- * head_weights.c - the heads of a router, whatever its kind, as rows [K, C] and a bias [K] each; and the pooler before them.
+ * head_weights.c - the heads of a router, whatever its kind, as rows [K, C] and a bias [K] each;
+ * and the pooler before them.
  *
  * Rows are gathered, folded (pairs of logits, calibration, directions, temperature) and handed over at once.
  */

@@ -9,7 +9,7 @@
  *   ids        [T]          int32       upload                embed
  *   offsets    [B + 1]      int32       upload                the last attention and gather
  *   residual   [T, C]       residual    embed                 gather_rows
- *   input      [T, C]       activation  embed, layernorm      next GEMM (aliases residual when the types agree)
+ *   input      [T, C]       activation  embed, layernorm      next GEMM (aliases residual of its own type)
  *   qkv        [T, 3C]      activation  linear                attention
  *   context    [T, C]       activation  attention             linear
  *   ffn        [T, F]       activation  linear (gelu)         linear; shares bytes with qkv + context

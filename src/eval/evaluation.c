@@ -264,7 +264,8 @@ br_status evaluation_task_hull(evaluation_point *out, size_t *count, const evalu
         free(edges);
         return BR_ENOMEM;
     }
-    /* The sum of concave curves starts at the sum of their starts and takes their edges in falling order of slope. */
+    /* The sum of concave curves starts at the sum of their starts and takes their edges in falling order of
+     * slope. */
     evaluation_point at = {0, 0};
     size_t edge_count = 0;
     for (size_t task = 0; task < table->tasks; task++) {
@@ -407,8 +408,8 @@ static uint64_t draw(uint64_t *state)
 
 void evaluation_resample(double *out, const evaluation_table *t, const double *weights, uint64_t *state)
 {
-    /* First out[story] counts how often a story is drawn, in place of each of its own task. Then rows are served from
-     * the last: a story's number is never above the number of any of its rows. */
+    /* First out[story] counts how often a story is drawn, in place of each of its own task. Then rows are
+     * served from the last: a story's number is never above the number of any of its rows. */
     memset(out, 0, t->rows * sizeof *out);
     for (size_t story = 0; story < t->stories; story++) {
         size_t other;

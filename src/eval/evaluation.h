@@ -65,8 +65,9 @@ typedef struct evaluation_trace {
     bool *reference;          /* [count, rows]: the reference answered */
 } evaluation_trace;
 
-/* Replays `kind` for each parameter: threshold, lambda of utility, max_cost of budget (each with the reference as its
- * fallback). Only measured candidates take part; where `only` >= 0 only that one and the reference. BR_ENOMEM. */
+/* Replays `kind` for each parameter: threshold, lambda of utility, max_cost of budget (each with the
+ * reference as its fallback). Only measured candidates take part;
+ * where `only` >= 0 only that one and the reference. BR_ENOMEM. */
 BR_NODISCARD br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *table,
                                              br_policy_kind kind, const double *parameters, size_t count,
                                              int32_t only);
@@ -93,13 +94,13 @@ size_t evaluation_hull(evaluation_point *points, size_t count);
 /* The hull of all static choices that are the same for every prompt. out has room for candidates. */
 size_t evaluation_static_hull(evaluation_point *out, const evaluation_table *table, const double *weights);
 
-/* The hull of static choices made per task, each among what is measured on it: what knowing the task alone buys.
- * out has room for tasks * candidates + 1. BR_ENOMEM. */
+/* The hull of static choices made per task, each among what is measured on it: what knowing the task alone
+ * buys. out has room for tasks * candidates + 1. BR_ENOMEM. */
 BR_NODISCARD br_status evaluation_task_hull(evaluation_point *out, size_t *count,
                                             const evaluation_table *table, const double *weights);
 
-/* Quality at a cost, by interpolation between neighbours (the best one where the curve turns back). NAN below the
- * cheapest point; the best of all beyond the dearest. */
+/* Quality at a cost, by interpolation between neighbours (the best one where the curve turns back). NAN below
+ * the cheapest point; the best of all beyond the dearest. */
 double evaluation_quality_at(const evaluation_point *points, size_t count, double cost);
 
 /* The least cost at which the curve has at least this quality; NAN where it never has. */
@@ -113,21 +114,22 @@ typedef struct evaluation_bin {
 
 enum { EVALUATION_BINS = 10 };
 
-/* Reliability over all measured (prompt, candidate) of `task`, or of all for -1. Returns the expected calibration error. */
+/* Reliability over all measured (prompt, candidate) of `task`, or of all for -1.
+ * Returns the expected calibration error. */
 double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evaluation_table *table,
                               int32_t task);
 
-/* The measured mean of each bin when row r counts counts[r] >= 0 times: what a sample of rows would have given. NAN
- * where no pair is left. */
+/* The measured mean of each bin when row r counts counts[r] >= 0 times: what a sample of rows would have
+ * given. NAN where no pair is left. */
 void evaluation_measured_means(double out[EVALUATION_BINS], const evaluation_table *table,
                                const double *counts);
 
 /* Weights of rows: the same for each, or for each task the same sum. Sum to 1. */
 void evaluation_weights(double *weights, const evaluation_table *table, bool by_task);
 
-/* One bootstrap sample: as many draws of whole stories, with replacement, within each task as it has stories; a task
- * keeps its share of the weight, whatever the lengths of the stories drawn. Weights in, weights out. `state` is the
- * generator's and moves on. */
+/* One bootstrap sample: as many draws of whole stories, with replacement, within each task as it has stories;
+ * a task keeps its share of the weight, whatever the lengths of the stories drawn. Weights in, weights out.
+ * `state` is the generator's and moves on. */
 void evaluation_resample(double *out, const evaluation_table *table, const double *weights, uint64_t *state);
 
 /* The q-quantile of values, which are sorted in place; NANs are left out, NAN where nothing is left. */

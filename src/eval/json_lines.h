@@ -14,8 +14,8 @@ enum { JSON_LINES_BYTES_MAX = 64 << 20 }; /* of one line, which is held in memor
 /* One line that is not blank, with its end if it has one; valid during the call. `where` is "file:number". */
 typedef br_status (*json_lines_take)(void *context, br_str line, const char *where, br_error *error);
 
-/* Hands over every line until one is refused. BR_EIO: the file. BR_EFORMAT: a line is too long. BR_ENOMEM; else what
- * `take` says. */
+/* Hands over every line until one is refused. BR_EIO: the file. BR_EFORMAT: a line is too long. BR_ENOMEM;
+ * else what `take` says. */
 BR_NODISCARD br_status json_lines_read(const char *path, json_lines_take take, void *context,
                                        br_error *error);
 

@@ -162,8 +162,8 @@ static br_status read_candidate(records_row *row, const json_t *list, const br_j
     return BR_OK;
 }
 
-/* Its own quality, and from its entry among the candidates the length of its answers. Not *known: judging by the second
- * half is wanted, and the reference has none here. */
+/* Its own quality, and from its entry among the candidates the length of its answers. Not *known: judging by
+ * the second half is wanted, and the reference has none here. */
 static br_status read_reference(records_row *row, bool *known, const json_t *list, const br_json *top,
                                 const json_t *reference, const records_options *options)
 {

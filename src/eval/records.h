@@ -1,9 +1,10 @@
 /*
  * records.h - measured answers, one JSON object per line, as tables over a bundle's candidates.
  *
- * A record has id, task, split, prompt, prompt_tokens, reference {model, quality, k, c} and candidates: objects with
- * model, n, quality, and where known basis, match, output_tokens, k, c, k_a, c_a. Files may be gzip. Whatever is
- * wrong is refused as "file:line: key: ...": a skipped record would bend every figure after it.
+ * A record has id, task, split, prompt, prompt_tokens, reference {model, quality, k, c} and candidates:
+ * objects with model, n, quality, and where known basis, match, output_tokens, k, c, k_a, c_a. Files may be
+ * gzip. Whatever is wrong is refused as "file:line: key: ...":
+ * a skipped record would bend every figure after it.
  *
  * The bundle's reference stands for each record's own one: in joined benchmarks its name differs by task.
  *
@@ -49,8 +50,7 @@ typedef struct records {
     size_t row_count;
     char **tasks;
     size_t task_count;
-    size_t
-        passed_over; /* records of other splits, without a reference, or without its second half where that judges */
+    size_t passed_over; /* of other splits, without a reference, or without the second half that judges */
 } records;
 
 typedef struct records_options {
@@ -61,16 +61,16 @@ typedef struct records_options {
     bool second_half;  /* judge by the samples that are not in k_a: for rows that trained on the others */
 } records_options;
 
-/* Adds the records of one file; zeroed `out` is empty. BR_EIO: the file. BR_EFORMAT, BR_EINVAL: a record. BR_ENOMEM.
- * After a failure `out` holds what was read before it. */
+/* Adds the records of one file; zeroed `out` is empty. BR_EIO: the file. BR_EFORMAT, BR_EINVAL: a record.
+ * BR_ENOMEM. After a failure `out` holds what was read before it. */
 BR_NODISCARD br_status records_read(records *out, const char *path, const records_options *options,
                                     br_error *error);
 
 /* Accepts an empty one. */
 void records_deinit(records *r);
 
-/* Probability that at least one of n samples, drawn without replacement from k of which c are right, is right.
- * 0 <= c <= k, 1 <= n <= k. */
+/* Probability that at least one of n samples, drawn without replacement from k of which c are right, is
+ * right. 0 <= c <= k, 1 <= n <= k. */
 double records_best_of(int64_t k, int64_t c, int64_t n);
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * scores.h - qualities that were computed elsewhere, by the id of the record.
  *
- * A line is a JSON object with `id` (text) and `quality`: an array of numbers in [0, 1] in the order of the bundle's
- * candidates. `bestroute score --json` writes such lines, and so does training for rows it left out of a fold.
+ * A line is a JSON object with `id` (text) and `quality`: an array of numbers in [0, 1] in the order of the
+ * bundle's candidates. `bestroute score --json` writes such lines,
+ * and so does training for rows it left out of a fold.
  *
  * Uses: error, json, json_lines.  Used by: cli_scores.
  */

@@ -13,7 +13,8 @@
 static const double price_max = 1e6;  /* USD per token */
 static const double tokens_max = 1e9; /* output tokens per sample */
 
-/* Of a head's calibration: it keeps the order of prompts, and moves log odds no further than a float's sigmoid tells. */
+/* Of a head's calibration: it keeps the order of prompts,
+ * and moves log odds no further than a float's sigmoid tells. */
 static const double calibration_scale_min = 1e-3;
 static const double calibration_scale_max = 1e3;
 static const double calibration_bias_max = 100;

@@ -102,15 +102,16 @@ typedef struct br_router {
 } br_router;
 
 /* Parses the JSON text of router.json. Refuses: another format, an unknown kind of heads, pool, pooler or
- * truncation, duplicate candidates, an unknown model, no reference or two, nothing but the reference, a head used
- * twice, given to the reference or missing there against the kind's rule, another number of candidates than the
- * kind's, non-finite or negative prices, one price without the other, an invalid default policy, an invalid
- * policy_table. Heads may be left
- * out (a candidate taken off the list), the weights hold them all the same. Unknown keys are ignored, as in messages: an
- * older service can load a newer bundle. A candidate's `calibration` {scale, bias} belongs to its head, and is refused
- * where that head is not a sigmoid of its own. Absent: source_prefix is "<|source|>", heads is best_route, policy is
- * threshold 0.5, or tolerance 0 (the highest quality) where the reference is scored.
- * Whether the default policy is complete is for policy.h to say: a request may bring what it lacks.
+ * truncation, duplicate candidates, an unknown model, no reference or two, nothing but the reference, a head
+ * used twice, given to the reference or missing there against the kind's rule, another number of candidates
+ * than the kind's, non-finite or negative prices, one price without the other, an invalid default policy, an
+ * invalid policy_table. Heads may be left
+ * out (a candidate taken off the list), the weights hold them all the same. Unknown keys are ignored, as in
+ * messages: an older service can load a newer bundle. A candidate's `calibration` {scale, bias} belongs to
+ * its head, and is refused where that head is not a sigmoid of its own. Absent: source_prefix is
+ * "<|source|>", heads is best_route, policy is threshold 0.5, or tolerance 0 (the highest quality) where the
+ * reference is scored. Whether the default policy is complete is for policy.h to say:
+ * a request may bring what it lacks.
  * BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM.
  * Release with br_router_deinit, which also accepts a router whose parse failed. */
 BR_NODISCARD br_status br_router_parse(br_router *out, br_str json, const char *file, br_error *error);

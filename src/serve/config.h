@@ -7,9 +7,10 @@
  *   BESTROUTE_QUEUE_MAX=1024                     in the environment
  *   queue_max = 1024                             in the file named by --config
  *
- * and that is the order of precedence; below all of them stands the default. One table in config.c makes the flags,
- * the variables, the keys, the help and the page docs/CONFIGURATION.md; core/options.h reads it. `listen` may be given
- * several times on the command line and in the file; in any source it may hold several URLs, separated by commas.
+ * and that is the order of precedence; below all of them stands the default. One table in config.c makes the
+ * flags, the variables, the keys, the help and the page docs/CONFIGURATION.md; core/options.h reads it.
+ * `listen` may be given several times on the command line and in the file; in any source it may hold several
+ * URLs, separated by commas.
  *
  * Pure but for reading the one file: no threads, no device, no sockets.
  */
@@ -79,8 +80,9 @@ typedef struct br_config {
 /* "--queue-max", "BESTROUTE_QUEUE_MAX", "FILE:12" or "default": where a field's value came from. */
 #define BR_CONFIG_SOURCE(config_, field_) br_options_source(&(config_)->options, offsetof(br_config, field_))
 
-/* Reads argv[1..argc), the environment ("NAME=value", ended by NULL; may be NULL) and the file. With `help` or
- * `version` nothing else is read or required. The error names the option, its source, the value and what was expected.
+/* Reads argv[1..argc), the environment ("NAME=value", ended by NULL; may be NULL) and the file. With `help`
+ * or `version` nothing else is read or required. The error names the option, its source,
+ * the value and what was expected.
  * BR_EINVAL, BR_EIO (the file), BR_ENOMEM. Release with br_config_deinit, also after a failure. */
 BR_NODISCARD br_status br_config_load(br_config *out, int argc, char *const *argv, char *const *environment,
                                       br_error *error);

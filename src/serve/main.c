@@ -47,8 +47,8 @@ static void watch_serving(signals *s)
     br_unlock(&s->lock);
 }
 
-/* Nobody waits long for what only frees memory, nor at all when told a second time: nng 1.5 may wait for ever when it
- * closes a connection in the middle of a message (nanomsg/nng issue 1636). */
+/* Nobody waits long for what only frees memory, nor at all when told a second time: nng 1.5 may wait for ever
+ * when it closes a connection in the middle of a message (nanomsg/nng issue 1636). */
 static void watch_tidying(const signals *s)
 {
     const struct timespec patience = {.tv_sec = TIDY_S};

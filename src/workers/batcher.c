@@ -4,8 +4,8 @@
  *   clients in use   active[ ... active_count)   each a pairing heap of its queries, the next at its root
  *   expired          a list, in no order
  *
- * A pairing heap lives in the queries themselves: `child` is the first query below, `sibling` the next beside. Adding
- * is one comparison, removing the root joins its children in pairs: O(log n) amortised.
+ * A pairing heap lives in the queries themselves: `child` is the first query below, `sibling` the next
+ * beside. Adding is one comparison, removing the root joins its children in pairs: O(log n) amortised.
  */
 #include "batcher.h"
 
@@ -112,7 +112,8 @@ static br_batch_item *join(br_batch_item *a, br_batch_item *b)
     return above;
 }
 
-/* What is left of a heap without its root: neighbours joined in pairs, then the pairs from the last to the first. */
+/* What is left of a heap without its root: neighbours joined in pairs,
+ * then the pairs from the last to the first. */
 static br_batch_item *join_children(br_batch_item *root)
 {
     br_batch_item *pairs = NULL;
@@ -237,9 +238,9 @@ static client *better(client *a, client *b)
     return a == NULL || precedes(b->first, a->first) ? b : a;
 }
 
-/* Whose turn it is, of the clients compared: a fresh one, while those are in favour or there are no others; then, of
- * those whose turn is not used up, the one with the first query. When all have used theirs up, each begins another.
- * *favoured: it goes ahead of others. */
+/* Whose turn it is, of the clients compared: a fresh one, while those are in favour or there are no others;
+ * then, of those whose turn is not used up, the one with the first query. When all have used theirs up, each
+ * begins another. *favoured: it goes ahead of others. */
 static client *next_client(br_batcher *b, bool *favoured)
 {
     *favoured = false;
@@ -295,8 +296,8 @@ static int32_t share_of(const br_batcher *b, int32_t tokens_max, int32_t sharers
     return share < tokens_max ? (int32_t)share : tokens_max;
 }
 
-/* The client's next query is taken. True if it was all that a small client had. Fresh clients among themselves use up
- * no favour, or it would be gone when the first flood comes. */
+/* The client's next query is taken. True if it was all that a small client had. Fresh clients among
+ * themselves use up no favour, or it would be gone when the first flood comes. */
 static bool charge(br_batcher *b, client *c, bool favoured)
 {
     const int32_t tokens = c->first->tokens;
@@ -349,7 +350,8 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
             skipped[skipped_count++] = item;
         }
     }
-    /* With their old arrival they find their old place, and their client, where they were its last, as it was. */
+    /* With their old arrival they find their old place, and their client,
+     * where they were its last, as it was. */
     for (int32_t i = 0; i < skipped_count; i++) (void)insert(batcher, skipped[i]);
     forget_emptied(batcher, emptied);
     if (small_served && batcher->flood_tokens > 0)

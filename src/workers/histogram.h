@@ -4,8 +4,8 @@
  *   bounds    b0        b1        b2  ...  bn
  *   counts       c0        c1         ...     cn    c(n+1)      value <= b0, <= b1, ..., <= bn, above
  *
- * Lock-free, and adding costs two atomic additions; any thread may call anything. Counts and sum are read one by
- * one: what is read is not one instant.
+ * Lock-free, and adding costs two atomic additions; any thread may call anything. Counts and sum are read one
+ * by one: what is read is not one instant.
  *
  * Uses: nothing.  Used by: metrics.
  */

@@ -64,8 +64,8 @@ br_loaded **br_loaded_link(br_loaded *loaded);
 BR_NODISCARD br_status br_loaded_open(br_loaded *loaded, int32_t worker, br_error *error);
 void br_loaded_close(br_loaded *loaded, int32_t worker); /* accepts one that is not open */
 
-/* The device's weights alone; its workers' encoders are closed. Restoring reads the folder again: BR_EINVAL when
- * it holds another bundle by now; statuses of br_loaded_create. */
+/* The device's weights alone; its workers' encoders are closed. Restoring reads the folder again: BR_EINVAL
+ * when it holds another bundle by now; statuses of br_loaded_create. */
 void br_loaded_drop(br_loaded *loaded, int32_t device);
 BR_NODISCARD br_status br_loaded_restore(br_loaded *loaded, int32_t device, br_error *error);
 
@@ -73,7 +73,8 @@ BR_NODISCARD br_status br_loaded_restore(br_loaded *loaded, int32_t device, br_e
 BR_NODISCARD br_status br_loaded_run(br_loaded *loaded, int32_t worker, const br_packing *batch,
                                      float *quality);
 
-/* Whether the device has weights of it; on one that has none no encoder is open. For whoever drops and restores. */
+/* Whether the device has weights of it; on one that has none no encoder is open.
+ * For whoever drops and restores. */
 bool br_loaded_is_on(const br_loaded *loaded, int32_t device);
 
 const br_bundle *br_loaded_bundle(const br_loaded *loaded);

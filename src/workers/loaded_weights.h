@@ -1,6 +1,6 @@
 /*
- * loaded_weights.h - a bundle's weights on every device of a loaded bundle: read once, then handed from device to device.
- * Not for others than loaded.c.
+ * loaded_weights.h - a bundle's weights on every device of a loaded bundle: read once, then handed from
+ * device to device. Not for others than loaded.c.
  */
 #ifndef BESTROUTE_WORKERS_LOADED_WEIGHTS_H
 #define BESTROUTE_WORKERS_LOADED_WEIGHTS_H
@@ -8,9 +8,9 @@
 #include "encoder/encoder.h"
 #include "loaded.h"
 
-/* weights[devices->count], NULL to begin with; those of devices that are out, or have no backend, stay NULL. On
- * failure what was made stays for the caller to destroy. *handed_out: devices that got theirs from another one.
- * Statuses of br_encoder_weights_create; of br_comm between ranks. */
+/* weights[devices->count], NULL to begin with; those of devices that are out, or have no backend, stay NULL.
+ * On failure what was made stays for the caller to destroy. *handed_out: devices that got theirs from another
+ * one. Statuses of br_encoder_weights_create; of br_comm between ranks. */
 BR_NODISCARD br_status br_loaded_weights_make(br_encoder_weights **weights, int32_t *handed_out,
                                               const br_loaded_options *options, const br_bundle *bundle,
                                               br_error *error);

@@ -95,7 +95,8 @@ const char *br_counter_help(br_counter counter);
 /* Counts one refused request by its code; codes of single queries alone are not counted here. */
 void br_metrics_refused(br_metrics *metrics, br_code code);
 
-/* One encoder pass of device 0..BR_DEVICES_MAX - 1: counts it and moves the average by an eighth. queries >= 1. */
+/* One encoder pass of device 0..BR_DEVICES_MAX - 1: counts it and moves the average by an eighth.
+ * queries >= 1. */
 void br_metrics_pass(br_metrics *metrics, int32_t device, uint64_t queries, uint64_t tokens, uint64_t ns);
 
 /* One request answered with results. */

@@ -29,8 +29,8 @@ static br_status run_pass(br_worker *w, br_loaded *loaded)
     return status;
 }
 
-/* Takes the worker's device out, unless it is the last; true when it is out and its jobs may go back. *first: it was
- * not out before. Lock held. */
+/* Takes the worker's device out, unless it is the last; true when it is out and its jobs may go back. *first:
+ * it was not out before. Lock held. */
 static bool take_out(br_worker *w, bool *first)
 {
     br_workers *all = w->all;
@@ -44,8 +44,8 @@ static bool take_out(br_worker *w, bool *first)
     return true;
 }
 
-/* Sees to the jobs of a pass that failed twice or was given up: back into the queue, once, if there is another
- * device. */
+/* Sees to the jobs of a pass that failed twice or was given up: back into the queue, once, if there is
+ * another device. */
 static void fail_batch(br_worker *w, br_batch_item **items, int32_t count)
 {
     br_workers *all = w->all;

@@ -7,24 +7,24 @@
  *   Beside accelerators the host's cores take a batch only when they would be done with it before
  *   the accelerators had worked off the queue.
  *
- * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back to their place in the queue,
- * once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
+ * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back to their place in the
+ * queue, once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
  * never taken out: its jobs are finished with BR_EDEVICE, as are those that fail a second time.
  *
- * A job that is still queued when its deadline passes is finished there and then, by a thread that watches deadlines,
- * however long the passes under way take.
+ * A job that is still queued when its deadline passes is finished there and then, by a thread that watches
+ * deadlines, however long the passes under way take.
  *
- * A pass that does not end is given up after a number of looks, which somebody takes at even intervals. Its jobs
- * are seen to as those of a failed one, and what it may still answer is dropped. Its worker is stuck until it comes
- * back. When all that are left are stuck, what waits is finished with BR_EDEVICE.
+ * A pass that does not end is given up after a number of looks, which somebody takes at even intervals. Its
+ * jobs are seen to as those of a failed one, and what it may still answer is dropped. Its worker is stuck
+ * until it comes back. When all that are left are stuck, what waits is finished with BR_EDEVICE.
  *
  * A job is one tokenised query. Its loaded bundle is the batcher's group, so a batch
  * never mixes bundles. Jobs are the caller's memory, borrowed from push until
- * `done` is called; `done` runs on a worker's thread, the one that watches deadlines or that of who looks, with
- * no lock held, and the job may be gone once it returns.
+ * `done` is called; `done` runs on a worker's thread, the one that watches deadlines or that of who looks,
+ * with no lock held, and the job may be gone once it returns.
  *
- * One mutex guards the batcher, the devices' state, the errand and the flags. No other lock is ever taken while it
- * is held.
+ * One mutex guards the batcher, the devices' state, the errand and the flags. No other lock is ever taken
+ * while it is held.
  *
  * Uses: batcher, log, metrics, loaded.  Used by: server.
  */
@@ -66,8 +66,8 @@ typedef struct br_workers_options {
      * nothing to make them from. Called without the lock. May be NULL. */
     bool (*feed)(void *context);
     void *feed_context;
-    /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out; otherwise
-     * it was. Called when the jobs are seen to, without the lock. May be NULL. */
+    /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out;
+     * otherwise it was. Called when the jobs are seen to, without the lock. May be NULL. */
     void (*lost)(void *context, int32_t device, bool last);
     void *lost_context;
     br_metrics *metrics; /* borrowed */
@@ -91,13 +91,14 @@ BR_NODISCARD br_status br_workers_push(br_workers *workers, br_job *const *jobs,
 /* Wakes a sleeping worker, which will feed itself. False when none sleeps: somebody else has to. */
 bool br_workers_nudge(br_workers *workers);
 
-/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it. False when the worker
- * is stuck: the errand did not run, and will not. The others keep scoring. One caller at a time. */
+/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it. False when the
+ * worker is stuck: the errand did not run, and will not. The others keep scoring. One caller at a time. */
 typedef void (*br_errand_fn)(void *context, int32_t worker);
 BR_NODISCARD bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context);
 
-/* Gives up every pass that more than BR_WORKERS_LOOKS looks in a row found under way. Looks are counted rather than
- * time, so that a process which was stopped for a while takes no device for hung. One caller at a time. */
+/* Gives up every pass that more than BR_WORKERS_LOOKS looks in a row found under way. Looks are counted
+ * rather than time, so that a process which was stopped for a while takes no device for hung.
+ * One caller at a time. */
 enum { BR_WORKERS_LOOKS = 4 };
 void br_workers_look(br_workers *workers);
 

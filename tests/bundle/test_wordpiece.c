@@ -1,4 +1,5 @@
-/* test_wordpiece.c - BERT's tokenizer against stored answers of Hugging Face's, and vocabularies that will not do. */
+/* test_wordpiece.c - BERT's tokenizer against stored answers of Hugging Face's,
+ * and vocabularies that will not do. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

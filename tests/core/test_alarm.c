@@ -1,4 +1,5 @@
-/* test_alarm.c - a thread that rings when something is due, when it is told to, and never after it was stopped. */
+/* test_alarm.c - a thread that rings when something is due, when it is told to,
+ * and never after it was stopped. */
 #include "core/alarm.h"
 
 #include <setjmp.h>

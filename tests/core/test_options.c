@@ -379,7 +379,8 @@ static void test_the_help_groups_options_and_aligns_them(void **state)
          .words = "automatic|reference|cpu|cuda"},
         {.heading = "Second"},
         {"verbose", NULL,
-         "a text that is longer than one line, so that it continues on the next one below where it began, by words",
+         "a text that is longer than one line, so that it continues on the next one below where it began, "
+         "by words",
          AT(verbose)},
     };
     static const br_option_table small = {.rows = some, .row_count = sizeof some / sizeof *some};

@@ -72,8 +72,8 @@ static void test_bf16_rounds_to_nearest_even_and_keeps_nan(void **state)
     assert_true(br_bf16_to_f32(0x4049) == 3.140625f);
 }
 
-/* Every finite value of a 16- or 8-bit type converts back to its bits; halfway to the next, even bits win; just
- * beyond either side of halfway, the nearer. `last` is the largest finite value's bits. */
+/* Every finite value of a 16- or 8-bit type converts back to its bits; halfway to the next, even bits win;
+ * just beyond either side of halfway, the nearer. `last` is the largest finite value's bits. */
 static void check_rounding(float (*widen)(uint16_t), uint16_t (*narrow)(float), uint16_t last)
 {
     for (uint16_t bits = 0; bits < last; bits++) {

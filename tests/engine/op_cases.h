@@ -52,7 +52,8 @@ typedef struct op_buffer {
     br_dtype type;
 } op_buffer;
 
-/* Repeatable values, uniform in offset - scale .. offset + scale, rounded to `type`. The caller frees them. */
+/* Repeatable values, uniform in offset - scale .. offset + scale, rounded to `type`.
+ * The caller frees them. */
 float *op_values(size_t count, uint32_t seed, float scale, float offset, br_dtype type);
 
 /* `values` NULL: filled with NaN, so that what an op leaves out shows. */
@@ -63,8 +64,8 @@ int32_t *op_put_ints(op_device *device, const int32_t *values, size_t count);
 float *op_get(op_device *device, const op_buffer *buffer);
 void op_drop(op_device *device, void *memory);
 
-/* Fails unless got is within the bar of expected, which plain sets; the three are [count]. `plain` is rounded to
- * `type` first, as an engine must. */
+/* Fails unless got is within the bar of expected, which plain sets; the three are [count]. `plain` is rounded
+ * to `type` first, as an engine must. */
 void op_assert_close(const op_device *device, const char *name, const float *got, const double *expected,
                      const float *plain, size_t count, br_dtype type);
 

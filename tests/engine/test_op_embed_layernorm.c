@@ -1,4 +1,5 @@
-/* test_op_embed_layernorm.c - residual[t] = layernorm(embedding[ids[t]] + position), for each type of table, on every engine. */
+/* test_op_embed_layernorm.c - residual[t] = layernorm(embedding[ids[t]] + position),
+ * for each type of table, on every engine. */
 #include "op_cases.h"
 
 #include <stdlib.h>
@@ -114,7 +115,8 @@ static int32_t fill_offsets(int32_t *offsets, const embed_case *c)
     return seqs;
 }
 
-/* x[t] += the row of its position; padding takes the first. Returns the rows there must be: the longest sequence's. */
+/* x[t] += the row of its position; padding takes the first. Returns the rows there must be:
+ * the longest sequence's. */
 static int32_t add_positions(float *x, const float *positions, const int32_t *offsets, int32_t seqs,
                              const embed_case *c)
 {

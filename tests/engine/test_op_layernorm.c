@@ -1,4 +1,5 @@
-/* test_op_layernorm.c - residual = layernorm(residual) in place, and its copy as activation, on every engine. */
+/* test_op_layernorm.c - residual = layernorm(residual) in place, and its copy as activation,
+ * on every engine. */
 #include "op_cases.h"
 
 #include <stdlib.h>

@@ -390,7 +390,8 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
         {"\"reference\": true", "\"reference\": 1", BR_EFORMAT, "candidates[2].reference", "1"},
         {"\"reference\": true", "\"reference\": true, \"head\": 2", BR_EINVAL, "candidates[2].head", "2"},
         {"\"reference\": true", "\"head\": 2", BR_EINVAL, "candidates", "an array of 3"},
-        {"{\"model\": \"llama-31-8b\", \"n\": 1, \"head\": 0}, {\"model\": \"llama-31-8b\", \"n\": 2, \"head\": 1},",
+        {"{\"model\": \"llama-31-8b\", \"n\": 1, \"head\": 0}, "
+         "{\"model\": \"llama-31-8b\", \"n\": 2, \"head\": 1},",
          "", BR_EINVAL, "candidates", "an array of 1"},
         {"{\"kind\": \"threshold\", \"threshold\": 0.5}", "[]", BR_EFORMAT, "policy", "an array"},
         {"\"kind\": \"threshold\"", "\"kind\": \"thresh\"", BR_EINVAL, "policy.kind", "thresh"},

@@ -160,7 +160,8 @@ static void test_messages_that_are_accepted(void **state)
          BR_OP_ROUTE},
         {"{'v':1,'op':'route','queries':[{'text':'0123456789abcdef'}]}", BR_OP_ROUTE},
         {"{'v':1,'op':'route','queries':[{'tokens':[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]}]}", BR_OP_ROUTE},
-        {"{'v':1,'op':'route','queries':[{'text':'a'}],'policy':{'threshold':1,'lambda':<cc 05>,'max_cost':-1}}",
+        {"{'v':1,'op':'route','queries':[{'text':'a'}],"
+         "'policy':{'threshold':1,'lambda':<cc 05>,'max_cost':-1}}",
          BR_OP_ROUTE}, /* ranges are the policy module's */
         {"{'v':1,'op':'route','queries':[{'text':'a','output_tokens':{}}],'policy':{'models':[]}}",
          BR_OP_ROUTE},
@@ -610,10 +611,12 @@ static void test_what_is_encoded_is_decoded_the_same(void **state)
         {"{'v':1,'op':'info','id':nil}", &data_limits},
         {"{'v':1,'op':'score','id':<cf 00 00 00 00 00 00 00 01>,'queries':[{'tokens':[]},{'text':''}]}",
          &data_limits},
-        {"{'v':1,'op':'route','id':'abc','deadline_ms':100,'queries':[{'text':'hello','prompt_tokens':{'a':3},"
-         "'output_tokens':7},{'tokens':[1,300,70000],'max_cost':0.5,'policy':{'threshold':0.25}}],"
-         "'policy':{'kind':'pool','threshold':0.5,'max_cost':0.25,'lambda':2.5,'tolerance':0.125,'total_budget':8.0,"
-         "'models':['a','b'],'exclude':['c'],'max_n':3,'fallback':'reference'},'explain':true}",
+        {"{'v':1,'op':'route','id':'abc','deadline_ms':100,"
+         "'queries':[{'text':'hello','prompt_tokens':{'a':3},'output_tokens':7},"
+         "{'tokens':[1,300,70000],'max_cost':0.5,'policy':{'threshold':0.25}}],"
+         "'policy':{'kind':'pool','threshold':0.5,'max_cost':0.25,'lambda':2.5,'tolerance':0.125,"
+         "'total_budget':8.0,'models':['a','b'],'exclude':['c'],'max_n':3,'fallback':'reference'},"
+         "'explain':true}",
          &data_limits},
         {"{'v':1,'op':'reload','bundle':'/b'}", &admin_limits},
         {"{'v':1,'op':'set_defaults','policy':{}}", &admin_limits},

@@ -32,7 +32,8 @@ static int prompt_at(int first, int query)
     return (first + 7 * query) % CROWD_PROMPTS;
 }
 
-/* Whether any of the prompts is on the way already: computed once for both, its reply would wait for the other's. */
+/* Whether any of the prompts is on the way already: computed once for both,
+ * its reply would wait for the other's. */
 static bool is_under_way(const crowd_client *k, int first)
 {
     for (int place = 0; place < CROWD_WINDOW; place++)

@@ -1,8 +1,9 @@
 /*
- * crowd.h - clients that keep a service busy and look at every reply: each request is answered once, with the qualities
- * its prompts have.
+ * crowd.h - clients that keep a service busy and look at every reply: each request is answered once, with the
+ * qualities its prompts have.
  *
- * Each has a window of requests on the way over a raw socket, which shows replies that nobody waits for any more.
+ * Each has a window of requests on the way over a raw socket,
+ * which shows replies that nobody waits for any more.
  */
 #ifndef BESTROUTE_TESTS_SERVE_CROWD_H
 #define BESTROUTE_TESTS_SERVE_CROWD_H

@@ -130,7 +130,8 @@ static void test_help_and_version_need_nothing_else(void **state)
     br_config_deinit(&c);
 }
 
-/* Each row is refused, and the text says the option, where it came from, what was found, what was expected. */
+/* Each row is refused, and the text says the option, where it came from, what was found,
+ * what was expected. */
 static void test_each_error_names_option_source_value_and_expectation(void **state)
 {
     (void)state;

@@ -91,7 +91,8 @@ static void expect_answer(const fixture *f, const char *request, const char *exp
 }
 
 #define HELLO                                                                                                \
-    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nConnection: close\r\n\r\nhello world\n"
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nConnection: close\r\n\r\n"         \
+    "hello world\n"
 
 static void test_requests_are_read_or_refused_by_their_fault(void **state)
 {

@@ -18,7 +18,8 @@
 
 #include "support/oom.h"
 
-/* nng never frees what waits in a listener that no longer accepts: some kilobytes for each time it happens. */
+/* nng never frees what waits in a listener that no longer accepts:
+ * some kilobytes for each time it happens. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {

@@ -3,9 +3,9 @@
  *
  *   {'v': 1, 'op': 'route', 'queries': [{'text': 'hi', 'max_cost': 0.5f}], 'id': <c4 01 ff>}
  *
- * Maps, arrays, 'strings', integers, floats (with a point or exponent: float64; with an f at the end: float32),
- * true, false, nil, nan, inf, and <hex> for bytes as they are. Keys may be any value and may repeat.
- * A mistake in the notation ends the test program.
+ * Maps, arrays, 'strings', integers, floats (with a point or exponent: float64; with an f at the end:
+ * float32), true, false, nil, nan, inf, and <hex> for bytes as they are. Keys may be any value and may
+ * repeat. A mistake in the notation ends the test program.
  */
 #ifndef BESTROUTE_TESTS_SUPPORT_NOTATION_H
 #define BESTROUTE_TESTS_SUPPORT_NOTATION_H

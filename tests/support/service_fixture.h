@@ -72,7 +72,8 @@ typedef struct service_fault {
 } service_fault;
 extern service_fault service_faults[BR_DEVICES_MAX];
 
-/* Between service_listen and service_load: from now on the device has the faults set above, none to begin with. */
+/* Between service_listen and service_load: from now on the device has the faults set above,
+ * none to begin with. */
 void service_plant_faults(service *s, int32_t device);
 
 /* Holds worker 0 between two batches until gate_open. */

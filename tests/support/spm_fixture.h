@@ -115,8 +115,8 @@ typedef struct spm_rule {
 } spm_rule;
 
 /*
- * A character map in its binary form (see bundle/tokenizer/normalizer.c). Every node of the trie gets 256 units of its
- * own, at the index of the node's block; the child along byte b is unit block ^ b.
+ * A character map in its binary form (see bundle/tokenizer/normalizer.c). Every node of the trie gets 256
+ * units of its own, at the index of the node's block; the child along byte b is unit block ^ b.
  */
 static inline spm_file spm_charsmap(const spm_rule *rules, size_t rule_count)
 {

@@ -577,7 +577,8 @@ static void test_a_flood_delays_others_by_a_turn_alone(void **state)
     }
 }
 
-/* Clients that always have something waiting get the same number of tokens, however long their queries are. */
+/* Clients that always have something waiting get the same number of tokens,
+ * however long their queries are. */
 static void test_busy_clients_share_tokens_alike(void **state)
 {
     (void)state;
@@ -768,7 +769,8 @@ static void test_fresh_clients_do_not_starve_the_others(void **state)
     empty(batcher);
 }
 
-/* Clients that each have a query now and then, for as long as you like: the first flood comes after them all the same. */
+/* Clients that each have a query now and then, for as long as you like:
+ * the first flood comes after them all the same. */
 static void test_fresh_clients_go_first_however_many_came_before(void **state)
 {
     (void)state;
@@ -792,7 +794,8 @@ static void test_fresh_clients_go_first_however_many_came_before(void **state)
     empty(batcher);
 }
 
-/* Its turn is used up, and its last query, of another bundle than the batch, is put back: that makes it no fresher. */
+/* Its turn is used up, and its last query, of another bundle than the batch, is put back:
+ * that makes it no fresher. */
 static void test_a_client_whose_last_query_is_skipped_does_not_begin_anew(void **state)
 {
     (void)state;

@@ -1,13 +1,15 @@
 /*
- * test_batching_simulation.c - the real batcher in virtual time: arrivals, devices with the time a pass takes on them, and
- * what the rule "take at once when idle, gather while busy" makes of them, beside what no rule could better.
+ * test_batching_simulation.c - the real batcher in virtual time: arrivals, devices with the time a pass takes
+ * on them, and what the rule "take at once when idle, gather while busy" makes of them,
+ * beside what no rule could better.
  *
  *   arrivals, recorded (data/traces) or drawn by seed
  *            -> br_batcher_push -> br_batcher_take by whichever device is idle -> a pass of a + b * tokens
  *
- * Two bounds hold for every rule. A query takes at least a pass of its own on an idle device. And all devices together
- * are no faster than one device of their summed speed that pays for a pass only a full batch's share, and may interrupt
- * what it does: shortest remaining time first is optimal there, and its mean latency is below everybody's.
+ * Two bounds hold for every rule. A query takes at least a pass of its own on an idle device. And all devices
+ * together are no faster than one device of their summed speed that pays for a pass only a full batch's
+ * share, and may interrupt what it does: shortest remaining time first is optimal there,
+ * and its mean latency is below everybody's.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -88,7 +90,8 @@ static void arrive_at(const machine *m, double load, int count, uint64_t seed)
     for (int i = 0; i < count; i++) add((double)schedule_next(&times) / 1000, draw_tokens(&random), 0, 0);
 }
 
-/* A recorded trace as it was, but for its pace: stretched or pressed to `load` of the machine's capacity on average. */
+/* A recorded trace as it was, but for its pace: stretched or pressed to `load` of the machine's capacity on
+ * average. */
 static void arrive_as_recorded(const char *name, const machine *m, double load)
 {
     char path[1024];
@@ -188,8 +191,8 @@ static double mean_latency(void)
     return sum / query_count;
 }
 
-/* The mean latency below which no rule comes: the larger of a pass alone, and shortest remaining first on one device
- * with all speed. */
+/* The mean latency below which no rule comes: the larger of a pass alone, and shortest remaining first on one
+ * device with all speed. */
 static double least_mean(const machine *m)
 {
     static double left[QUERIES_MAX];
@@ -311,7 +314,8 @@ static void test_a_burst_is_worked_off_at_full_speed(void **state)
     assert_true(last <= 1.05 * least + pass_time(&four, four.budget));
 }
 
-/* Where a pass takes as long as it has tokens, taking less than there is shortens the wait of most, and of the last. */
+/* Where a pass takes as long as it has tokens, taking less than there is shortens the wait of most, and of
+ * the last. */
 static void test_cores_that_share_what_waits_answer_sooner(void **state)
 {
     (void)state;

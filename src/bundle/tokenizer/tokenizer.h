@@ -1,5 +1,6 @@
 /*
- * tokenizer.h - text to DeBERTa-v3 piece ids (a SentencePiece unigram model, spm.model), or to BERT's (vocab.txt).
+ * tokenizer.h - text to DeBERTa-v3 piece ids (a SentencePiece unigram model, spm.model),
+ * or to BERT's (vocab.txt).
  *
  * Ids equal those of Hugging Face's DebertaV2TokenizerFast (transformers 4), which
  * BEST-Route trains with, with one deliberate difference: text is only ever text.
@@ -29,8 +30,8 @@ typedef struct br_tokenizer br_tokenizer;
 BR_NODISCARD br_status br_tokenizer_create(br_tokenizer **out, br_str model, const char *file,
                                            br_error *error);
 
-/* `vocab` holds the bytes of vocab.txt; ids equal those of Hugging Face's BertTokenizerFast, but that text is only
- * ever text. `lowercase`: its do_lower_case, which strips accents too.
+/* `vocab` holds the bytes of vocab.txt; ids equal those of Hugging Face's BertTokenizerFast, but that text is
+ * only ever text. `lowercase`: its do_lower_case, which strips accents too.
  * BR_EFORMAT, BR_ETOOBIG, BR_ENOMEM; BR_EINVAL: it lacks [UNK], [CLS] or [SEP]. */
 BR_NODISCARD br_status br_tokenizer_create_wordpiece(br_tokenizer **out, br_str vocab, bool lowercase,
                                                      const char *file, br_error *error);

@@ -1,4 +1,5 @@
-/* wordpiece.c - see wordpiece.h. Pieces lie in the copied file; a hash table of open addressing finds them. */
+/* wordpiece.c - see wordpiece.h. Pieces lie in the copied file;
+ * a hash table of open addressing finds them. */
 #include "wordpiece.h"
 
 #include <assert.h>

@@ -11,8 +11,8 @@
  *   c2p band    rows: queries  lanes: distances   b: the position keys, then transposed into place
  *   context     rows: queries  lanes: head        b: values
  *
- * A distance is query - key, so in a band the lanes wanted by one row are those of the row above moved by one:
- * a tile of R rows over n lanes needs n + R - 1 distances, computed once, and each row is
+ * A distance is query - key, so in a band the lanes wanted by one row are those of the row above moved by
+ * one: a tile of R rows over n lanes needs n + R - 1 distances, computed once, and each row is
  * read from its own place (the skew). No n x 2n table of position scores is ever made.
  *
  * A block is BLOCK queries against all keys. Rows and lanes beyond a sequence's end compute values that
@@ -65,7 +65,8 @@ static void *carve(char *base, size_t *used, size_t elements)
     return at;
 }
 
-/* Lays the arrays out for sequences of up to n tokens; `base` is the scratch, or any address when only bytes matter. */
+/* Lays the arrays out for sequences of up to n tokens; `base` is the scratch,
+ * or any address when only bytes matter. */
 static workspace lay_out(char *base, int32_t n, int32_t head_size)
 {
     workspace w = {0};
@@ -146,7 +147,8 @@ BR_INLINE void tile(const product *p, size_t at, const int32_t vectors)
     }
 }
 
-/* BR_ROWS rows, at least `lanes` lanes. Four vectors are better taken as two and two than as three and one. */
+/* BR_ROWS rows, at least `lanes` lanes. Four vectors are better taken as two and two than as three and
+ * one. */
 static void multiply(const product *p, size_t lanes)
 {
     size_t at = 0;

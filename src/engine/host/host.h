@@ -1,6 +1,6 @@
 /*
- * host.h - what the engines on the host have alike: memory is the process's own, everything happens at once on
- * the caller's thread, and the embedding stays in the type of the file.
+ * host.h - what the engines on the host have alike: memory is the process's own, everything happens at once
+ * on the caller's thread, and the embedding stays in the type of the file.
  *
  * The functions fit a br_backend_table.  Used by: backend_reference, backend_cpu.
  */
