@@ -152,7 +152,8 @@ static void print_whole_help(FILE *to)
     br_options_print_help(&table, 0, to);
     fputs(
         "\n"
-        "Exit code: 0 all well; 1 some prompts have an error for a result; 2 wrong usage; 3 the service cannot\n"
+        "Exit code: 0 all well; 1 some prompts have an error for a result; 2 wrong usage; 3 the service "
+        "cannot\n"
         "be reached or gave no answer in time; 4 the service refused; 5 the program itself failed (output, "
         "memory).\n"
         "Examples:\n"
