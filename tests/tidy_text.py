@@ -95,7 +95,7 @@ OPTION_CODE = {
     "compares an argument with an option": r"\bstrn?cmp\([^;\n]*\"--",
     "has a table of options of its own type":
     rf"\b(?!{OPTION_TYPE}\b)\w*(?:option|flag)\w*\s+\w+\[\w*\]\s*=\s*\{{\s*\{{\s*(?:\.\w+\s*=\s*)?\"",
-    "writes the help of options by hand": r"\"\s*--[a-z][\w-]* [^\"]*(\"|\\n)"
+    "writes the help of options by hand": r"(?<!\\)\"\s\s+--[a-z]"
 }
 
 
