@@ -29,15 +29,15 @@ typedef struct calibration {
     cli_scores scores;
     const char *parameter; /* what the policy is set by: its key in router.json */
     const char *kind;
-    evaluation_trace trace; /* along it costs rise */
-    evaluation_point curve[CLI_PARAMETERS_MAX];
+    br_eval_trace trace; /* along it costs rise */
+    br_eval_point curve[CLI_PARAMETERS_MAX];
     json_t *report; /* of a run that succeeded */
 } calibration;
 
 static outcome outcome_at(calibration *c, size_t index, const double *weights)
 {
-    evaluation_curve(c->curve, &c->trace, weights);
-    return (outcome){c->trace.parameters[index], evaluation_reference_share(&c->trace, index, weights),
+    br_eval_curve(c->curve, &c->trace, weights);
+    return (outcome){c->trace.parameters[index], br_eval_reference_share(&c->trace, index, weights),
                      c->curve[index].cost, c->curve[index].quality};
 }
 
@@ -46,9 +46,8 @@ static outcome outcome_at(calibration *c, size_t index, const double *weights)
 static bool find(calibration *c, size_t *index, const double *weights)
 {
     const cli_options *o = c->options;
-    const evaluation_point reference =
-        evaluation_static(&c->scores.table, c->scores.info->reference, weights);
-    evaluation_curve(c->curve, &c->trace, weights);
+    const br_eval_point reference = br_eval_static(&c->scores.table, c->scores.info->reference, weights);
+    br_eval_curve(c->curve, &c->trace, weights);
     if (o->has_target_quality) {
         for (size_t i = 0; i < c->trace.count; i++) {
             *index = i;
@@ -60,7 +59,7 @@ static bool find(calibration *c, size_t *index, const double *weights)
         *index = i;
         const bool good = o->has_reduce_cost
                               ? c->curve[i].cost <= (1 - o->reduce_cost) * reference.cost
-                              : evaluation_reference_share(&c->trace, i, weights) <= o->reference_share;
+                              : br_eval_reference_share(&c->trace, i, weights) <= o->reference_share;
         if (good) return true;
     }
     return false;
@@ -76,9 +75,9 @@ static json_t *outcome_json(const char *parameter, outcome o)
 static json_t *curve_json(calibration *c)
 {
     json_t *out = json_array();
-    evaluation_curve(c->curve, &c->trace, c->scores.weights);
+    br_eval_curve(c->curve, &c->trace, c->scores.weights);
     for (size_t i = 0; i < c->trace.count; i++) {
-        const double share = evaluation_reference_share(&c->trace, i, c->scores.weights);
+        const double share = br_eval_reference_share(&c->trace, i, c->scores.weights);
         const outcome o = {c->trace.parameters[i], share, c->curve[i].cost, c->curve[i].quality};
         json_array_append_new(out, outcome_json(c->parameter, o));
     }
@@ -95,7 +94,7 @@ static json_t *target_json(const cli_options *o)
 static json_t *reference_json(const calibration *c)
 {
     const size_t reference = c->scores.info->reference;
-    const evaluation_point point = evaluation_static(&c->scores.table, reference, c->scores.weights);
+    const br_eval_point point = br_eval_static(&c->scores.table, reference, c->scores.weights);
     return json_pack("{ss si sf sf}", "model", c->scores.pairs[reference].model, "n",
                      c->scores.pairs[reference].n, "cost", point.cost, "quality", point.quality);
 }
@@ -105,21 +104,21 @@ static json_t *make_table(calibration *c, br_error *error)
 {
     double thresholds[TABLE_ROWS];
     for (int i = 0; i < TABLE_ROWS; i++) thresholds[i] = i / (double)(TABLE_ROWS - 1);
-    evaluation_trace trace;
-    if (evaluation_trace_init(&trace, &c->scores.table, BR_POLICY_THRESHOLD, thresholds, TABLE_ROWS, -1) !=
+    br_eval_trace trace;
+    if (br_eval_trace_init(&trace, &c->scores.table, BR_POLICY_THRESHOLD, thresholds, TABLE_ROWS, -1) !=
         BR_OK) {
         (void)!br_no_memory(error, "the calibration");
         return NULL;
     }
-    evaluation_point curve[TABLE_ROWS];
-    evaluation_curve(curve, &trace, c->scores.weights);
+    br_eval_point curve[TABLE_ROWS];
+    br_eval_curve(curve, &trace, c->scores.weights);
     json_t *table = json_array();
     for (size_t i = 0; i < TABLE_ROWS; i++) {
-        const double share = evaluation_reference_share(&trace, i, c->scores.weights);
+        const double share = br_eval_reference_share(&trace, i, c->scores.weights);
         const outcome o = {thresholds[i], share, curve[i].cost, curve[i].quality};
         json_array_append_new(table, outcome_json("threshold", o));
     }
-    evaluation_trace_deinit(&trace);
+    br_eval_trace_deinit(&trace);
     json_t *out = json_pack("{ss sI so}", "kind", "threshold", "rows", (json_int_t)c->scores.table.rows,
                             "table", table);
     return out;
@@ -139,7 +138,7 @@ static br_status bootstrap(calibration *c, size_t index, double low[4], double h
     }
     uint64_t state = c->options->seed;
     for (size_t b = 0; b < count; b++) {
-        evaluation_resample(drawn, &c->scores.table, c->scores.weights, &state);
+        br_eval_resample(drawn, &c->scores.table, c->scores.weights, &state);
         size_t own;
         samples[b] = find(c, &own, drawn) ? c->trace.parameters[own] : NAN;
         const outcome o = outcome_at(c, index, drawn);
@@ -148,8 +147,8 @@ static br_status bootstrap(calibration *c, size_t index, double low[4], double h
         samples[3 * count + b] = o.quality;
     }
     for (int i = 0; i < 4; i++) {
-        low[i] = evaluation_quantile(samples + (size_t)i * count, count, 0.025);
-        high[i] = evaluation_quantile(samples + (size_t)i * count, count, 0.975);
+        low[i] = br_eval_quantile(samples + (size_t)i * count, count, 0.025);
+        high[i] = br_eval_quantile(samples + (size_t)i * count, count, 0.975);
     }
     free(drawn);
     free(samples);
@@ -212,8 +211,8 @@ static br_status update_bundle(calibration *c, double parameter, json_t *table, 
 
 static void print_outcome(const calibration *c, outcome o, const double *low, const double *high)
 {
-    const evaluation_point reference =
-        evaluation_static(&c->scores.table, c->scores.info->reference, c->scores.weights);
+    const br_eval_point reference =
+        br_eval_static(&c->scores.table, c->scores.info->reference, c->scores.weights);
     printf("%-16s %.4f  [%.4f, %.4f]\n", c->parameter, o.parameter, low[0], high[0]);
     printf("to the reference %.1f %%  [%.1f, %.1f]\n", 100 * o.reference_share, 100 * low[1], 100 * high[1]);
     printf("USD per 1000     %.4f  [%.4f, %.4f]; the reference alone %.4f: %.1f %% less\n", 1000 * o.cost,
@@ -265,9 +264,9 @@ static br_status run(calibration *c, br_client *client, br_error *error)
     else
         status = cli_scores_thresholds(parameters, &c->scores);
     if (status == BR_OK)
-        status = evaluation_trace_init(&c->trace, &c->scores.table,
-                                       utility ? BR_POLICY_UTILITY : BR_POLICY_THRESHOLD, parameters,
-                                       utility ? CLI_LAMBDAS : CLI_THRESHOLDS, -1);
+        status =
+            br_eval_trace_init(&c->trace, &c->scores.table, utility ? BR_POLICY_UTILITY : BR_POLICY_THRESHOLD,
+                               parameters, utility ? CLI_LAMBDAS : CLI_THRESHOLDS, -1);
     if (status != BR_OK) return br_fail(error, status, "out of memory");
     size_t index;
     if (!find(c, &index, c->scores.weights))
@@ -298,7 +297,7 @@ cli_exit cli_calibrate(const cli_options *options, br_client *client)
         c->options = options;
         const br_status status = run(c, client, &error);
         code = cli_scores_exit_of(&c->scores, status);
-        evaluation_trace_deinit(&c->trace);
+        br_eval_trace_deinit(&c->trace);
         cli_scores_deinit(&c->scores);
     }
     code = code == CLI_EXIT_OK ? cli_scores_plot(c->report, options) : cli_report(options, code, &error);

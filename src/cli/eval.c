@@ -28,36 +28,36 @@ static const char *const hull_names[HULLS] = {"static", "static_per_task"};
 typedef struct evaluator {
     const cli_options *options;
     cli_scores scores;
-    evaluation_trace traces[FAMILIES];
-    evaluation_point *curve; /* scratch, the longest trace */
-    evaluation_point *hull[HULLS];
+    br_eval_trace traces[FAMILIES];
+    br_eval_point *curve; /* scratch, the longest trace */
+    br_eval_point *hull[HULLS];
     size_t hull_count[HULLS];
     int32_t partner; /* the candidate of two_models */
     bool has_current;
-    evaluation_trace current; /* of the service's default policy, where it has one and that is no pool */
-    double grid[GRID];        /* the costs of the analysis under way */
+    br_eval_trace current; /* of the service's default policy, where it has one and that is no pool */
+    double grid[GRID];     /* the costs of the analysis under way */
 } evaluator;
 
 /* What one set of weights gives. */
 typedef struct figures {
-    evaluation_point reference;
+    br_eval_point reference;
     double saving[FAMILIES + HULLS][DROPS];
     double above[HULLS][GRID]; /* the threshold curve over each hull */
     double utility_above[HULLS][GRID];
     double quality[FAMILIES][GRID]; /* of the threshold and the utility curve */
-    evaluation_point current;
-    double measured[EVALUATION_BINS]; /* mean match of each bin of the calibration */
+    br_eval_point current;
+    double measured[BR_EVAL_BINS]; /* mean match of each bin of the calibration */
 } figures;
 
 /* Of the candidates cheaper than the reference the one of highest mean quality: Hybrid-LLM's small model. */
 static int32_t choose_partner(const cli_scores *s)
 {
     const size_t reference = s->info->reference;
-    const evaluation_point bar = evaluation_static(&s->table, reference, s->weights);
+    const br_eval_point bar = br_eval_static(&s->table, reference, s->weights);
     int32_t best = -1;
     double quality = -INFINITY;
     for (size_t c = 0; c < s->info->candidate_count; c++) {
-        const evaluation_point point = evaluation_static(&s->table, c, s->weights);
+        const br_eval_point point = br_eval_static(&s->table, c, s->weights);
         if (c == reference || point.cost >= bar.cost || point.quality <= quality) continue;
         best = (int32_t)c;
         quality = point.quality;
@@ -99,7 +99,7 @@ static bool find_current(br_policy *out, const cli_scores *s)
 static br_status make_traces(evaluator *e, br_error *error)
 {
     const cli_scores *s = &e->scores;
-    const double scale = evaluation_static(&s->table, s->info->reference, s->weights).cost;
+    const double scale = br_eval_static(&s->table, s->info->reference, s->weights).cost;
     double thresholds[CLI_THRESHOLDS];
     double lambdas[CLI_LAMBDAS];
     double caps[CAPS];
@@ -121,11 +121,11 @@ static br_status make_traces(evaluator *e, br_error *error)
                         e->partner >= 0 ? e->partner : (int32_t)s->info->reference},
     };
     for (int f = 0; f < FAMILIES && status == BR_OK; f++)
-        status = evaluation_trace_init(&e->traces[f], &s->table, wanted[f].kind, wanted[f].parameters,
-                                       wanted[f].count, wanted[f].only);
+        status = br_eval_trace_init(&e->traces[f], &s->table, wanted[f].kind, wanted[f].parameters,
+                                    wanted[f].count, wanted[f].only);
     br_policy current;
     e->has_current = find_current(&current, s);
-    if (e->has_current && status == BR_OK) status = evaluation_trace_policy(&e->current, &s->table, &current);
+    if (e->has_current && status == BR_OK) status = br_eval_trace_policy(&e->current, &s->table, &current);
     e->curve = calloc(CLI_THRESHOLDS, sizeof *e->curve);
     for (int h = 0; h < HULLS; h++)
         e->hull[h] = calloc(s->table.tasks * s->info->candidate_count + 2, sizeof *e->hull[h]);
@@ -133,34 +133,34 @@ static br_status make_traces(evaluator *e, br_error *error)
     return whole ? BR_OK : br_no_memory(error, "the evaluation");
 }
 
-static void find_savings(double saving[DROPS], const evaluation_point *curve, size_t count,
-                         evaluation_point reference)
+static void find_savings(double saving[DROPS], const br_eval_point *curve, size_t count,
+                         br_eval_point reference)
 {
     for (int d = 0; d < DROPS; d++)
-        saving[d] = 1 - evaluation_cost_at(curve, count, (1 - drops[d]) * reference.quality) / reference.cost;
+        saving[d] = 1 - br_eval_cost_at(curve, count, (1 - drops[d]) * reference.quality) / reference.cost;
 }
 
 /* `counts`: how often each row is there. */
 static br_status measure(evaluator *e, figures *out, const double *weights, const double *counts,
                          const double *grid)
 {
-    const evaluation_table *t = &e->scores.table;
-    out->reference = evaluation_static(t, e->scores.info->reference, weights);
-    e->hull_count[0] = evaluation_static_hull(e->hull[0], t, weights);
-    const br_status status = evaluation_task_hull(e->hull[1], &e->hull_count[1], t, weights);
+    const br_eval_table *t = &e->scores.table;
+    out->reference = br_eval_static(t, e->scores.info->reference, weights);
+    e->hull_count[0] = br_eval_static_hull(e->hull[0], t, weights);
+    const br_status status = br_eval_task_hull(e->hull[1], &e->hull_count[1], t, weights);
     if (status != BR_OK) return status;
-    if (e->has_current) evaluation_curve(&out->current, &e->current, weights);
-    evaluation_measured_means(out->measured, t, counts);
+    if (e->has_current) br_eval_curve(&out->current, &e->current, weights);
+    br_eval_measured_means(out->measured, t, counts);
     for (int h = 0; h < HULLS; h++)
         find_savings(out->saving[FAMILIES + h], e->hull[h], e->hull_count[h], out->reference);
     for (int f = 0; f < FAMILIES; f++) {
-        evaluation_curve(e->curve, &e->traces[f], weights);
+        br_eval_curve(e->curve, &e->traces[f], weights);
         find_savings(out->saving[f], e->curve, e->traces[f].count, out->reference);
         for (int g = 0; g < GRID && grid != NULL && (f == THRESHOLD || f == UTILITY); g++) {
-            const double quality = evaluation_quality_at(e->curve, e->traces[f].count, grid[g]);
+            const double quality = br_eval_quality_at(e->curve, e->traces[f].count, grid[g]);
             out->quality[f][g] = quality;
             for (int h = 0; h < HULLS; h++) {
-                const double bar = evaluation_quality_at(e->hull[h], e->hull_count[h], grid[g]);
+                const double bar = br_eval_quality_at(e->hull[h], e->hull_count[h], grid[g]);
                 (f == THRESHOLD ? out->above : out->utility_above)[h][g] = quality - bar;
             }
         }
@@ -172,8 +172,8 @@ static json_t *interval(double value, double *samples, size_t count)
 {
     json_t *out = json_object();
     json_object_set_new(out, "value", cli_json_real(value));
-    json_object_set_new(out, "low", cli_json_real(evaluation_quantile(samples, count, 0.025)));
-    json_object_set_new(out, "high", cli_json_real(evaluation_quantile(samples, count, 0.975)));
+    json_object_set_new(out, "low", cli_json_real(br_eval_quantile(samples, count, 0.025)));
+    json_object_set_new(out, "high", cli_json_real(br_eval_quantile(samples, count, 0.975)));
     return out;
 }
 
@@ -279,7 +279,7 @@ static json_t *above_json(const sample_set *s, picker pick)
     return out;
 }
 
-static json_t *points_json(const evaluation_point *points, size_t count, const double *parameters)
+static json_t *points_json(const br_eval_point *points, size_t count, const double *parameters)
 {
     json_t *out = json_array();
     for (size_t i = 0; i < count; i++) {
@@ -312,17 +312,16 @@ static json_t *policy_json(const evaluator *e, const sample_set *s, const double
     json_t *out = cli_json_policy(e->scores.info->policy);
     json_object_set_new(out, "cost", interval_of(s, pick_current_cost, 0, 0));
     json_object_set_new(out, "quality", interval_of(s, pick_current_quality, 0, 0));
-    json_object_set_new(out, "reference_share",
-                        json_real(evaluation_reference_share(&e->current, 0, weights)));
+    json_object_set_new(out, "reference_share", json_real(br_eval_reference_share(&e->current, 0, weights)));
     return out;
 }
 
-static json_t *calibration_json(const evaluation_table *table, int32_t task, const sample_set *s)
+static json_t *calibration_json(const br_eval_table *table, int32_t task, const sample_set *s)
 {
-    evaluation_bin bins[EVALUATION_BINS];
-    const double error = evaluation_calibration(bins, table, task);
+    br_eval_bin bins[BR_EVAL_BINS];
+    const double error = br_eval_calibration(bins, table, task);
     json_t *list = json_array();
-    for (int b = 0; b < EVALUATION_BINS; b++) {
+    for (int b = 0; b < BR_EVAL_BINS; b++) {
         json_t *bin = json_pack("{sI sf sf}", "pairs", (json_int_t)bins[b].pairs, "predicted",
                                 bins[b].predicted, "measured", bins[b].measured);
         json_t *range = interval_of(s, pick_measured, b, 0);
@@ -343,10 +342,9 @@ static json_t *candidates_json(const cli_scores *s, const double *weights, int32
     for (size_t c = 0; c < s->info->candidate_count; c++) {
         size_t rows = 0;
         for (size_t r = 0; r < s->table.rows; r++)
-            rows +=
-                (task < 0 || s->table.task[r] == task) && s->table.measured[evaluation_at(&s->table, r, c)];
+            rows += (task < 0 || s->table.task[r] == task) && s->table.measured[br_eval_at(&s->table, r, c)];
         if (rows == 0) continue;
-        const evaluation_point point = evaluation_static(&s->table, c, weights);
+        const br_eval_point point = br_eval_static(&s->table, c, weights);
         json_array_append_new(out, json_pack("{ss si sb sI sf sf}", "model", s->pairs[c].model, "n",
                                              s->pairs[c].n, "reference", c == s->info->reference, "rows",
                                              (json_int_t)rows, "cost", point.cost, "quality", point.quality));
@@ -358,7 +356,7 @@ static json_t *curves_json(evaluator *e, const double *weights)
 {
     json_t *out = json_object();
     for (int f = 0; f < FAMILIES; f++) {
-        evaluation_curve(e->curve, &e->traces[f], weights);
+        br_eval_curve(e->curve, &e->traces[f], weights);
         json_object_set_new(out, family_names[f],
                             points_json(e->curve, e->traces[f].count, e->traces[f].parameters));
     }
@@ -371,7 +369,7 @@ static json_t *curves_json(evaluator *e, const double *weights)
 static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *error)
 {
     const cli_scores *s = &e->scores;
-    const evaluation_table *t = &s->table;
+    const br_eval_table *t = &s->table;
     const size_t count = e->options->bootstrap;
     double *weights = calloc(t->rows, sizeof *weights);
     double *drawn = calloc(t->rows, sizeof *drawn);
@@ -398,7 +396,7 @@ static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *err
     status = measure(e, &whole, weights, counts, e->grid);
     uint64_t state = e->options->seed;
     for (size_t b = 0; b < count && status == BR_OK; b++) {
-        evaluation_resample(drawn, t, weights, &state);
+        br_eval_resample(drawn, t, weights, &state);
         for (size_t r = 0; r < t->rows; r++) counts[r] = weights[r] > 0 ? drawn[r] / weights[r] : 0;
         status = measure(e, &samples[b], drawn, counts, e->grid);
     }
@@ -408,7 +406,7 @@ static br_status analyse(evaluator *e, json_t **out, int32_t task, br_error *err
     if (status != BR_OK) goto done;
 
     const sample_set set = {&whole, samples, count, scratch};
-    const evaluation_point oracle = evaluation_oracle(t, weights);
+    const br_eval_point oracle = br_eval_oracle(t, weights);
     json_t *report = json_object();
     json_object_set_new(report, "task", json_string(task < 0 ? "all" : s->records.tasks[task]));
     json_object_set_new(report, "rows", json_integer((json_int_t)rows));
@@ -560,8 +558,8 @@ cli_exit cli_eval(const cli_options *options, br_client *client)
     if (status == BR_OK && options->json) (void)!cli_json_print(stdout, json_incref(document));
 
     cli_exit code = cli_scores_exit_of(&e.scores, status);
-    for (int f = 0; f < FAMILIES; f++) evaluation_trace_deinit(&e.traces[f]);
-    evaluation_trace_deinit(&e.current);
+    for (int f = 0; f < FAMILIES; f++) br_eval_trace_deinit(&e.traces[f]);
+    br_eval_trace_deinit(&e.current);
     for (int h = 0; h < HULLS; h++) free(e.hull[h]);
     free(e.curve);
     cli_scores_deinit(&e.scores);

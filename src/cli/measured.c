@@ -42,7 +42,7 @@ static br_status make_router(cli_scores *s, br_error *error)
             return br_fail(error, BR_EFORMAT, "the service's info names a candidate without its model");
         s->router->candidates[c] = (br_candidate){
             .model = model, .n = (int32_t)info->candidates[c].n, .head = (int32_t)c, .scale = 1};
-        s->pairs[c] = (records_pair){s->router->models[model].name, (int32_t)info->candidates[c].n};
+        s->pairs[c] = (br_records_pair){s->router->models[model].name, (int32_t)info->candidates[c].n};
     }
     s->router->candidate_count = (int32_t)info->candidate_count;
     s->router->head_count = (int32_t)info->candidate_count;
@@ -52,7 +52,7 @@ static br_status make_router(cli_scores *s, br_error *error)
 
 static br_status read_records(cli_scores *s, const cli_options *options, br_error *error)
 {
-    const records_options how = {
+    const br_records_options how = {
         .pairs = s->pairs,
         .pair_count = s->info->candidate_count,
         .split = strcmp(options->split, "all") == 0 ? NULL : options->split,
@@ -60,7 +60,7 @@ static br_status read_records(cli_scores *s, const cli_options *options, br_erro
         .second_half = options->second_half,
     };
     for (size_t i = 0; i < options->data.count; i++) {
-        const br_status status = records_read(&s->records, options->data.items[i], &how, error);
+        const br_status status = br_records_read(&s->records, options->data.items[i], &how, error);
         if (status != BR_OK) return status;
     }
     if (s->records.row_count > 0) return BR_OK;
@@ -69,7 +69,7 @@ static br_status read_records(cli_scores *s, const cli_options *options, br_erro
 }
 
 /* USD with what was measured: the row's own answer length where it is known. */
-static double paid(const cli_scores *s, const records_row *row, size_t candidate)
+static double paid(const cli_scores *s, const br_records_row *row, size_t candidate)
 {
     const br_router *router = s->router;
     const int32_t model = router->candidates[candidate].model;
@@ -87,15 +87,15 @@ static br_status fill_table(cli_scores *s, const cli_options *options, br_error 
 {
     const size_t candidates = s->info->candidate_count;
     size_t measured = 0;
-    if (evaluation_table_init(&s->table, s->router, s->records.row_count, s->records.task_count) != BR_OK)
+    if (br_eval_table_init(&s->table, s->router, s->records.row_count, s->records.task_count) != BR_OK)
         return br_no_memory(error, "the evaluation");
     for (size_t r = 0; r < s->records.row_count; r++) {
-        const records_row *row = &s->records.rows[r];
+        const br_records_row *row = &s->records.rows[r];
         s->table.task[r] = row->task;
         s->table.prompt_tokens[r] = row->prompt_tokens;
         for (size_t c = 0; c < candidates; c++) {
-            const size_t cell = evaluation_at(&s->table, r, c);
-            const records_measure *m = &row->measures[c];
+            const size_t cell = br_eval_at(&s->table, r, c);
+            const br_records_measure *m = &row->measures[c];
             const bool reference = c == s->info->reference;
             s->table.paid[cell] = paid(s, row, c);
             s->table.measured[cell] = reference || (m->measured && !isnan(s->table.paid[cell]));
@@ -105,7 +105,7 @@ static br_status fill_table(cli_scores *s, const cli_options *options, br_error 
             s->table.match[cell] = reference ? 1 : m->match;
             if (!reference && s->table.measured[cell]) measured++;
         }
-        if (isnan(s->table.paid[evaluation_at(&s->table, r, s->info->reference)]))
+        if (isnan(s->table.paid[br_eval_at(&s->table, r, s->info->reference)]))
             return br_fail(error, BR_EINVAL,
                            "the bundle's reference has no price: there is nothing to save from");
     }
@@ -135,7 +135,7 @@ static br_status score_batch(cli_scores *s, br_client *client, size_t first, siz
             status = br_fail(error, BR_EINTERNAL, "the service changed its bundle meanwhile; run it again");
         }
         for (size_t c = 0; c < s->info->candidate_count && status == BR_OK; c++)
-            s->table.predicted[evaluation_at(&s->table, first + i, c)] = (float)result->qualities[c];
+            s->table.predicted[br_eval_at(&s->table, first + i, c)] = (float)result->qualities[c];
     }
     br_answer_free(answer);
     return status;
@@ -156,18 +156,18 @@ static br_status score_all(cli_scores *s, const cli_options *options, br_client 
 static br_status take_scores(cli_scores *s, const char *path, br_error *error)
 {
     const size_t candidates = s->info->candidate_count;
-    score_file file;
-    br_status status = score_file_read(&file, path, candidates, error);
+    br_score_file file;
+    br_status status = br_score_file_read(&file, path, candidates, error);
     for (size_t r = 0; r < s->records.row_count && status == BR_OK; r++) {
-        const float *qualities = score_file_find(&file, s->records.rows[r].id);
+        const float *qualities = br_score_file_find(&file, s->records.rows[r].id);
         if (qualities == NULL)
             status = br_fail(error, BR_EINVAL, "%s: no line has the id '%s' of a record", path,
                              s->records.rows[r].id);
         else
-            memcpy(s->table.predicted + evaluation_at(&s->table, r, 0), qualities,
+            memcpy(s->table.predicted + br_eval_at(&s->table, r, 0), qualities,
                    candidates * sizeof *qualities);
     }
-    score_file_deinit(&file);
+    br_score_file_deinit(&file);
     return status;
 }
 
@@ -184,22 +184,22 @@ br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client
                                      : take_scores(out, options->scores, error);
     if (status != BR_OK) return status;
     int32_t *story = calloc(out->records.row_count + 1, sizeof *story);
-    if (story == NULL || stories_number(story, &out->records) != BR_OK) {
+    if (story == NULL || br_stories_number(story, &out->records) != BR_OK) {
         free(story);
         return br_no_memory(error, "the evaluation");
     }
-    evaluation_set_stories(&out->table, story);
+    br_eval_set_stories(&out->table, story);
     free(story);
     out->weights = calloc(out->records.row_count, sizeof *out->weights);
     if (out->weights == NULL) return br_no_memory(error, "the evaluation");
-    evaluation_weights(out->weights, &out->table, options->by_task);
+    br_eval_weights(out->weights, &out->table, options->by_task);
     return BR_OK;
 }
 
 void cli_scores_deinit(cli_scores *scores)
 {
-    evaluation_table_deinit(&scores->table);
-    records_deinit(&scores->records);
+    br_eval_table_deinit(&scores->table);
+    br_records_deinit(&scores->records);
     br_answer_free(scores->info);
     free(scores->router);
     free(scores->weights);
@@ -242,7 +242,7 @@ cli_exit cli_scores_plot(const json_t *report, const cli_options *options)
 
 br_status cli_scores_thresholds(double *out, const cli_scores *scores)
 {
-    const evaluation_table *t = &scores->table;
+    const br_eval_table *t = &scores->table;
     const size_t candidates = (size_t)t->router->candidate_count;
     double *values = calloc(t->rows * candidates + 1, sizeof *values);
     if (values == NULL) return BR_ENOMEM;
@@ -251,7 +251,7 @@ br_status cli_scores_thresholds(double *out, const cli_scores *scores)
         const bool reference = (int32_t)(cell % candidates) == t->router->reference;
         if (t->measured[cell] && !reference) values[count++] = (double)t->predicted[cell];
     }
-    (void)evaluation_quantile(values, count, 0); /* sorts */
+    (void)br_eval_quantile(values, count, 0); /* sorts */
     out[0] = 0;
     for (size_t i = 1; i + 1 < CLI_THRESHOLDS; i++)
         out[i] = values[(size_t)((double)(count - 1) * (double)(i - 1) / (CLI_THRESHOLDS - 3))];
@@ -262,6 +262,6 @@ br_status cli_scores_thresholds(double *out, const cli_scores *scores)
 
 void cli_scores_lambdas(double *out, const cli_scores *scores)
 {
-    const double scale = evaluation_static(&scores->table, scores->info->reference, scores->weights).cost;
+    const double scale = br_eval_static(&scores->table, scores->info->reference, scores->weights).cost;
     for (int i = 0; i < CLI_LAMBDAS; i++) out[i] = pow(10, 3 - 6.0 * i / (CLI_LAMBDAS - 1)) / scale;
 }

@@ -18,15 +18,15 @@ typedef struct cli_scores {
     br_answer *info;
     br_router
         *router; /* candidates in info's order, head = index; the reference has its head's score, or 1 */
-    records_pair pairs[BR_CANDIDATES_MAX];
-    records records;
-    evaluation_table table;
+    br_records_pair pairs[BR_CANDIDATES_MAX];
+    br_records records;
+    br_eval_table table;
     double *weights; /* [rows] by rows, or by tasks where the options say so */
 } cli_scores;
 
 /* Reads the records, asks the service for its candidates and for every prompt's qualities. BR_EINVAL: no
- * record is left, or none has a measured candidate of this bundle; else what records_read and the client say.
- * Release with cli_scores_deinit, also after a failure. */
+ * record is left, or none has a measured candidate of this bundle; else what br_records_read and the client
+ * say. Release with cli_scores_deinit, also after a failure. */
 BR_NODISCARD br_status cli_scores_load(cli_scores *out, const cli_options *options, br_client *client,
                                        br_error *error);
 void cli_scores_deinit(cli_scores *scores);

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-br_status evaluation_table_init(evaluation_table *out, const br_router *router, size_t rows, size_t tasks)
+br_status br_eval_table_init(br_eval_table *out, const br_router *router, size_t rows, size_t tasks)
 {
     const size_t cells = rows * (size_t)router->candidate_count + 1;
-    *out = (evaluation_table){.router = router, .rows = rows, .tasks = tasks};
+    *out = (br_eval_table){.router = router, .rows = rows, .tasks = tasks};
     out->task = calloc(rows + 1, sizeof *out->task);
     out->story = calloc(rows + 1, sizeof *out->story);
     out->story_row = calloc(rows + 1, sizeof *out->story_row);
@@ -28,11 +28,11 @@ br_status evaluation_table_init(evaluation_table *out, const br_router *router, 
     }
     out->stories = rows;
     if (whole) return BR_OK;
-    evaluation_table_deinit(out);
+    br_eval_table_deinit(out);
     return BR_ENOMEM;
 }
 
-void evaluation_table_deinit(evaluation_table *table)
+void br_eval_table_deinit(br_eval_table *table)
 {
     free(table->task);
     free(table->story);
@@ -43,10 +43,10 @@ void evaluation_table_deinit(evaluation_table *table)
     free(table->match);
     free(table->paid);
     free(table->prompt_tokens);
-    *table = (evaluation_table){0};
+    *table = (br_eval_table){0};
 }
 
-void evaluation_set_stories(evaluation_table *table, const int32_t *story)
+void br_eval_set_stories(br_eval_table *table, const int32_t *story)
 {
     table->stories = 0;
     for (size_t r = 0; r < table->rows; r++) {
@@ -71,7 +71,7 @@ static br_policy make_policy(br_policy_kind kind, double parameter)
 }
 
 /* The candidate that the policy chooses on a row, of those measured there. */
-static size_t choose(const evaluation_table *t, size_t row, const br_policy *policy, int32_t only)
+static size_t choose(const br_eval_table *t, size_t row, const br_policy *policy, int32_t only)
 {
     const br_router *router = t->router;
     br_option options[BR_CANDIDATES_MAX];
@@ -82,40 +82,40 @@ static size_t choose(const evaluation_table *t, size_t row, const br_policy *pol
         output_tokens[m] = router->models[m].avg_output_tokens;
     }
     const br_query_costs costs = {prompt_tokens, output_tokens, INFINITY};
-    br_policy_table(options, router, policy, t->predicted + evaluation_at(t, row, 0), &costs);
+    br_policy_table(options, router, policy, t->predicted + br_eval_at(t, row, 0), &costs);
     for (int32_t c = 0; c < router->candidate_count; c++) {
         const bool taken = c == router->reference || only < 0 || c == only;
-        if (!taken || !t->measured[evaluation_at(t, row, (size_t)c)]) options[c].reason = BR_REASON_FILTERED;
+        if (!taken || !t->measured[br_eval_at(t, row, (size_t)c)]) options[c].reason = BR_REASON_FILTERED;
     }
     const br_decision decision = br_policy_decide(options, router, policy);
     return (size_t)(decision.candidate >= 0 ? decision.candidate : router->reference);
 }
 
-static br_status allocate_trace(evaluation_trace *out, size_t count, size_t rows)
+static br_status allocate_trace(br_eval_trace *out, size_t count, size_t rows)
 {
-    *out = (evaluation_trace){.count = count, .rows = rows};
+    *out = (br_eval_trace){.count = count, .rows = rows};
     out->parameters = calloc(count + 1, sizeof *out->parameters);
     out->points = calloc(count * rows + 1, sizeof *out->points);
     out->reference = calloc(count * rows + 1, sizeof *out->reference);
     if (out->parameters != NULL && out->points != NULL && out->reference != NULL) return BR_OK;
-    evaluation_trace_deinit(out);
+    br_eval_trace_deinit(out);
     return BR_ENOMEM;
 }
 
 /* Policy `index` of the trace, on every row. */
-static void replay(evaluation_trace *out, size_t index, const evaluation_table *table,
-                   const br_policy *policy, int32_t only)
+static void replay(br_eval_trace *out, size_t index, const br_eval_table *table, const br_policy *policy,
+                   int32_t only)
 {
     for (size_t r = 0; r < table->rows; r++) {
         const size_t chosen = choose(table, r, policy, only);
-        const size_t cell = evaluation_at(table, r, chosen);
-        out->points[index * table->rows + r] = (evaluation_point){table->paid[cell], table->quality[cell]};
+        const size_t cell = br_eval_at(table, r, chosen);
+        out->points[index * table->rows + r] = (br_eval_point){table->paid[cell], table->quality[cell]};
         out->reference[index * table->rows + r] = (int32_t)chosen == table->router->reference;
     }
 }
 
-br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *table, br_policy_kind kind,
-                                const double *parameters, size_t count, int32_t only)
+br_status br_eval_trace_init(br_eval_trace *out, const br_eval_table *table, br_policy_kind kind,
+                             const double *parameters, size_t count, int32_t only)
 {
     const br_status status = allocate_trace(out, count, table->rows);
     for (size_t i = 0; i < count && status == BR_OK; i++) {
@@ -126,8 +126,7 @@ br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *t
     return status;
 }
 
-br_status evaluation_trace_policy(evaluation_trace *out, const evaluation_table *table,
-                                  const br_policy *policy)
+br_status br_eval_trace_policy(br_eval_trace *out, const br_eval_table *table, const br_policy *policy)
 {
     assert(policy->kind != BR_POLICY_POOL);
     const br_status status = allocate_trace(out, 1, table->rows);
@@ -135,30 +134,30 @@ br_status evaluation_trace_policy(evaluation_trace *out, const evaluation_table 
     return status;
 }
 
-void evaluation_trace_deinit(evaluation_trace *trace)
+void br_eval_trace_deinit(br_eval_trace *trace)
 {
     free(trace->parameters);
     free(trace->points);
     free(trace->reference);
-    *trace = (evaluation_trace){0};
+    *trace = (br_eval_trace){0};
 }
 
-void evaluation_curve(evaluation_point *out, const evaluation_trace *trace, const double *weights)
+void br_eval_curve(br_eval_point *out, const br_eval_trace *trace, const double *weights)
 {
     for (size_t i = 0; i < trace->count; i++) {
-        const evaluation_point *points = trace->points + i * trace->rows;
-        evaluation_point sum = {0, 0};
+        const br_eval_point *points = trace->points + i * trace->rows;
+        br_eval_point sum = {0, 0};
         double total = 0;
         for (size_t r = 0; r < trace->rows; r++) {
             sum.cost += weights[r] * points[r].cost;
             sum.quality += weights[r] * points[r].quality;
             total += weights[r];
         }
-        out[i] = (evaluation_point){sum.cost / total, sum.quality / total};
+        out[i] = (br_eval_point){sum.cost / total, sum.quality / total};
     }
 }
 
-double evaluation_reference_share(const evaluation_trace *trace, size_t index, const double *weights)
+double br_eval_reference_share(const br_eval_trace *trace, size_t index, const double *weights)
 {
     double sum = 0;
     double total = 0;
@@ -170,37 +169,37 @@ double evaluation_reference_share(const evaluation_trace *trace, size_t index, c
 }
 
 /* The mean over the rows of one task (-1: all), as shares of the total weight of all rows. */
-static evaluation_point static_part(const evaluation_table *t, size_t candidate, int32_t task,
-                                    const double *weights)
+static br_eval_point static_part(const br_eval_table *t, size_t candidate, int32_t task,
+                                 const double *weights)
 {
     const size_t reference = (size_t)t->router->reference;
-    evaluation_point sum = {0, 0};
+    br_eval_point sum = {0, 0};
     double total = 0;
     for (size_t r = 0; r < t->rows; r++) {
         total += weights[r];
         if (task >= 0 && t->task[r] != task) continue;
-        const size_t own = evaluation_at(t, r, candidate);
-        const size_t cell = t->measured[own] ? own : evaluation_at(t, r, reference);
+        const size_t own = br_eval_at(t, r, candidate);
+        const size_t cell = t->measured[own] ? own : br_eval_at(t, r, reference);
         sum.cost += weights[r] * t->paid[cell];
         sum.quality += weights[r] * t->quality[cell];
     }
-    return (evaluation_point){sum.cost / total, sum.quality / total};
+    return (br_eval_point){sum.cost / total, sum.quality / total};
 }
 
-evaluation_point evaluation_static(const evaluation_table *table, size_t candidate, const double *weights)
+br_eval_point br_eval_static(const br_eval_table *table, size_t candidate, const double *weights)
 {
     return static_part(table, candidate, -1, weights);
 }
 
-evaluation_point evaluation_oracle(const evaluation_table *t, const double *weights)
+br_eval_point br_eval_oracle(const br_eval_table *t, const double *weights)
 {
-    evaluation_point sum = {0, 0};
+    br_eval_point sum = {0, 0};
     double total = 0;
     for (size_t r = 0; r < t->rows; r++) {
-        size_t best = evaluation_at(t, r, (size_t)t->router->reference);
+        size_t best = br_eval_at(t, r, (size_t)t->router->reference);
         const double bar = t->quality[best];
         for (size_t c = 0; c < (size_t)t->router->candidate_count; c++) {
-            const size_t cell = evaluation_at(t, r, c);
+            const size_t cell = br_eval_at(t, r, c);
             const bool good = t->measured[cell] && t->quality[cell] >= bar;
             if (good && t->paid[cell] < t->paid[best]) best = cell;
         }
@@ -208,24 +207,24 @@ evaluation_point evaluation_oracle(const evaluation_table *t, const double *weig
         sum.quality += weights[r] * t->quality[best];
         total += weights[r];
     }
-    return (evaluation_point){sum.cost / total, sum.quality / total};
+    return (br_eval_point){sum.cost / total, sum.quality / total};
 }
 
 static int by_cost(const void *a, const void *b)
 {
-    const evaluation_point *x = a;
-    const evaluation_point *y = b;
+    const br_eval_point *x = a;
+    const br_eval_point *y = b;
     if (x->cost != y->cost) return x->cost < y->cost ? -1 : 1;
     return x->quality > y->quality ? -1 : x->quality < y->quality;
 }
 
 /* How far b lies above the line from a to c; its sign is all that counts. */
-static double above(evaluation_point a, evaluation_point b, evaluation_point c)
+static double above(br_eval_point a, br_eval_point b, br_eval_point c)
 {
     return (b.quality - a.quality) * (c.cost - a.cost) - (c.quality - a.quality) * (b.cost - a.cost);
 }
 
-size_t evaluation_hull(evaluation_point *points, size_t count)
+size_t br_eval_hull(br_eval_point *points, size_t count)
 {
     qsort(points, count, sizeof *points, by_cost);
     size_t kept = 0;
@@ -237,28 +236,28 @@ size_t evaluation_hull(evaluation_point *points, size_t count)
     return kept;
 }
 
-size_t evaluation_static_hull(evaluation_point *out, const evaluation_table *table, const double *weights)
+size_t br_eval_static_hull(br_eval_point *out, const br_eval_table *table, const double *weights)
 {
     const size_t candidates = (size_t)table->router->candidate_count;
     for (size_t c = 0; c < candidates; c++) out[c] = static_part(table, c, -1, weights);
-    return evaluation_hull(out, candidates);
+    return br_eval_hull(out, candidates);
 }
 
 /* Edges: what a step costs, and what it brings. */
 static int by_slope(const void *a, const void *b)
 {
-    const evaluation_point *x = a;
-    const evaluation_point *y = b;
+    const br_eval_point *x = a;
+    const br_eval_point *y = b;
     const double difference = x->quality * y->cost - y->quality * x->cost;
     return difference > 0 ? -1 : difference < 0;
 }
 
-br_status evaluation_task_hull(evaluation_point *out, size_t *count, const evaluation_table *table,
-                               const double *weights)
+br_status br_eval_task_hull(br_eval_point *out, size_t *count, const br_eval_table *table,
+                            const double *weights)
 {
     const size_t candidates = (size_t)table->router->candidate_count;
-    evaluation_point *points = calloc(candidates + 1, sizeof *points);
-    evaluation_point *edges = calloc(table->tasks * candidates + 1, sizeof *edges);
+    br_eval_point *points = calloc(candidates + 1, sizeof *points);
+    br_eval_point *edges = calloc(table->tasks * candidates + 1, sizeof *edges);
     if (points == NULL || edges == NULL) {
         free(points);
         free(edges);
@@ -266,16 +265,16 @@ br_status evaluation_task_hull(evaluation_point *out, size_t *count, const evalu
     }
     /* The sum of concave curves starts at the sum of their starts and takes their edges in falling order of
      * slope. */
-    evaluation_point at = {0, 0};
+    br_eval_point at = {0, 0};
     size_t edge_count = 0;
     for (size_t task = 0; task < table->tasks; task++) {
         for (size_t c = 0; c < candidates; c++) points[c] = static_part(table, c, (int32_t)task, weights);
-        const size_t kept = evaluation_hull(points, candidates);
+        const size_t kept = br_eval_hull(points, candidates);
         at.cost += points[0].cost;
         at.quality += points[0].quality;
         for (size_t i = 1; i < kept; i++) {
-            edges[edge_count++] = (evaluation_point){points[i].cost - points[i - 1].cost,
-                                                     points[i].quality - points[i - 1].quality};
+            edges[edge_count++] = (br_eval_point){points[i].cost - points[i - 1].cost,
+                                                  points[i].quality - points[i - 1].quality};
         }
     }
     qsort(edges, edge_count, sizeof *edges, by_slope);
@@ -291,7 +290,7 @@ br_status evaluation_task_hull(evaluation_point *out, size_t *count, const evalu
     return BR_OK;
 }
 
-double evaluation_quality_at(const evaluation_point *points, size_t count, double cost)
+double br_eval_quality_at(const br_eval_point *points, size_t count, double cost)
 {
     double best = NAN;
     double highest = -INFINITY;
@@ -301,8 +300,8 @@ double evaluation_quality_at(const evaluation_point *points, size_t count, doubl
         if (points[i].cost > dearest) dearest = points[i].cost;
         if (points[i].cost == cost && !(best >= points[i].quality)) best = points[i].quality;
         if (i + 1 == count) break;
-        const evaluation_point a = points[i].cost <= points[i + 1].cost ? points[i] : points[i + 1];
-        const evaluation_point b = points[i].cost <= points[i + 1].cost ? points[i + 1] : points[i];
+        const br_eval_point a = points[i].cost <= points[i + 1].cost ? points[i] : points[i + 1];
+        const br_eval_point b = points[i].cost <= points[i + 1].cost ? points[i + 1] : points[i];
         if (cost < a.cost || cost > b.cost || a.cost == b.cost) continue;
         const double share = (cost - a.cost) / (b.cost - a.cost);
         const double quality = a.quality + share * (b.quality - a.quality);
@@ -311,14 +310,14 @@ double evaluation_quality_at(const evaluation_point *points, size_t count, doubl
     return cost > dearest ? highest : best;
 }
 
-double evaluation_cost_at(const evaluation_point *points, size_t count, double quality)
+double br_eval_cost_at(const br_eval_point *points, size_t count, double quality)
 {
     double least = NAN;
     for (size_t i = 0; i < count; i++) {
         if (points[i].quality >= quality && !(least <= points[i].cost)) least = points[i].cost;
         if (i + 1 == count) break;
-        const evaluation_point a = points[i];
-        const evaluation_point b = points[i + 1];
+        const br_eval_point a = points[i];
+        const br_eval_point b = points[i + 1];
         const bool crosses = (a.quality < quality) != (b.quality < quality);
         if (!crosses) continue;
         const double cost = a.cost + (quality - a.quality) / (b.quality - a.quality) * (b.cost - a.cost);
@@ -328,24 +327,24 @@ double evaluation_cost_at(const evaluation_point *points, size_t count, double q
 }
 
 /* A prediction is set against what was measured; the reference has none. */
-static bool is_judged(const evaluation_table *t, size_t row, int32_t candidate)
+static bool is_judged(const br_eval_table *t, size_t row, int32_t candidate)
 {
-    return candidate != t->router->reference && t->measured[evaluation_at(t, row, (size_t)candidate)];
+    return candidate != t->router->reference && t->measured[br_eval_at(t, row, (size_t)candidate)];
 }
 
 static int bin_of(float predicted)
 {
-    return (int)fmin((double)predicted * EVALUATION_BINS, EVALUATION_BINS - 1);
+    return (int)fmin((double)predicted * BR_EVAL_BINS, BR_EVAL_BINS - 1);
 }
 
-double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evaluation_table *t, int32_t task)
+double br_eval_calibration(br_eval_bin bins[BR_EVAL_BINS], const br_eval_table *t, int32_t task)
 {
-    memset(bins, 0, EVALUATION_BINS * sizeof *bins);
+    memset(bins, 0, BR_EVAL_BINS * sizeof *bins);
     size_t pairs = 0;
     for (size_t r = 0; r < t->rows; r++) {
         if (task >= 0 && t->task[r] != task) continue;
         for (int32_t c = 0; c < t->router->candidate_count; c++) {
-            const size_t cell = evaluation_at(t, r, (size_t)c);
+            const size_t cell = br_eval_at(t, r, (size_t)c);
             if (!is_judged(t, r, c)) continue;
             const int bin = bin_of(t->predicted[cell]);
             bins[bin].pairs++;
@@ -355,7 +354,7 @@ double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evalua
         }
     }
     double error = 0;
-    for (int b = 0; b < EVALUATION_BINS; b++) {
+    for (int b = 0; b < BR_EVAL_BINS; b++) {
         if (bins[b].pairs == 0) continue;
         error += fabs(bins[b].predicted - bins[b].measured);
         bins[b].predicted /= (double)bins[b].pairs;
@@ -364,30 +363,30 @@ double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evalua
     return pairs == 0 ? NAN : error / (double)pairs;
 }
 
-void evaluation_measured_means(double out[EVALUATION_BINS], const evaluation_table *t, const double *counts)
+void br_eval_measured_means(double out[BR_EVAL_BINS], const br_eval_table *t, const double *counts)
 {
-    double sums[EVALUATION_BINS] = {0};
-    double totals[EVALUATION_BINS] = {0};
+    double sums[BR_EVAL_BINS] = {0};
+    double totals[BR_EVAL_BINS] = {0};
     for (size_t r = 0; r < t->rows; r++) {
         for (int32_t c = 0; c < t->router->candidate_count && counts[r] > 0; c++) {
-            const size_t cell = evaluation_at(t, r, (size_t)c);
+            const size_t cell = br_eval_at(t, r, (size_t)c);
             if (!is_judged(t, r, c)) continue;
             const int bin = bin_of(t->predicted[cell]);
             sums[bin] += counts[r] * t->match[cell];
             totals[bin] += counts[r];
         }
     }
-    for (int b = 0; b < EVALUATION_BINS; b++) out[b] = totals[b] > 0 ? sums[b] / totals[b] : NAN;
+    for (int b = 0; b < BR_EVAL_BINS; b++) out[b] = totals[b] > 0 ? sums[b] / totals[b] : NAN;
 }
 
-static size_t rows_of(const evaluation_table *t, int32_t task)
+static size_t rows_of(const br_eval_table *t, int32_t task)
 {
     size_t count = 0;
     for (size_t r = 0; r < t->rows; r++) count += t->task[r] == task;
     return count;
 }
 
-void evaluation_weights(double *weights, const evaluation_table *t, bool by_task)
+void br_eval_weights(double *weights, const br_eval_table *t, bool by_task)
 {
     for (size_t task = 0; task < t->tasks; task++) {
         const size_t count = rows_of(t, (int32_t)task);
@@ -406,7 +405,7 @@ static uint64_t draw(uint64_t *state)
     return z ^ (z >> 31);
 }
 
-void evaluation_resample(double *out, const evaluation_table *t, const double *weights, uint64_t *state)
+void br_eval_resample(double *out, const br_eval_table *t, const double *weights, uint64_t *state)
 {
     /* First out[story] counts how often a story is drawn, in place of each of its own task. Then rows are
      * served from the last: a story's number is never above the number of any of its rows. */
@@ -439,7 +438,7 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-double evaluation_quantile(double *values, size_t count, double q)
+double br_eval_quantile(double *values, size_t count, double q)
 {
     size_t kept = 0;
     for (size_t i = 0; i < count; i++)

@@ -22,7 +22,7 @@
 #include "policy/policy.h"
 
 /* Candidates in the router's order, the reference among them; [row * candidates + candidate]. */
-typedef struct evaluation_table {
+typedef struct br_eval_table {
     const br_router *router; /* candidate c has head c; the reference c, or -1: its quality is 1 */
     size_t rows;
     size_t tasks;
@@ -36,103 +36,100 @@ typedef struct evaluation_table {
     double *match;     /* [rows, candidates] */
     double *paid;      /* [rows, candidates] USD with the lengths measured */
     uint64_t *prompt_tokens; /* [rows] billed */
-} evaluation_table;
+} br_eval_table;
 
 /* Each row is a story of its own until the caller says otherwise. BR_ENOMEM. */
-BR_NODISCARD br_status evaluation_table_init(evaluation_table *out, const br_router *router, size_t rows,
-                                             size_t tasks);
-void evaluation_table_deinit(evaluation_table *table);
+BR_NODISCARD br_status br_eval_table_init(br_eval_table *out, const br_router *router, size_t rows,
+                                          size_t tasks);
+void br_eval_table_deinit(br_eval_table *table);
 
 /* story[rows] as described above; copied. */
-void evaluation_set_stories(evaluation_table *table, const int32_t *story);
+void br_eval_set_stories(br_eval_table *table, const int32_t *story);
 
 /* By index. */
-static inline size_t evaluation_at(const evaluation_table *t, size_t row, size_t candidate)
+static inline size_t br_eval_at(const br_eval_table *t, size_t row, size_t candidate)
 {
     return row * (size_t)t->router->candidate_count + candidate;
 }
 
-typedef struct evaluation_point {
+typedef struct br_eval_point {
     double cost; /* USD per prompt */
     double quality;
-} evaluation_point;
+} br_eval_point;
 
-typedef struct evaluation_trace {
+typedef struct br_eval_trace {
     size_t count; /* policies */
     size_t rows;
-    double *parameters;       /* [count], rising: thresholds, lambdas or caps */
-    evaluation_point *points; /* [count, rows] */
-    bool *reference;          /* [count, rows]: the reference answered */
-} evaluation_trace;
+    double *parameters;    /* [count], rising: thresholds, lambdas or caps */
+    br_eval_point *points; /* [count, rows] */
+    bool *reference;       /* [count, rows]: the reference answered */
+} br_eval_trace;
 
 /* Replays `kind` for each parameter: threshold, lambda of utility, max_cost of budget (each with the
  * reference as its fallback). Only measured candidates take part;
  * where `only` >= 0 only that one and the reference. BR_ENOMEM. */
-BR_NODISCARD br_status evaluation_trace_init(evaluation_trace *out, const evaluation_table *table,
-                                             br_policy_kind kind, const double *parameters, size_t count,
-                                             int32_t only);
+BR_NODISCARD br_status br_eval_trace_init(br_eval_trace *out, const br_eval_table *table, br_policy_kind kind,
+                                          const double *parameters, size_t count, int32_t only);
 /* A trace of this one policy, of any kind but POOL; its parameter is 0. BR_ENOMEM. */
-BR_NODISCARD br_status evaluation_trace_policy(evaluation_trace *out, const evaluation_table *table,
-                                               const br_policy *policy);
-void evaluation_trace_deinit(evaluation_trace *trace);
+BR_NODISCARD br_status br_eval_trace_policy(br_eval_trace *out, const br_eval_table *table,
+                                            const br_policy *policy);
+void br_eval_trace_deinit(br_eval_trace *trace);
 
 /* out[count]: the weighted means; weights [rows] need not sum to 1. */
-void evaluation_curve(evaluation_point *out, const evaluation_trace *trace, const double *weights);
+void br_eval_curve(br_eval_point *out, const br_eval_trace *trace, const double *weights);
 
 /* The weighted share of prompts that the reference answers under policy `index` of the trace. */
-double evaluation_reference_share(const evaluation_trace *trace, size_t index, const double *weights);
+double br_eval_reference_share(const br_eval_trace *trace, size_t index, const double *weights);
 
 /* Candidate `candidate` wherever it was measured, the reference elsewhere. */
-evaluation_point evaluation_static(const evaluation_table *table, size_t candidate, const double *weights);
+br_eval_point br_eval_static(const br_eval_table *table, size_t candidate, const double *weights);
 
 /* Per prompt the cheapest measured candidate that is at least as good as the reference was: hindsight. */
-evaluation_point evaluation_oracle(const evaluation_table *table, const double *weights);
+br_eval_point br_eval_oracle(const br_eval_table *table, const double *weights);
 
 /* Leaves the upper concave hull of the points, by rising cost; returns how many. */
-size_t evaluation_hull(evaluation_point *points, size_t count);
+size_t br_eval_hull(br_eval_point *points, size_t count);
 
 /* The hull of all static choices that are the same for every prompt. out has room for candidates. */
-size_t evaluation_static_hull(evaluation_point *out, const evaluation_table *table, const double *weights);
+size_t br_eval_static_hull(br_eval_point *out, const br_eval_table *table, const double *weights);
 
 /* The hull of static choices made per task, each among what is measured on it: what knowing the task alone
  * buys. out has room for tasks * candidates + 1. BR_ENOMEM. */
-BR_NODISCARD br_status evaluation_task_hull(evaluation_point *out, size_t *count,
-                                            const evaluation_table *table, const double *weights);
+BR_NODISCARD br_status br_eval_task_hull(br_eval_point *out, size_t *count, const br_eval_table *table,
+                                         const double *weights);
 
 /* Quality at a cost, by interpolation between neighbours (the best one where the curve turns back). NAN below
  * the cheapest point; the best of all beyond the dearest. */
-double evaluation_quality_at(const evaluation_point *points, size_t count, double cost);
+double br_eval_quality_at(const br_eval_point *points, size_t count, double cost);
 
 /* The least cost at which the curve has at least this quality; NAN where it never has. */
-double evaluation_cost_at(const evaluation_point *points, size_t count, double quality);
+double br_eval_cost_at(const br_eval_point *points, size_t count, double quality);
 
-typedef struct evaluation_bin {
+typedef struct br_eval_bin {
     size_t pairs;
     double predicted; /* means; 0 where there is no pair */
     double measured;
-} evaluation_bin;
+} br_eval_bin;
 
-enum { EVALUATION_BINS = 10 };
+enum { BR_EVAL_BINS = 10 };
 
 /* Reliability over all measured (prompt, candidate) of `task`, or of all for -1.
  * Returns the expected calibration error. */
-double evaluation_calibration(evaluation_bin bins[EVALUATION_BINS], const evaluation_table *table,
-                              int32_t task);
+double br_eval_calibration(br_eval_bin bins[BR_EVAL_BINS], const br_eval_table *table, int32_t task);
 
 /* The measured mean of each bin when row r counts counts[r] >= 0 times: what a sample of rows would have
  * given. NAN where no pair is left. */
-void evaluation_measured_means(double out[EVALUATION_BINS], const evaluation_table *table,
-                               const double *counts);
+void br_eval_measured_means(double out[BR_EVAL_BINS], const br_eval_table *table, const double *counts);
 
 /* Weights of rows: the same for each, or for each task the same sum. Sum to 1. */
-void evaluation_weights(double *weights, const evaluation_table *table, bool by_task);
+void br_eval_weights(double *weights, const br_eval_table *table, bool by_task);
 
 /* One bootstrap sample: as many draws of whole stories, with replacement, within each task as it has stories;
  * a task keeps its share of the weight, whatever the lengths of the stories drawn. Weights in, weights out.
  * `state` is the generator's and moves on. */
-void evaluation_resample(double *out, const evaluation_table *table, const double *weights, uint64_t *state);
+void br_eval_resample(double *out, const br_eval_table *table, const double *weights, uint64_t *state);
 
 /* The q-quantile of values, which are sorted in place; NANs are left out, NAN where nothing is left. */
-double evaluation_quantile(double *values, size_t count, double q);
+double br_eval_quantile(double *values, size_t count, double q);
 
 #endif

@@ -14,7 +14,7 @@ enum {
     COUNT_MAX = 1 << 20, /* samples of one pair */
 };
 
-double records_best_of(int64_t k, int64_t c, int64_t n)
+double br_records_best_of(int64_t k, int64_t c, int64_t n)
 {
     double none = 1;
     for (int64_t i = 0; i < n; i++) {
@@ -34,7 +34,7 @@ static br_status reserve(void **items, size_t count, size_t size, br_error *erro
     return BR_OK;
 }
 
-static br_status find_task(records *r, int32_t *task, const char *name, br_error *error)
+static br_status find_task(br_records *r, int32_t *task, const char *name, br_error *error)
 {
     for (size_t i = 0; i < r->task_count; i++) {
         *task = (int32_t)i;
@@ -111,12 +111,13 @@ static br_status second_half_quality(const json_t *list, const br_json *scope, c
     const br_status status = read_counts(&counts, true, known, &k, &c);
     if (status != BR_OK || !*known) return status;
     *known = n <= k;
-    if (*known) *quality = records_best_of(k, c, n);
+    if (*known) *quality = br_records_best_of(k, c, n);
     return BR_OK;
 }
 
-static br_status read_measure(records_measure *measure, const json_t *list, const br_json *scope, int64_t n,
-                              const char *model, const records_options *options, double reference_quality)
+static br_status read_measure(br_records_measure *measure, const json_t *list, const br_json *scope,
+                              int64_t n, const char *model, const br_records_options *options,
+                              double reference_quality)
 {
     double quality = NAN;
     double match = NAN;
@@ -144,8 +145,8 @@ static br_status read_measure(records_measure *measure, const json_t *list, cons
     return BR_OK;
 }
 
-static br_status read_candidate(records_row *row, const json_t *list, const br_json *scope,
-                                const records_options *options)
+static br_status read_candidate(br_records_row *row, const json_t *list, const br_json *scope,
+                                const br_records_options *options)
 {
     const json_t *model = NULL;
     int64_t n = 0;
@@ -155,7 +156,7 @@ static br_status read_candidate(records_row *row, const json_t *list, const br_j
     if (status != BR_OK) return status;
     if (!options->single && is_single(scope->object)) return BR_OK;
     for (size_t p = 0; p < options->pair_count; p++) {
-        const records_pair *pair = &options->pairs[p];
+        const br_records_pair *pair = &options->pairs[p];
         if (pair->n != n || strcmp(pair->model, json_string_value(model)) != 0) continue;
         return read_measure(&row->measures[p], list, scope, n, pair->model, options, row->reference_quality);
     }
@@ -164,8 +165,8 @@ static br_status read_candidate(records_row *row, const json_t *list, const br_j
 
 /* Its own quality, and from its entry among the candidates the length of its answers. Not *known: judging by
  * the second half is wanted, and the reference has none here. */
-static br_status read_reference(records_row *row, bool *known, const json_t *list, const br_json *top,
-                                const json_t *reference, const records_options *options)
+static br_status read_reference(br_records_row *row, bool *known, const json_t *list, const br_json *top,
+                                const json_t *reference, const br_records_options *options)
 {
     *known = true;
     const br_json scope = {.object = reference, .file = top->file, .path = "reference.", .error = top->error};
@@ -186,7 +187,7 @@ static br_status read_reference(records_row *row, bool *known, const json_t *lis
     return br_json_number(&own, "output_tokens", 0, 1e9, &row->reference_output_tokens);
 }
 
-static br_status read_texts(records *r, records_row *row, const br_json *top)
+static br_status read_texts(br_records *r, br_records_row *row, const br_json *top)
 {
     const json_t *id = NULL;
     const json_t *task = NULL;
@@ -207,8 +208,8 @@ static br_status read_texts(records *r, records_row *row, const br_json *top)
     return find_task(r, &row->task, json_string_value(task), top->error);
 }
 
-static br_status read_row(records *r, records_row *row, bool *known, const br_json *top,
-                          const json_t *reference, const records_options *options)
+static br_status read_row(br_records *r, br_records_row *row, bool *known, const br_json *top,
+                          const json_t *reference, const br_records_options *options)
 {
     br_status status = read_texts(r, row, top);
     if (status != BR_OK) return status;
@@ -231,14 +232,14 @@ static br_status read_row(records *r, records_row *row, bool *known, const br_js
     return status;
 }
 
-static void release(records_row *row)
+static void release(br_records_row *row)
 {
     free(row->id);
     free(row->prompt);
     free(row->measures);
 }
 
-static br_status read_line(records *r, br_str line, const char *where, const records_options *options,
+static br_status read_line(br_records *r, br_str line, const char *where, const br_records_options *options,
                            br_error *error)
 {
     json_t *object;
@@ -259,7 +260,7 @@ static br_status read_line(records *r, br_str line, const char *where, const rec
     }
     status = reserve((void **)&r->rows, r->row_count, sizeof *r->rows, error);
     if (status != BR_OK) goto done;
-    records_row row = {0};
+    br_records_row row = {0};
     bool known = true;
     status = read_row(r, &row, &known, &top, reference, options);
     if (status == BR_OK && known)
@@ -274,8 +275,8 @@ done:
 }
 
 typedef struct reading {
-    records *out;
-    const records_options *options;
+    br_records *out;
+    const br_records_options *options;
 } reading;
 
 static br_status take_line(void *context, br_str line, const char *where, br_error *error)
@@ -284,17 +285,18 @@ static br_status take_line(void *context, br_str line, const char *where, br_err
     return read_line(r->out, line, where, r->options, error);
 }
 
-br_status records_read(records *out, const char *path, const records_options *options, br_error *error)
+br_status br_records_read(br_records *out, const char *path, const br_records_options *options,
+                          br_error *error)
 {
     reading r = {out, options};
     return json_lines_read(path, take_line, &r, error);
 }
 
-void records_deinit(records *r)
+void br_records_deinit(br_records *r)
 {
     for (size_t i = 0; i < r->row_count; i++) release(&r->rows[i]);
     for (size_t i = 0; i < r->task_count; i++) free(r->tasks[i]);
     free(r->rows);
     free(r->tasks);
-    *r = (records){0};
+    *r = (br_records){0};
 }

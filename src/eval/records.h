@@ -19,22 +19,22 @@
 
 #include "bestroute/error.h"
 
-typedef struct records_pair {
+typedef struct br_records_pair {
     const char *model;
     int32_t n;
-} records_pair;
+} br_records_pair;
 
 /* What is known of one pair on one prompt. */
-typedef struct records_measure {
+typedef struct br_records_measure {
     bool measured;
     double quality; /* probability that the best of n is right, under a perfect selector */
     double
         first_quality; /* of one sample: what a selector that knows nothing gives; equals quality at n = 1 */
     double match;      /* probability that it is at least as good as one answer of the reference */
     double output_tokens; /* of one sample; NAN where unknown */
-} records_measure;
+} br_records_measure;
 
-typedef struct records_row {
+typedef struct br_records_row {
     char *id;
     char *prompt;
     size_t prompt_bytes;
@@ -42,35 +42,35 @@ typedef struct records_row {
     uint64_t prompt_tokens;
     double reference_quality;
     double reference_output_tokens; /* NAN where unknown */
-    records_measure *measures;      /* [pairs] */
-} records_row;
+    br_records_measure *measures;   /* [pairs] */
+} br_records_row;
 
-typedef struct records {
-    records_row *rows;
+typedef struct br_records {
+    br_records_row *rows;
     size_t row_count;
     char **tasks;
     size_t task_count;
     size_t passed_over; /* of other splits, without a reference, or without the second half that judges */
-} records;
+} br_records;
 
-typedef struct records_options {
-    const records_pair *pairs;
+typedef struct br_records_options {
+    const br_records_pair *pairs;
     size_t pair_count;
     const char *split; /* NULL: every record */
     bool single;       /* admit pairs of basis `single`: one answer is a coin thrown once */
     bool second_half;  /* judge by the samples that are not in k_a: for rows that trained on the others */
-} records_options;
+} br_records_options;
 
 /* Adds the records of one file; zeroed `out` is empty. BR_EIO: the file. BR_EFORMAT, BR_EINVAL: a record.
  * BR_ENOMEM. After a failure `out` holds what was read before it. */
-BR_NODISCARD br_status records_read(records *out, const char *path, const records_options *options,
-                                    br_error *error);
+BR_NODISCARD br_status br_records_read(br_records *out, const char *path, const br_records_options *options,
+                                       br_error *error);
 
 /* Accepts an empty one. */
-void records_deinit(records *r);
+void br_records_deinit(br_records *r);
 
 /* Probability that at least one of n samples, drawn without replacement from k of which c are right, is
  * right. 0 <= c <= k, 1 <= n <= k. */
-double records_best_of(int64_t k, int64_t c, int64_t n);
+double br_records_best_of(int64_t k, int64_t c, int64_t n);
 
 #endif

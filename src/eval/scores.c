@@ -12,7 +12,7 @@
 
 static int by_id(const void *a, const void *b)
 {
-    return strcmp(((const score_file_entry *)a)->id, ((const score_file_entry *)b)->id);
+    return strcmp(((const br_score_file_entry *)a)->id, ((const br_score_file_entry *)b)->id);
 }
 
 static br_status read_qualities(float *out, size_t count, const br_json *top)
@@ -34,7 +34,7 @@ static br_status read_qualities(float *out, size_t count, const br_json *top)
     return BR_OK;
 }
 
-static br_status read_entry(score_file_entry *entry, size_t candidates, const br_json *top)
+static br_status read_entry(br_score_file_entry *entry, size_t candidates, const br_json *top)
 {
     const json_t *id = json_object_get(top->object, "id");
     if (!json_is_string(id)) return br_json_refuse(top, BR_EFORMAT, "id", id, "the id of a record");
@@ -46,10 +46,10 @@ static br_status read_entry(score_file_entry *entry, size_t candidates, const br
 
 static br_status take_line(void *context, br_str line, const char *where, br_error *error)
 {
-    score_file *file = context;
+    br_score_file *file = context;
     if ((file->count & (file->count - 1)) == 0) { /* doubles at each power of two */
         const size_t room = file->count == 0 ? 1 : 2 * file->count;
-        score_file_entry *larger = realloc(file->entries, room * sizeof *larger);
+        br_score_file_entry *larger = realloc(file->entries, room * sizeof *larger);
         if (larger == NULL) return br_no_memory(error, "scores");
         file->entries = larger;
     }
@@ -57,16 +57,16 @@ static br_status take_line(void *context, br_str line, const char *where, br_err
     br_status status = br_json_parse(&object, line, JSON_LINES_BYTES_MAX, where, error);
     if (status != BR_OK) return status;
     const br_json top = {.object = object, .file = where, .path = "", .error = error};
-    score_file_entry *entry = &file->entries[file->count++];
-    *entry = (score_file_entry){0};
+    br_score_file_entry *entry = &file->entries[file->count++];
+    *entry = (br_score_file_entry){0};
     status = read_entry(entry, file->candidates, &top);
     json_decref(object);
     return status;
 }
 
-br_status score_file_read(score_file *out, const char *path, size_t candidates, br_error *error)
+br_status br_score_file_read(br_score_file *out, const char *path, size_t candidates, br_error *error)
 {
-    *out = (score_file){.candidates = candidates};
+    *out = (br_score_file){.candidates = candidates};
     const br_status status = json_lines_read(path, take_line, out, error);
     if (status != BR_OK) return status;
     if (out->count > 0) qsort(out->entries, out->count, sizeof *out->entries, by_id);
@@ -77,20 +77,20 @@ br_status score_file_read(score_file *out, const char *path, size_t candidates, 
     return BR_OK;
 }
 
-void score_file_deinit(score_file *file)
+void br_score_file_deinit(br_score_file *file)
 {
     for (size_t i = 0; i < file->count; i++) {
         free(file->entries[i].id);
         free(file->entries[i].qualities);
     }
     free(file->entries);
-    *file = (score_file){0};
+    *file = (br_score_file){0};
 }
 
-const float *score_file_find(const score_file *file, const char *id)
+const float *br_score_file_find(const br_score_file *file, const char *id)
 {
-    const score_file_entry wanted = {.id = (char *)id};
-    const score_file_entry *found =
+    const br_score_file_entry wanted = {.id = (char *)id};
+    const br_score_file_entry *found =
         file->count == 0 ? NULL : bsearch(&wanted, file->entries, file->count, sizeof wanted, by_id);
     return found == NULL ? NULL : found->qualities;
 }

@@ -14,25 +14,26 @@
 
 #include "bestroute/error.h"
 
-typedef struct score_file_entry {
+typedef struct br_score_file_entry {
     char *id;
     float *qualities; /* [candidates] */
-} score_file_entry;
+} br_score_file_entry;
 
-typedef struct score_file {
-    score_file_entry *entries; /* by id */
+typedef struct br_score_file {
+    br_score_file_entry *entries; /* by id */
     size_t count;
     size_t candidates;
-} score_file;
+} br_score_file;
 
 /* BR_EIO: the file. BR_EFORMAT, BR_EINVAL: a line, or an id that two lines have. BR_ENOMEM.
- * Release with score_file_deinit, also after a failure. */
-BR_NODISCARD br_status score_file_read(score_file *out, const char *path, size_t candidates, br_error *error);
+ * Release with br_score_file_deinit, also after a failure. */
+BR_NODISCARD br_status br_score_file_read(br_score_file *out, const char *path, size_t candidates,
+                                          br_error *error);
 
 /* Accepts a zeroed one. */
-void score_file_deinit(score_file *file);
+void br_score_file_deinit(br_score_file *file);
 
 /* The qualities of a record; NULL where the file has none. Borrowed. */
-const float *score_file_find(const score_file *file, const char *id);
+const float *br_score_file_find(const br_score_file *file, const char *id);
 
 #endif

@@ -23,7 +23,7 @@ static size_t trim(const char *text, size_t bytes)
     return bytes;
 }
 
-size_t story_bytes(const char *prompt, size_t bytes)
+size_t br_story_bytes(const char *prompt, size_t bytes)
 {
     size_t end = trim(prompt, bytes);
     if (end > 0 && ends_sentence(prompt[end - 1])) end--;
@@ -55,7 +55,7 @@ static bool same_story(const line *a, const line *b)
     return a->task == b->task && a->bytes == b->bytes && memcmp(a->text, b->text, a->bytes) == 0;
 }
 
-br_status stories_number(int32_t *story, const records *r)
+br_status br_stories_number(int32_t *story, const br_records *r)
 {
     line *lines = calloc(r->row_count + 1, sizeof *lines);
     size_t *first = calloc(r->row_count + 1, sizeof *first);
@@ -65,8 +65,8 @@ br_status stories_number(int32_t *story, const records *r)
         return BR_ENOMEM;
     }
     for (size_t i = 0; i < r->row_count; i++) {
-        const records_row *row = &r->rows[i];
-        lines[i] = (line){row->prompt, story_bytes(row->prompt, row->prompt_bytes), row->task, i};
+        const br_records_row *row = &r->rows[i];
+        lines[i] = (line){row->prompt, br_story_bytes(row->prompt, row->prompt_bytes), row->task, i};
     }
     qsort(lines, r->row_count, sizeof *lines, by_text);
     for (size_t i = 0; i < r->row_count; i++)

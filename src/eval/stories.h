@@ -18,9 +18,9 @@
 
 /* Bytes of the prompt before its last sentence, without white space at the end; all of it where what is left
  * is too short to be a story. */
-size_t story_bytes(const char *prompt, size_t bytes);
+size_t br_story_bytes(const char *prompt, size_t bytes);
 
 /* story[row_count]: numbered from 0 by first appearance, so story[r] <= r. BR_ENOMEM. */
-BR_NODISCARD br_status stories_number(int32_t *story, const records *r);
+BR_NODISCARD br_status br_stories_number(int32_t *story, const br_records *r);
 
 #endif

@@ -20,7 +20,7 @@ enum { CHEAP, MIDDLE, REFERENCE, CANDIDATES, ROWS = 4, TASKS = 2 };
 
 typedef struct fixture {
     br_router *router;
-    evaluation_table table;
+    br_eval_table table;
 } fixture;
 
 /* Costs per answer 1, 2 and 10 USD: prices per output token, one token each, prompts free. */
@@ -42,11 +42,11 @@ static int set_up(void **state)
     static const float predicted[ROWS][2] = {{0.92F, 0.95F}, {0.2F, 0.6F}, {0.5F, 0.1F}, {0.7F, 0.8F}};
     static const double quality[ROWS][CANDIDATES] = {{1, 1, 1}, {0, 1, 1}, {0.5, 0, 1}, {0, 1, 0.5}};
     static const double paid[CANDIDATES] = {1, 2, 10};
-    assert_int_equal(evaluation_table_init(&f->table, f->router, ROWS, TASKS), BR_OK);
+    assert_int_equal(br_eval_table_init(&f->table, f->router, ROWS, TASKS), BR_OK);
     for (size_t r = 0; r < ROWS; r++) {
         f->table.task[r] = r < 2 ? 0 : 1;
         for (size_t c = 0; c < CANDIDATES; c++) {
-            const size_t cell = evaluation_at(&f->table, r, c);
+            const size_t cell = br_eval_at(&f->table, r, c);
             f->table.measured[cell] = true;
             f->table.quality[cell] = quality[r][c];
             f->table.match[cell] = quality[r][c];
@@ -61,7 +61,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     fixture *f = *state;
-    evaluation_table_deinit(&f->table);
+    br_eval_table_deinit(&f->table);
     free(f->router);
     free(f);
     return 0;
@@ -72,7 +72,7 @@ static void assert_close(double found, double expected)
     if (!(fabs(found - expected) < 1e-12)) fail_msg("found %.15g, expected %.15g", found, expected);
 }
 
-static void assert_point(evaluation_point found, double cost, double quality)
+static void assert_point(br_eval_point found, double cost, double quality)
 {
     assert_close(found.cost, cost);
     assert_close(found.quality, quality);
@@ -84,36 +84,35 @@ static void test_a_threshold_takes_the_cheapest_that_reaches_it_else_the_referen
 {
     const fixture *f = *state;
     static const double thresholds[] = {0, 0.6, 1};
-    evaluation_trace trace;
-    assert_int_equal(evaluation_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 3, -1), BR_OK);
-    evaluation_point curve[3];
-    evaluation_curve(curve, &trace, same);
+    br_eval_trace trace;
+    assert_int_equal(br_eval_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 3, -1), BR_OK);
+    br_eval_point curve[3];
+    br_eval_curve(curve, &trace, same);
     assert_point(curve[0], 1, 1.5 / 4);                      /* cheap everywhere */
     assert_point(curve[1], (1 + 2 + 10 + 1) / 4.0, 3 / 4.0); /* cheap, middle, reference, cheap */
     assert_point(curve[2], 10, 3.5 / 4);
-    assert_close(evaluation_reference_share(&trace, 0, same), 0);
-    assert_close(evaluation_reference_share(&trace, 1, same), 0.25);
-    assert_close(evaluation_reference_share(&trace, 2, same), 1);
-    evaluation_trace_deinit(&trace);
+    assert_close(br_eval_reference_share(&trace, 0, same), 0);
+    assert_close(br_eval_reference_share(&trace, 1, same), 0.25);
+    assert_close(br_eval_reference_share(&trace, 2, same), 1);
+    br_eval_trace_deinit(&trace);
 }
 
 static void test_only_measured_candidates_take_part(void **state)
 {
     fixture *f = *state;
     static const double thresholds[] = {0};
-    f->table.measured[evaluation_at(&f->table, 0, CHEAP)] = false;
-    evaluation_trace trace;
-    evaluation_point point;
-    assert_int_equal(evaluation_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 1, -1), BR_OK);
-    evaluation_curve(&point, &trace, same);
+    f->table.measured[br_eval_at(&f->table, 0, CHEAP)] = false;
+    br_eval_trace trace;
+    br_eval_point point;
+    assert_int_equal(br_eval_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 1, -1), BR_OK);
+    br_eval_curve(&point, &trace, same);
     assert_point(point, (2 + 1 + 1 + 1) / 4.0, 1.5 / 4);
-    evaluation_trace_deinit(&trace);
-    assert_int_equal(evaluation_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 1, CHEAP),
-                     BR_OK);
-    evaluation_curve(&point, &trace, same);
+    br_eval_trace_deinit(&trace);
+    assert_int_equal(br_eval_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 1, CHEAP), BR_OK);
+    br_eval_curve(&point, &trace, same);
     assert_point(point, (10 + 1 + 1 + 1) / 4.0, 1.5 / 4); /* the reference instead */
-    evaluation_trace_deinit(&trace);
-    assert_point(evaluation_static(&f->table, CHEAP, same), (10 + 1 + 1 + 1) / 4.0, 1.5 / 4);
+    br_eval_trace_deinit(&trace);
+    assert_point(br_eval_static(&f->table, CHEAP, same), (10 + 1 + 1 + 1) / 4.0, 1.5 / 4);
 }
 
 static void test_utility_and_budget_follow_their_parameter(void **state)
@@ -121,35 +120,35 @@ static void test_utility_and_budget_follow_their_parameter(void **state)
     const fixture *f = *state;
     static const double lambdas[] = {100, 0.3, 0};
     static const double caps[] = {0.5, 1, 2, 10};
-    evaluation_point curve[4];
-    evaluation_trace trace;
-    assert_int_equal(evaluation_trace_init(&trace, &f->table, BR_POLICY_UTILITY, lambdas, 3, -1), BR_OK);
-    evaluation_curve(curve, &trace, same);
+    br_eval_point curve[4];
+    br_eval_trace trace;
+    assert_int_equal(br_eval_trace_init(&trace, &f->table, BR_POLICY_UTILITY, lambdas, 3, -1), BR_OK);
+    br_eval_curve(curve, &trace, same);
     assert_point(curve[0], 1, 1.5 / 4);
     assert_point(curve[1], (1 + 2 + 1 + 1) / 4.0, 2.5 / 4); /* 0.92 - 0.3, 0.6 - 0.6, 0.5 - 0.3, 0.7 - 0.3 */
     assert_point(curve[2], 10, 3.5 / 4);
-    evaluation_trace_deinit(&trace);
-    assert_int_equal(evaluation_trace_init(&trace, &f->table, BR_POLICY_BUDGET, caps, 4, -1), BR_OK);
-    evaluation_curve(curve, &trace, same);
+    br_eval_trace_deinit(&trace);
+    assert_int_equal(br_eval_trace_init(&trace, &f->table, BR_POLICY_BUDGET, caps, 4, -1), BR_OK);
+    br_eval_curve(curve, &trace, same);
     assert_point(curve[0], 10, 3.5 / 4); /* nothing is affordable: the fallback */
     assert_point(curve[1], 1, 1.5 / 4);
     assert_point(curve[2], (2 + 2 + 1 + 2) / 4.0, 3.5 / 4);
     assert_point(curve[3], 10, 3.5 / 4);
-    evaluation_trace_deinit(&trace);
+    br_eval_trace_deinit(&trace);
 }
 
 static void test_the_oracle_takes_the_cheapest_that_is_as_good(void **state)
 {
     const fixture *f = *state;
-    assert_point(evaluation_oracle(&f->table, same), (1 + 2 + 10 + 2) / 4.0, 1);
+    assert_point(br_eval_oracle(&f->table, same), (1 + 2 + 10 + 2) / 4.0, 1);
 }
 
 static void test_a_hull_keeps_the_corners_above(void **state)
 {
     (void)state;
-    evaluation_point points[] = {{4, 0.25}, {1, 0.125}, {2, 0.5}, {3, 0.53125},
-                                 {10, 1},   {11, 0.75}, {1, 0},   {6, 0.75}};
-    assert_int_equal(evaluation_hull(points, 8), 3); /* (6, 0.75) lies on the line from (2, 0.5) to (10, 1) */
+    br_eval_point points[] = {{4, 0.25}, {1, 0.125}, {2, 0.5}, {3, 0.53125},
+                              {10, 1},   {11, 0.75}, {1, 0},   {6, 0.75}};
+    assert_int_equal(br_eval_hull(points, 8), 3); /* (6, 0.75) lies on the line from (2, 0.5) to (10, 1) */
     assert_point(points[0], 1, 0.125);
     assert_point(points[1], 2, 0.5);
     assert_point(points[2], 10, 1);
@@ -158,9 +157,9 @@ static void test_a_hull_keeps_the_corners_above(void **state)
 static void test_a_hull_per_task_takes_the_steepest_steps_first(void **state)
 {
     const fixture *f = *state;
-    evaluation_point hull[TASKS * CANDIDATES + 1];
+    br_eval_point hull[TASKS * CANDIDATES + 1];
     size_t count = 0;
-    assert_int_equal(evaluation_task_hull(hull, &count, &f->table, same), BR_OK);
+    assert_int_equal(br_eval_task_hull(hull, &count, &f->table, same), BR_OK);
     /* Task 0: cheap (0.5, 0.25), middle (1, 0.5), and no more. Task 1: cheap (0.5, 0.125), middle (1, 0.25),
      * reference (5, 0.375). Halves of the costs and quarters of the qualities above. */
     assert_int_equal(count, 4);
@@ -168,36 +167,36 @@ static void test_a_hull_per_task_takes_the_steepest_steps_first(void **state)
     assert_point(hull[1], 1.5, 0.625);
     assert_point(hull[2], 2, 0.75);
     assert_point(hull[3], 6, 0.875);
-    assert_int_equal(evaluation_static_hull(hull, &f->table, same), 3);
+    assert_int_equal(br_eval_static_hull(hull, &f->table, same), 3);
     assert_point(hull[1], 2, 0.75);
 }
 
 static void test_between_points_lies_what_a_coin_gives(void **state)
 {
     (void)state;
-    static const evaluation_point curve[] = {{1, 0.2}, {3, 0.6}, {2, 0.5}, {5, 0.9}};
-    assert_true(isnan(evaluation_quality_at(curve, 4, 0.5)));
-    assert_close(evaluation_quality_at(curve, 4, 1), 0.2);
-    assert_close(evaluation_quality_at(curve, 4, 2), 0.5);
-    assert_close(evaluation_quality_at(curve, 4, 2.5), 0.5 + 0.4 * 0.5 / 3); /* the best of three segments */
-    assert_close(evaluation_quality_at(curve, 4, 9), 0.9);
-    assert_close(evaluation_cost_at(curve, 4, 0.4), 2); /* (1, 0.2) to (3, 0.6) reaches it at 2 */
-    assert_close(evaluation_cost_at(curve, 4, 0.75), 2 + 3 * 0.25 / 0.4);
-    assert_true(isnan(evaluation_cost_at(curve, 4, 0.91)));
+    static const br_eval_point curve[] = {{1, 0.2}, {3, 0.6}, {2, 0.5}, {5, 0.9}};
+    assert_true(isnan(br_eval_quality_at(curve, 4, 0.5)));
+    assert_close(br_eval_quality_at(curve, 4, 1), 0.2);
+    assert_close(br_eval_quality_at(curve, 4, 2), 0.5);
+    assert_close(br_eval_quality_at(curve, 4, 2.5), 0.5 + 0.4 * 0.5 / 3); /* the best of three segments */
+    assert_close(br_eval_quality_at(curve, 4, 9), 0.9);
+    assert_close(br_eval_cost_at(curve, 4, 0.4), 2); /* (1, 0.2) to (3, 0.6) reaches it at 2 */
+    assert_close(br_eval_cost_at(curve, 4, 0.75), 2 + 3 * 0.25 / 0.4);
+    assert_true(isnan(br_eval_cost_at(curve, 4, 0.91)));
 }
 
 static void test_calibration_is_the_mean_gap_of_ten_bins(void **state)
 {
     const fixture *f = *state;
-    evaluation_bin bins[EVALUATION_BINS];
-    const double error = evaluation_calibration(bins, &f->table, 0);
+    br_eval_bin bins[BR_EVAL_BINS];
+    const double error = br_eval_calibration(bins, &f->table, 0);
     /* 0.92 and 0.95 -> 1, 1;  0.2 -> 0;  0.6 -> 1 */
     assert_int_equal(bins[9].pairs, 2);
     assert_int_equal(bins[2].pairs, 1);
     assert_true(fabs(bins[9].predicted - 0.935) < 1e-6);
     assert_true(fabs(error - (0.13 + 0.2 + 0.4) / 4) < 1e-6);
-    f->table.measured[evaluation_at(&f->table, 1, CHEAP)] = false;
-    assert_true(fabs(evaluation_calibration(bins, &f->table, 0) - (0.13 + 0.4) / 3) < 1e-6);
+    f->table.measured[br_eval_at(&f->table, 1, CHEAP)] = false;
+    assert_true(fabs(br_eval_calibration(bins, &f->table, 0) - (0.13 + 0.4) / 3) < 1e-6);
 }
 
 static void test_measured_means_count_each_row_as_often_as_it_is_drawn(void **state)
@@ -205,49 +204,49 @@ static void test_measured_means_count_each_row_as_often_as_it_is_drawn(void **st
     const fixture *f = *state;
     static const double once[ROWS] = {1, 1, 1, 1};
     static const double drawn[ROWS] = {2, 0, 1, 3};
-    double means[EVALUATION_BINS];
-    evaluation_bin bins[EVALUATION_BINS];
-    (void)evaluation_calibration(bins, &f->table, -1);
-    evaluation_measured_means(means, &f->table, once);
-    for (int b = 0; b < EVALUATION_BINS; b++) {
+    double means[BR_EVAL_BINS];
+    br_eval_bin bins[BR_EVAL_BINS];
+    (void)br_eval_calibration(bins, &f->table, -1);
+    br_eval_measured_means(means, &f->table, once);
+    for (int b = 0; b < BR_EVAL_BINS; b++) {
         if (bins[b].pairs > 0)
             assert_close(means[b], bins[b].measured);
         else
             assert_true(isnan(means[b]));
     }
-    evaluation_measured_means(means, &f->table, drawn);
+    br_eval_measured_means(means, &f->table, drawn);
     assert_close(means[9], 1);    /* 0.92 and 0.95, twice each */
     assert_true(isnan(means[2])); /* 0.2, of the row that is not drawn */
     assert_close(means[5], 0.5);  /* 0.5 */
     assert_close(means[8], 1);    /* 0.8, three times */
-    f->table.match[evaluation_at(&f->table, 0, MIDDLE)] = 0;
-    f->table.predicted[evaluation_at(&f->table, 2, CHEAP)] = 0.93F;
-    evaluation_measured_means(means, &f->table, drawn);
+    f->table.match[br_eval_at(&f->table, 0, MIDDLE)] = 0;
+    f->table.predicted[br_eval_at(&f->table, 2, CHEAP)] = 0.93F;
+    br_eval_measured_means(means, &f->table, drawn);
     assert_close(means[9], (2 * 1 + 2 * 0 + 1 * 0.5) / 5);
 }
 
 static void test_a_policy_of_any_kind_is_replayed_with_its_filters(void **state)
 {
     const fixture *f = *state;
-    evaluation_trace trace;
-    evaluation_point point;
+    br_eval_trace trace;
+    br_eval_point point;
     br_policy policy = {.kind = BR_POLICY_TOLERANCE,
                         .fallback = BR_FALLBACK_REFERENCE,
                         .tolerance = 0.4,
                         .max_cost = INFINITY,
                         .allowed_models = UINT64_MAX,
                         .max_n = UINT32_MAX};
-    assert_int_equal(evaluation_trace_policy(&trace, &f->table, &policy), BR_OK);
+    assert_int_equal(br_eval_trace_policy(&trace, &f->table, &policy), BR_OK);
     assert_int_equal(trace.count, 1);
-    evaluation_curve(&point, &trace, same);
+    br_eval_curve(&point, &trace, same);
     assert_point(point, (1 + 2 + 10 + 1) / 4.0, 3 / 4.0); /* a bar of 0.6 of the reference's 1 */
-    evaluation_trace_deinit(&trace);
+    br_eval_trace_deinit(&trace);
     policy.allowed_models = 1U << MIDDLE | 1U << REFERENCE;
-    assert_int_equal(evaluation_trace_policy(&trace, &f->table, &policy), BR_OK);
-    evaluation_curve(&point, &trace, same);
+    assert_int_equal(br_eval_trace_policy(&trace, &f->table, &policy), BR_OK);
+    br_eval_curve(&point, &trace, same);
     assert_point(point, (2 + 2 + 10 + 2) / 4.0, 4 / 4.0);
-    assert_close(evaluation_reference_share(&trace, 0, same), 0.25);
-    evaluation_trace_deinit(&trace);
+    assert_close(br_eval_reference_share(&trace, 0, same), 0.25);
+    br_eval_trace_deinit(&trace);
 }
 
 static void test_weights_and_samples_keep_the_tasks_apart(void **state)
@@ -255,9 +254,9 @@ static void test_weights_and_samples_keep_the_tasks_apart(void **state)
     const fixture *f = *state;
     f->table.task[1] = 1;
     double weights[ROWS];
-    evaluation_weights(weights, &f->table, false);
+    br_eval_weights(weights, &f->table, false);
     assert_close(weights[0], 0.25);
-    evaluation_weights(weights, &f->table, true);
+    br_eval_weights(weights, &f->table, true);
     assert_close(weights[0], 0.5);
     assert_close(weights[3], 0.5 / 3);
     double first[ROWS];
@@ -265,11 +264,11 @@ static void test_weights_and_samples_keep_the_tasks_apart(void **state)
     uint64_t state_a = 7;
     uint64_t state_b = 7;
     bool moved = false;
-    evaluation_resample(first, &f->table, weights, &state_a);
-    evaluation_resample(drawn, &f->table, weights, &state_b);
+    br_eval_resample(first, &f->table, weights, &state_a);
+    br_eval_resample(drawn, &f->table, weights, &state_b);
     assert_memory_equal(first, drawn, sizeof first); /* the seed says it all */
     for (int i = 0; i < 50; i++) {
-        evaluation_resample(drawn, &f->table, weights, &state_a);
+        br_eval_resample(drawn, &f->table, weights, &state_a);
         assert_close(drawn[0], 0.5);
         assert_close(drawn[1] + drawn[2] + drawn[3], 0.5);
         moved = moved || memcmp(first, drawn, sizeof first) != 0;
@@ -281,16 +280,16 @@ static void test_a_story_is_drawn_whole_and_its_task_keeps_its_weight(void **sta
 {
     fixture *f = *state; /* rows 0 and 1 are of one task, 2 and 3 of the other */
     static const int32_t stories[ROWS] = {0, 1, 2, 2};
-    evaluation_set_stories(&f->table, stories);
+    br_eval_set_stories(&f->table, stories);
     assert_int_equal(f->table.stories, 3);
     assert_int_equal(f->table.story_row[2], 2);
     double weights[ROWS];
     double drawn[ROWS];
     uint64_t chance = 7;
     bool uneven = false;
-    evaluation_weights(weights, &f->table, false);
+    br_eval_weights(weights, &f->table, false);
     for (int i = 0; i < 50; i++) {
-        evaluation_resample(drawn, &f->table, weights, &chance);
+        br_eval_resample(drawn, &f->table, weights, &chance);
         assert_close(drawn[2], 0.25); /* the only story of its task is always drawn, both rows of it */
         assert_close(drawn[3], 0.25);
         assert_close(drawn[0] + drawn[1], 0.5);
@@ -299,10 +298,10 @@ static void test_a_story_is_drawn_whole_and_its_task_keeps_its_weight(void **sta
     assert_true(uneven);
     static const int32_t longer[ROWS] = {0, 1, 1, 1}; /* of one task, of lengths 1 and 3 */
     for (size_t r = 0; r < ROWS; r++) f->table.task[r] = 0;
-    evaluation_set_stories(&f->table, longer);
+    br_eval_set_stories(&f->table, longer);
     bool alone = false;
     for (int i = 0; i < 50; i++) {
-        evaluation_resample(drawn, &f->table, weights, &chance);
+        br_eval_resample(drawn, &f->table, weights, &chance);
         assert_close(drawn[0] + drawn[1] + drawn[2] + drawn[3], 1);
         assert_close(drawn[1], drawn[3]);
         alone = alone || drawn[0] == 1;
@@ -324,9 +323,9 @@ static void test_prompts_that_differ_in_their_last_sentence_share_a_story(void *
         {"", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        assert_int_equal(story_bytes(cases[i].prompt, strlen(cases[i].prompt)), strlen(cases[i].story));
+        assert_int_equal(br_story_bytes(cases[i].prompt, strlen(cases[i].prompt)), strlen(cases[i].story));
 
-    records_row rows[] = {
+    br_records_row rows[] = {
         {.prompt = "The party is on Monday next. What is today?", .task = 0},
         {.prompt = "Something else altogether.", .task = 0},
         {.prompt = "The party is on Monday next. What is tomorrow?", .task = 0},
@@ -335,11 +334,11 @@ static void test_prompts_that_differ_in_their_last_sentence_share_a_story(void *
     };
     enum { COUNT = sizeof rows / sizeof rows[0] };
     for (size_t i = 0; i < COUNT; i++) rows[i].prompt_bytes = strlen(rows[i].prompt);
-    const records all = {.rows = rows, .row_count = COUNT};
+    const br_records all = {.rows = rows, .row_count = COUNT};
     static const int32_t expected[COUNT] = {0, 1, 0, 2, 1};
     int32_t story[COUNT];
     br_status status = BR_OK;
-    BR_OOM_SWEEP({ status = stories_number(story, &all); });
+    BR_OOM_SWEEP({ status = br_stories_number(story, &all); });
     assert_int_equal(status, BR_OK);
     assert_memory_equal(story, expected, sizeof expected);
 }
@@ -348,18 +347,18 @@ static void test_quantiles_leave_out_what_is_no_number(void **state)
 {
     (void)state;
     double values[] = {3, NAN, 1, 2, 5};
-    assert_close(evaluation_quantile(values, 5, 0.5), 2.5);
+    assert_close(br_eval_quantile(values, 5, 0.5), 2.5);
     double none[] = {NAN};
-    assert_true(isnan(evaluation_quantile(none, 1, 0.5)));
+    assert_true(isnan(br_eval_quantile(none, 1, 0.5)));
 }
 
 static void test_best_of_n_is_drawn_without_replacement(void **state)
 {
     (void)state;
-    assert_close(records_best_of(10, 0, 5), 0);
-    assert_close(records_best_of(10, 3, 1), 0.3);
-    assert_close(records_best_of(10, 3, 2), 1 - 0.7 * 6 / 9);
-    assert_close(records_best_of(4, 2, 3), 1);
+    assert_close(br_records_best_of(10, 0, 5), 0);
+    assert_close(br_records_best_of(10, 3, 1), 0.3);
+    assert_close(br_records_best_of(10, 3, 2), 1 - 0.7 * 6 / 9);
+    assert_close(br_records_best_of(4, 2, 3), 1);
 }
 
 static void test_every_allocation_may_fail(void **state)
@@ -369,20 +368,20 @@ static void test_every_allocation_may_fail(void **state)
     br_status status = BR_OK;
     size_t failures = 0;
     BR_OOM_SWEEP({
-        evaluation_table table = {0};
-        evaluation_trace trace = {0};
-        evaluation_point hull[TASKS * CANDIDATES + 1];
+        br_eval_table table = {0};
+        br_eval_trace trace = {0};
+        br_eval_point hull[TASKS * CANDIDATES + 1];
         size_t count;
-        status = evaluation_table_init(&table, f->router, ROWS, TASKS);
+        status = br_eval_table_init(&table, f->router, ROWS, TASKS);
         if (status == BR_OK)
-            status = evaluation_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 1, -1);
-        if (status == BR_OK) status = evaluation_task_hull(hull, &count, &f->table, same);
+            status = br_eval_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 1, -1);
+        if (status == BR_OK) status = br_eval_task_hull(hull, &count, &f->table, same);
         if (status != BR_OK) {
             assert_int_equal(status, BR_ENOMEM);
             failures++;
         }
-        evaluation_trace_deinit(&trace);
-        evaluation_table_deinit(&table);
+        br_eval_trace_deinit(&trace);
+        br_eval_table_deinit(&table);
     });
     assert_int_equal(status, BR_OK);
     assert_true(failures >= 10);
