@@ -1,4 +1,3 @@
-"""Python programs around the bestroute service. They know its reports and its wire format,
-and nothing of its C code."""
+"""Python programs around the bestroute service. They know its reports and its wire, never its C code."""
 
 __version__ = "0.1.0"

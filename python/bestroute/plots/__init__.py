@@ -1,5 +1,4 @@
-"""`bestroute-plot`: pictures of the JSON that `bestroute eval`,
-`bestroute calibrate` and `bestroute-bench` write.
+"""`bestroute-plot`: pictures of the JSON that `bestroute eval`, `bestroute calibrate` and the bench write.
 
     main         the command line: a report in, files out
     report       reads a report; every error names the file and the key

@@ -127,10 +127,10 @@ def draw_marks(axes, labels, whole):
              (oracle["cost"], oracle["quality"], "oracle (hindsight)",
               {"marker": "*", "markersize": 12, "color": style.GREEN})]
     if policy.value is not None:
+        look = {"marker": "o", "markersize": 8, "color": FAMILIES[served_family(whole)],
+                "markeredgecolor": style.INK, "markeredgewidth": 1.4}
         marks.append((policy["cost"]["value"], policy["quality"]["value"],
-                      f"current policy: {policy_text(policy)}",
-                      {"marker": "o", "markersize": 8, "color": FAMILIES[served_family(whole)],
-                       "markeredgecolor": style.INK, "markeredgewidth": 1.4}))
+                      f"current policy: {policy_text(policy)}", look))
     for cost, quality, text, look in marks:
         x, y = PER_PROMPTS * cost.number(), quality.number()
         axes.plot([x], [y], linestyle="none", zorder=7, **look)

@@ -1,9 +1,9 @@
 """Places texts beside points so that none covers another text, a marker or a line.
 
-Each text is tried at places around its point, near and far; the place with the least to cover is taken, and
-all are placed anew a few times, since each stands in the way of the others. A text that had to go far is tied
-to its point by a thin line. All lengths are points of 1/72 inch,
-so that the result is the same for every format.
+Each text is tried at places around its point, near and far; the place with the least to cover is taken. All
+texts are placed anew a few times, since each stands in the way of the others. A text that had to go far is
+tied to its point by a thin line. All lengths are points of 1/72 inch, so that the result is the same for
+every format.
 """
 
 import math
@@ -39,8 +39,7 @@ class Label:
 
 
 class Labels:
-    """The texts of one pair of axes. All else must be drawn before,
-    since limits and scales are settled now."""
+    """The texts of one pair of axes. Limits and scales are settled now: draw first what may change them."""
 
     def __init__(self, axes):
         self.axes = axes
@@ -81,8 +80,8 @@ class Labels:
         x0, y0, x1, y1 = box
         if x0 < self.frame[0] or y0 < self.frame[1] or x1 > self.frame[2] or y1 > self.frame[3]:
             return math.inf
-        cost = AWAY * distance + COVERS_TEXT * sum(x0 < c and a < x1 and y0 < d and b < y1
-                                                   for a, b, c, d in others)
+        cost = AWAY * distance
+        cost += COVERS_TEXT * sum(x0 < c and a < x1 and y0 < d and b < y1 for a, b, c, d in others)
         x, y = ink[:, 0], ink[:, 1]
         cost += COVERS_INK * np.count_nonzero((x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1))
         if distance > TIED_BEYOND:
@@ -125,11 +124,12 @@ class Labels:
                 continue
             x0, y0, x1, y1 = label.box
             offset = ((x0 + x1) / 2 - label.anchor[0], (y0 + y1) / 2 - label.anchor[1])
-            tie = {"arrowstyle": "-", "color": label.look["color"], "linewidth": 0.6, "shrinkA": 0,
-                   "shrinkB": 3}
+            tie = None
+            if label.distance > TIED_BEYOND:
+                tie = {"arrowstyle": "-", "color": label.look["color"], "linewidth": 0.6, "shrinkA": 0,
+                       "shrinkB": 3}
             self.axes.annotate(label.text, label.point, offset, textcoords="offset points", ha="center",
-                               va="center", zorder=9,
-                               arrowprops=tie if label.distance > TIED_BEYOND else None, **label.look)
+                               va="center", zorder=9, arrowprops=tie, **label.look)
 
 
 def nearest(box, point):

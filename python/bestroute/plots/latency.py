@@ -8,6 +8,7 @@ from bestroute.plots import style
 from bestroute.plots.labels import Labels
 from bestroute.plots.report import counted, short_name
 
+# Of a sweep; the highest line first.
 PERCENTILES = (("p99", style.RED), ("p95", style.ORANGE), ("p50", style.BLUE))
 KEPT_UP = 0.95  # of the offered rate that was answered: below it the service is beyond its capacity
 
@@ -69,6 +70,13 @@ def set_log_scale(axes, values):
     axes.set_ylabel("latency, ms")
 
 
+def remark(run):
+    """A sweep's words beside a run: its requests in flight, or the rate answered if it did not keep up."""
+    if run.rate == 0:
+        return f"{run.in_flight:g} in flight"
+    return f"{run.answered:.4g}/s answered" if run.answered < KEPT_UP * run.rate else None
+
+
 def draw_sweep(report, runs):
     open_loop = runs[0].rate > 0
     figure, axes = style.new_figure(
@@ -76,7 +84,6 @@ def draw_sweep(report, runs):
         describe(report), 5.8, legend_lines=0)
     xs = [run.rate if open_loop else run.answered for run in runs]
     series = [(name, color, [run.latency(name) for run in runs]) for name, color in PERCENTILES]
-    series = [line for line in series if any(math.isfinite(value) for value in line[2])]
     set_log_scale(axes, [value for _, _, values in series for value in values])
     near_zero = min(xs) < 0.4 * max(xs)
     axes.set_xlim(0 if near_zero else 0.94 * min(xs), 1.08 * max(xs) or 1)
@@ -88,13 +95,8 @@ def draw_sweep(report, runs):
         labels.avoid_points(xs, values, 4)
         labels.add(xs[-1], values[-1], name, color=color, size=style.NORMAL, weight="bold")
     for x, run in zip(xs, runs):
-        top = max((values[runs.index(run)] for _, _, values in series
-                   if math.isfinite(values[runs.index(run)])),
-                  default=math.nan)
-        if not open_loop:
-            labels.add(x, top, f"{run.in_flight:g} in flight", color=style.QUIET)
-        elif run.answered < KEPT_UP * run.rate:
-            labels.add(x, top, f"{run.answered:.4g}/s answered", color=style.QUIET)
+        if remark(run) is not None:
+            labels.add(x, run.latency(PERCENTILES[0][0]), remark(run), color=style.QUIET)
     labels.draw()
     return figure
 

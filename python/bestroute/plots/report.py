@@ -31,8 +31,8 @@ class Node:
         self.path = path
 
     def error(self, problem):
-        return ReportError(f"{self.source}: {self.path}: {problem}" if self.path
-                           else f"{self.source}: {problem}")
+        where = f"{self.source}: {self.path}" if self.path else self.source
+        return ReportError(f"{where}: {problem}")
 
     def _expect(self, kind, word):
         if isinstance(self.value, kind) and not isinstance(self.value, bool):

@@ -72,8 +72,8 @@ def settings():
 
 def text_width(figure, text, size):
     """In points of 1/72 inch."""
-    width, _, _ = figure.canvas.get_renderer().get_text_width_height_descent(
-        text, FontProperties(size=size), False)
+    renderer = figure.canvas.get_renderer()
+    width, _, _ = renderer.get_text_width_height_descent(text, FontProperties(size=size), False)
     return width * 72 / figure.dpi
 
 
@@ -113,9 +113,9 @@ def legend_below(figure, handles, columns):
     lines = -(-len(handles) // columns)
     order = [handles[line * columns + column] for column in range(columns) for line in range(lines)
              if line * columns + column < len(handles)]
-    figure.legend(handles=order, loc="lower left", ncol=columns, borderaxespad=0, columnspacing=2.2,
-                  handlelength=2.2,
-                  bbox_to_anchor=(AXES_LEFT / (WIDTH * 72), LEGEND_BOTTOM / (figure.get_figheight() * 72)))
+    corner = (AXES_LEFT / (WIDTH * 72), LEGEND_BOTTOM / (figure.get_figheight() * 72))
+    figure.legend(handles=order, loc="lower left", bbox_to_anchor=corner, ncol=columns, borderaxespad=0,
+                  columnspacing=2.2, handlelength=2.2)
 
 
 def save(figure, path):

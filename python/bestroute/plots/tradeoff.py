@@ -23,10 +23,10 @@ class Calibration:
             raise report["policy"].error(f"expected {' or '.join(PARAMETERS)}")
         self.key = PARAMETERS[self.kind]
         self.color = FAMILIES[self.kind]
-        self.chosen = {key: report[key].number()
-                       for key in (self.key, "reference_share", "mean_cost", "quality")}
+        keys = (self.key, "reference_share", "mean_cost", "quality")
+        self.chosen = {key: report[key].number() for key in keys}
         self.intervals = {key: tuple(end.number_or_nan() for end in report["intervals"][key])
-                          for key in self.chosen}
+                          for key in keys}
         self.reference_cost = report["reference"]["cost"].number()
         self.reference_quality = report["reference"]["quality"].number()
         self.reference_model = report["reference"]["model"].text()
