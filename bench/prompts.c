@@ -13,8 +13,7 @@
 
 enum { REQUESTS = 256, TEXTS_MAX = 1 << 16, WORDS_MAX = 100000, WORD_BYTES_MAX = 16 };
 
-/* Texts. */
-
+/* One of the standard normal distribution. */
 static double normal(uint64_t *random)
 {
     return sqrt(-2 * log(1 - random_unit(random))) * cos(6.283185307179586 * random_unit(random));
@@ -103,8 +102,7 @@ br_status prompts_texts(char ***out, int *count, const prompts_options *options,
     return status;
 }
 
-/* Requests. */
-
+/* Where the encoder writes to: a message that grows. -1: memory is out. */
 static int append(void *sink, const char *bytes, size_t size)
 {
     br_str *message = sink;

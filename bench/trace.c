@@ -15,8 +15,7 @@
 
 enum { SENT_MAX = 1 << 20, LINE_BYTES = 256 };
 
-/* Recording. */
-
+/* A request as it was sent. */
 typedef struct sent {
     uint64_t ns;
     int client;
@@ -102,8 +101,7 @@ br_status recorder_write(const recorder *r, const char *path, size_t *missing, b
     return br_fail(error, BR_EIO, "--record: cannot write \"%.300s\"", path);
 }
 
-/* Reading. */
-
+/* False: the line is no arrival. */
 static bool read_line(trace_arrival *out, const char *line)
 {
     int end = 0;

@@ -47,9 +47,8 @@ cudaError_t br_cuda_use_device(const br_backend *backend)
     return cudaSetDevice(((const cuda_backend *)backend)->device);
 }
 
-/* Memory. */
-
-/* The runtime's own stream does not wait for ours, nor they for it: what it does is over when these return. */
+/* The runtime's own stream does not wait for ours, nor they for it:
+ * what it does is over when these return. */
 static cudaError_t zero_now(void *memory, size_t bytes)
 {
     const cudaError_t code = cudaMemset(memory, 0, bytes);
@@ -120,8 +119,6 @@ static br_status put(br_backend *backend, void **out, const float *source, size_
     free(narrow);
     return code == cudaSuccess ? BR_OK : br_cuda_fail(error, code, "copying weights");
 }
-
-/* Made from weights. */
 
 static void matrix_destroy(br_backend *backend, br_matrix *matrix)
 {
@@ -333,8 +330,6 @@ static br_status vector_create(br_backend *backend, float **out, const float *so
     return status;
 }
 
-/* The device. */
-
 static br_status tune(br_backend *backend, const char *file, br_error *error)
 {
     int driver = 0;
@@ -412,8 +407,8 @@ int32_t br_cuda_devices(void)
     return 0;
 }
 
-/* Tokens of a pass whose products of a 768-wide layer leave the fewest multiprocessors idle in their last wave
- * of 128 x 128 tiles: 2816 for 132 multiprocessors, 2304 for 108. */
+/* Tokens of a pass whose products of a 768-wide layer leave the fewest multiprocessors idle in their last
+ * wave of 128 x 128 tiles: 2816 for 132 multiprocessors, 2304 for 108. */
 static int32_t wave_aligned_tokens(int32_t multiprocessors)
 {
     static const int32_t columns[] = {18, 6, 24,

@@ -107,8 +107,6 @@ static uint64_t deadline(const br_comm *c)
     return br_clock_now_ns() + (uint64_t)c->timeout_ms * (uint64_t)BR_NS_PER_MS;
 }
 
-/* Opening. */
-
 static br_status prepare_members(br_comm *c, const br_comm_options *o, br_error *error)
 {
     for (int32_t i = 0; i < o->count; i++) {
@@ -227,9 +225,6 @@ int32_t br_comm_rank(const br_comm *comm)
     return comm->rank;
 }
 
-/* Agreeing. The largest word and the largest complement are each other's complement when all words are
- * equal. */
-
 static br_status put_words(br_comm *c, const uint64_t *both, size_t bytes, br_error *error)
 {
     for (int32_t i = 0; i < c->count; i++) {
@@ -253,6 +248,7 @@ static br_status reduce_words(br_comm *c, size_t count, br_error *error)
     return settle(c, deadline(c), "agreeing", error);
 }
 
+/* The largest word and the largest complement are each other's complement when all words are equal. */
 br_status br_comm_agree(br_comm *comm, const uint64_t *words, int32_t count, br_error *error)
 {
     assert(count >= 1);
@@ -273,8 +269,6 @@ br_status br_comm_agree(br_comm *comm, const uint64_t *words, int32_t count, br_
         if (both[2 * i] != ~both[2 * i + 1]) return br_fail(error, BR_EINVAL, "the ranks do not agree");
     return BR_OK;
 }
-
-/* Handing out. */
 
 static ncclResult_t broadcast_piece(br_comm *c, const br_pieces *const *lists, int32_t piece)
 {

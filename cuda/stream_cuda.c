@@ -51,8 +51,6 @@ struct br_stream {
     bool planning; /* ops prepare what they need and enqueue nothing */
 };
 
-/* Making and copying. */
-
 void br_cuda_stream_destroy(br_stream *stream)
 {
     if (stream == NULL) return;
@@ -161,8 +159,6 @@ br_status br_cuda_download(br_stream *stream, void *host, const void *device, si
         cudaMemcpyAsync(staged, device, bytes, cudaMemcpyDeviceToHost, stream->queue.stream));
 }
 
-/* Passes. */
-
 /* Tokens of the recorded passes: steps of a third to a half, and the multiples of 1408 = 11 * 128 that make
  * whole waves of 128 x 128 tiles on 132 multiprocessors. */
 static const int32_t pass_tokens[] = {16,   32,   48,   64,   96,   128,  192,  256,   384,   512,  768,
@@ -229,8 +225,6 @@ br_status br_cuda_run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, vo
             return br_cuda_status(cudaGraphLaunch(stream->recordings[i].graph, stream->queue.stream));
     return enqueue(stream, context);
 }
-
-/* Ops. */
 
 static br_dtype type_of(const br_stream *stream)
 {

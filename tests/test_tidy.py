@@ -197,7 +197,8 @@ class TidyTest(unittest.TestCase):
 
     def test_chapter_marks_are_found(self):
         for mark in ("/* --- Words --- */", "/* ===== */", "// -----", "/* Words ------ */",
-                     "/*****\n * Words\n */", "/* Words. */\n", "/* log.c */"):
+                     "/*****\n * Words\n */", "/* Words. */\n", "/* Words\n * alone. */\n",
+                     "/* log.c */"):
             self.reads({"src/core/word.h": header("src/core/word.h", f"int word;\n\n{mark}\nint other;")},
                        "src/core/word.h:5: marks: chapter mark \"" + mark.split("\n")[0])
         self.reads({"tools/word.py": "import os\n\n# ====\nos.abort()\n\n# Words.\n\nos.abort()\n"},

@@ -68,16 +68,17 @@ FILE_NAME = re.compile(r"/\*\s*[\w./]+\.(c|cu|h)\s*\*/$")
 
 
 def is_mark(lines, line, comment):
-    """Whether it is a drawn line, no more than a file's name, or one line that stands alone after code."""
+    """Whether it is a drawn line, no more than a file's name, or stands alone after code."""
     head = comment.split("\n")[0]
     if lines[line - 1].strip() != head:  # it stands behind code
         return False
     if DRAWN.match(head):
         return True
-    if lines[line - 1] != comment:  # it goes on, or belongs to the inside of something
+    if lines[line - 1] != head:  # it belongs to the inside of something
         return False
-    return bool(FILE_NAME.match(comment)) or (lines[line:line + 1] == [""] and lines[line - 2] == ""
-                                              and any(lines[:line - 1]))
+    last = line + comment.count("\n")
+    alone = lines[line - 2] == "" and lines[last:last + 1] == [""] and any(lines[:line - 1])
+    return alone or bool(FILE_NAME.match(comment))
 
 
 def check_marks(tree):

@@ -29,8 +29,6 @@ import subprocess
 import sys
 import types
 
-# --- The texts --------------------------------------------------------------------------------
-
 
 class Dice:
     """A generator that is the same in every version of Python (splitmix64)."""
@@ -228,9 +226,6 @@ def texts_in(folder):
     return [text for text in found if len(text.encode()) <= 1 << 20]
 
 
-# --- The two sides ----------------------------------------------------------------------------
-
-
 def reference(model, byte_fallback):
     """Encodes like DebertaV2TokenizerFast of transformers 4, built by transformers' own converter."""
     import tokenizers
@@ -282,9 +277,6 @@ def compare(dump, model, byte_fallback, plain, batch=20000):
                 print(f"  differs from id {at} on: {got[at:at+6]} here, {wanted[at:at+6]} there: "
                       f"{ascii(text[:60])}")
     return differ
-
-
-# --- Golden file ------------------------------------------------------------------------------
 
 
 def fnv1a_bytes(content):

@@ -22,12 +22,13 @@
  * Over several urls each call returns once, with one answer, even if some of the endpoints fail:
  *   choice     the usable endpoint with the fewest requests outstanding; equals take turns
  *   ejection   an endpoint is put aside after a lost connection, after not_ready, after three failures in a
- *              row, or when it is silent (requests are outstanding, none is answered for probe_ms, and neither
- *              is a ping for as long). It is pinged in the background, first at once, then every 50 ms to 2 s,
- *              and comes back as soon as it answers
+ *              row, or when it is silent (requests are outstanding, none is answered for probe_ms, and
+ *              neither is a ping for as long). It is pinged in the background, first at once, then every
+ *              50 ms to 2 s, and comes back as soon as it answers
  *   retries    a request is sent again to another endpoint after a lost connection (at most three sends in
- *              all), after not_ready, and after overloaded (see `retries`). bad_request, too_large, unsupported,
- *              infeasible, deadline and internal are answers and end the call. A reload is never sent again
+ *              all), after not_ready, and after overloaded (see `retries`). bad_request, too_large,
+ *              unsupported, infeasible, deadline and internal are answers and end the call.
+ *              A reload is never sent again
  *   hedging    with hedge_ms, a slow request also goes to a second endpoint; the first answer counts
  * With one url the same holds, except that nothing is ejected, pinged or hedged.
  *

@@ -48,9 +48,9 @@ BR_NODISCARD br_status br_encoder_create(br_encoder **out, const br_encoder_weig
                                          const br_encoder_options *options, br_error *error);
 void br_encoder_destroy(br_encoder *encoder);
 
-/* One pass. `batch` holds 1..seqs_max sequences of 3..max_tokens ids each (2 where the first token is pooled), ids
- * below V: asserted, since they are checked where prompts enter. quality: [B, K] float32, row-major,
- * K = router.head_count; may hold non-finite values, which policies refuse.
+/* One pass. `batch` holds 1..seqs_max sequences of 3..max_tokens ids each (2 where the first token is
+ * pooled), ids below V: asserted, since they are checked where prompts enter. quality: [B, K] float32,
+ * row-major, K = router.head_count; may hold non-finite values, which policies refuse.
  * BR_EDEVICE: nothing in `quality` is meaningful. */
 BR_NODISCARD br_status br_encoder_run(br_encoder *encoder, const br_packing *batch, float *quality);
 

@@ -15,8 +15,6 @@
 #include "weight_loader.h"
 #include "weights.h"
 
-/* Vectors and plain matrices. */
-
 static br_status make_layernorm(const weight_loader *l, br_layernorm *out, const br_tensor *gamma,
                                 const br_tensor *beta)
 {
@@ -66,8 +64,6 @@ static br_status make_linear(const weight_loader *l, br_matrix **out, int32_t la
     return status;
 }
 
-/* Attention: query, key, value and positions. */
-
 /* The weights of a projection C -> C, and its bias. */
 typedef struct projection {
     float *weight; /* [C, C] */
@@ -89,14 +85,16 @@ static br_status read_projection(const weight_loader *l, const projection *out, 
     return BR_OK;
 }
 
-/* 1 / sqrt(D * terms): the terms the model is configured for count, whether or not it has relative attention. */
+/* 1 / sqrt(D * terms): the terms the model is configured for count,
+ * whether or not it has relative attention. */
 static float score_scale(const br_model *model)
 {
     const int terms = 1 + (model->c2p ? 1 : 0) + (model->p2c ? 1 : 0);
     return (float)(1 / sqrt((double)model->head_size * terms));
 }
 
-/* Projects the reachable rows with the shared projection, or with the layer's own `module` where nothing is shared. */
+/* Projects the reachable rows with the shared projection,
+ * or with the layer's own `module` where nothing is shared. */
 static br_status project_positions(const weight_loader *l, float **out, int32_t layer, br_module module,
                                    const projection *shared, float scale)
 {
@@ -213,8 +211,6 @@ static br_status make_layer(const weight_loader *l, br_encoder_layer *out, int32
     if (status == BR_OK) status = make_layer_norm_of(l, &out->output_norm, layer, BR_MODULE_OUTPUT_NORM);
     return status;
 }
-
-/* What surrounds the layers. */
 
 static br_status make_embedding(const weight_loader *l)
 {

@@ -1,10 +1,13 @@
 /*
- * rules.h - what policy.c and shared_budget.c share: private to them.
+ * rules.h - what resolve.c, policy.c and shared_budget.c share: private to them.
  */
 #ifndef BESTROUTE_POLICY_RULES_H
 #define BESTROUTE_POLICY_RULES_H
 
 #include "policy.h"
+
+/* True when the candidate is of one of `models` and takes at most max_n samples. */
+bool br_policy_allows(const br_candidate *candidate, uint64_t models, uint32_t max_n);
 
 /* True when every score of the table may be routed on: finite and in [0, 1]. */
 bool br_policy_scores_valid(const br_option *options, const br_router *router);

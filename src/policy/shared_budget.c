@@ -67,8 +67,6 @@ typedef struct pool {
     double shadow_price;
 } pool;
 
-/* Memory. */
-
 size_t br_shared_budget_scratch_bytes(const br_router *router, size_t query_count)
 {
     const size_t candidates = (size_t)router->candidate_count;
@@ -94,8 +92,6 @@ static point *hull_of(const pool *p, int32_t index)
 {
     return p->sort_spare + (size_t)p->router->candidate_count * (size_t)(index + 1);
 }
-
-/* Hulls. */
 
 static bool point_precedes(const point *a, const point *b)
 {
@@ -161,8 +157,6 @@ static int32_t make_hull(point *hull, const point *sorted, size_t count)
     return corners;
 }
 
-/* Members. */
-
 /* Decides alone those queries that cannot take part; makes members of the others. */
 static void add_query(pool *p, br_shared_budget_query *query)
 {
@@ -207,8 +201,7 @@ static bool member_follows(const pool *p, int32_t a, int32_t b)
     return order != 0 ? order > 0 : a > b;
 }
 
-/* A heap of members: heap[0] is ahead of all others. */
-
+/* Orders a heap of members: heap[0] is ahead of all others. */
 typedef bool ahead_fn(const pool *p, int32_t a, int32_t b);
 
 /* Sinks heap[slot] to its place. */
@@ -243,8 +236,6 @@ static void rank_members(pool *p)
         sink(p, p->order, end, 0, member_follows);
     }
 }
-
-/* Money. */
 
 /* Knuth's two-sum, then one step of renormalising. */
 static total plus(total t, double amount)
@@ -294,8 +285,6 @@ static total cost_of_cheapest(const pool *p)
     for (int32_t rank = 0; rank < p->count; rank++) sum = plus(sum, p->members[p->order[rank]].hull[0].cost);
     return sum;
 }
-
-/* Buying. */
 
 static bool steeper(const pool *p, int32_t a, int32_t b)
 {
@@ -355,8 +344,6 @@ static void buy_steps(pool *p)
     }
     if (!passed_over) p->shadow_price = 0;
 }
-
-/* Answers. */
 
 static double margin_at(const pool *p, const br_option *options, int32_t chosen)
 {

@@ -59,8 +59,6 @@ struct http {
     connection connections[HTTP_CONNECTIONS_MAX];
 };
 
-/* Pages. */
-
 void http_begin(http_page *page, int status, const char *type)
 {
     page->status = status;
@@ -109,8 +107,6 @@ static const char *reason_of(int status)
     }
 }
 
-/* Requests. */
-
 int http_parse(http_request *out, br_str bytes)
 {
     static const struct {
@@ -138,8 +134,6 @@ int http_parse(http_request *out, br_str bytes)
     }
     return 405;
 }
-
-/* Connections. */
 
 static void hang_up(connection *c)
 {
@@ -268,8 +262,6 @@ static void take_connection(http *server, uint64_t now_ns)
     step_reading(server, c); /* most often it is there already */
 }
 
-/* The thread. */
-
 /* Ends what has taken too long. Milliseconds until there is something to end or to accept again; -1:
  * never. */
 static int end_late(http *server, uint64_t now_ns)
@@ -305,8 +297,6 @@ static void *serve(void *argument)
         if (fds[1].revents != 0) take_connection(server, br_clock_now_ns());
     }
 }
-
-/* Opening. */
 
 static int listen_on(const struct addrinfo *address)
 {

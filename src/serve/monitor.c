@@ -17,7 +17,6 @@
 enum { PATIENCE_MS = 5000 }; /* with one reader */
 
 /* Prometheus' text format, version 0.0.4. */
-
 static void write_head(http_page *p, const char *name, const char *type, const char *help)
 {
     http_print(p, "# HELP bestroute_%s %s\n# TYPE bestroute_%s %s\n", name, help, name, type);

@@ -48,8 +48,6 @@ static bool are_alike(const br_pieces *a, const br_pieces *b)
     return true;
 }
 
-/* The ranks. */
-
 /* All ranks hold the same bundle, and lay it out alike. */
 static br_status agree(br_comm *ranks, const br_bundle *bundle, const br_pieces *pieces,
                        br_precision precision, br_error *error)
@@ -81,8 +79,6 @@ static br_status fill_first(br_encoder_weights **weights, crew *c, const br_load
     const br_pieces *lists[] = {&c->pieces[0]};
     return br_comm_broadcast(ranks, lists, error);
 }
-
-/* Within the process. */
 
 static br_status reserve_others(br_encoder_weights **weights, crew *c, const br_loaded_options *options,
                                 const br_bundle *bundle, br_error *error)

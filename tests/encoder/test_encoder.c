@@ -1,4 +1,5 @@
-/* test_encoder.c - the life of weights and encoders: refusals, failures, sharing, and what running may not do. */
+/* test_encoder.c - the life of weights and encoders: refusals, failures, sharing,
+ * and what running may not do. */
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
@@ -50,8 +51,6 @@ static void add(br_packing *batch, const golden_case *g, int32_t length)
     assert_true(br_packing_add(batch, ids, length));
 }
 
-/* Calibration. */
-
 static double log_odds(double p)
 {
     return log(p / (1 - p));
@@ -85,8 +84,6 @@ static void test_calibration_stretches_and_shifts_the_log_odds_of_its_head(void 
     br_backend_close(backend);
     golden_close(&g);
 }
-
-/* Options. */
 
 static void test_options_out_of_range_are_refused_with_their_range(void **state)
 {
@@ -130,8 +127,6 @@ static void test_destroying_nothing_is_allowed(void **state)
     br_encoder_weights_destroy(NULL);
     br_backend_close(NULL);
 }
-
-/* Weights. */
 
 static void test_a_weight_that_is_not_finite_is_refused_by_name(void **state)
 {
@@ -299,8 +294,6 @@ static void test_memory_held_is_reported(void **state)
     golden_close(&g);
 }
 
-/* Running. */
-
 static void test_running_allocates_nothing(void **state)
 {
     (void)state;
@@ -430,8 +423,6 @@ static void test_a_failing_device_fails_the_run_and_no_later_one(void **state)
     golden_close(&g);
 }
 
-/* Sharing. */
-
 typedef struct runner {
     const golden_case *golden;
     const br_encoder_weights *weights;
@@ -490,8 +481,6 @@ static void test_threads_with_their_own_encoders_share_weights(void **state)
     }
     golden_close(&g);
 }
-
-/* Misuse. */
 
 typedef struct misuse {
     const char *name;

@@ -1,6 +1,6 @@
 /*
- * test_comm.c - communicators over the CUDA devices at hand: what the first device has, all get; words that differ are
- * noticed; who waits for a rank that does not come, waits no longer than told.
+ * test_comm.c - communicators over the CUDA devices at hand: what the first device has, all get; words that
+ * differ are noticed; who waits for a rank that does not come, waits no longer than told.
  *
  * Skipped aloud where there is no device or no NCCL; what needs two devices, where there is one.
  */
@@ -190,8 +190,9 @@ static void test_an_id_that_cannot_be_written_is_named(void **state)
     assert_non_null(strstr(error.text, "/nowhere/id"));
 }
 
-/* Rank 1, a process of its own on the second device: `main FILE MOMENT` below. Its exit status is 0 when all went
- * well. At the moment "kill" or "stop" it does that to itself, when all have agreed and rank 0 is about to send. */
+/* Rank 1, a process of its own on the second device: `main FILE MOMENT` below. Its exit status is 0 when all
+ * went well. At the moment "kill" or "stop" it does that to itself,
+ * when all have agreed and rank 0 is about to send. */
 static int play_rank_1(const char *file, const char *moment)
 {
     const int32_t device = 1;

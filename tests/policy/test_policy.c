@@ -5,8 +5,6 @@
 
 #include <float.h>
 
-/* Resolving. */
-
 enum { SMALL, LARGE, ORPHAN }; /* models; no candidate is an ORPHAN */
 
 static void make_router(br_router *router)
@@ -186,8 +184,6 @@ static void test_a_query_s_cap_tightens_and_satisfies_budget(void **state)
         }
     }
 }
-
-/* Costs and the table. */
 
 static void test_cost_follows_the_formula(void **state)
 {

@@ -93,8 +93,7 @@ static void random_instance(instance *x, uint64_t *seed)
     random_policy(x, seed, coarse);
 }
 
-/* The oracle. */
-
+/* A candidate as the oracle sees it. */
 typedef struct entry {
     int32_t index;
     int32_t n;

@@ -130,7 +130,6 @@ static double random_budget(const instance *x, uint64_t *seed, bool whole)
 }
 
 /* An exact knapsack: every choice of every query. */
-
 static double best_total(const instance *x, int32_t q, double left)
 {
     if (q == x->query_count) return 0;
@@ -143,8 +142,7 @@ static double best_total(const instance *x, int32_t q, double left)
     return best;
 }
 
-/* Hulls by wrapping: the steepest way up from each corner; of equal ones the nearest. */
-
+/* An edge of a hull. Hulls are wrapped: the steepest way up from each corner; of equal ones the nearest. */
 typedef struct step {
     int32_t query;
     int32_t to; /* candidate */
@@ -318,8 +316,6 @@ static void test_a_pool_buys_as_the_plain_greedy_does(void **state)
     assert_true(compared > SMALL_INSTANCES / 4);
 }
 
-/* Other orders. */
-
 static bool is_same_number(double a, double b)
 {
     return a == b || (isnan(a) && isnan(b));
@@ -414,8 +410,6 @@ static void test_the_order_of_candidates_changes_no_decision_without_ties(void *
         }
     }
 }
-
-/* The budget. */
 
 /* The largest of some plain sums: rising, falling, and shuffled. */
 static double largest_sum(double *costs, int32_t count, uint64_t *seed)

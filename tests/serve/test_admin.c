@@ -204,7 +204,8 @@ static bool waits_for_the_keeper(br_server *server)
     return waits;
 }
 
-/* The keeper comes to it when the service is already to stop: a bundle takes long to load, and nobody will use it. */
+/* The keeper comes to it when the service is already to stop: a bundle takes long to load,
+ * and nobody will use it. */
 static void test_a_reload_that_waits_when_the_service_stops_is_refused(void **state)
 {
     (void)state;

@@ -23,8 +23,6 @@ const char *const golden_names[] = {
 
 enum { POOL_INDEX = 1, ROWS_WHOLE = 33, ROWS_SELECTED = 12, HEADER_BYTES = 1 << 15, NAME_BYTES = 128 };
 
-/* The generator. */
-
 static uint64_t stream_of(const golden_case *g, const char *name)
 {
     char whole[2 * NAME_BYTES];
@@ -73,8 +71,6 @@ static void offset_and_scale(double *offset, double *scale, const char *name, in
     else
         *scale = power_of_two_below_root(inputs);
 }
-
-/* The safetensors file. */
 
 static uint16_t half_bits(float value)
 {
@@ -234,8 +230,6 @@ static void make_weights(golden_case *g)
                               &error) != BR_OK)
         fail_msg("%s: %s", g->name, error.text);
 }
-
-/* The stored files. */
 
 static char *read_file(const golden_case *g, const char *ending, size_t *size)
 {

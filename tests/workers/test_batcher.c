@@ -389,10 +389,9 @@ static void test_skipping_ends_after_its_bound(void **state)
     }
 }
 
-/* The model: an unsorted list, searched from end to end for each query. */
-
 enum { MODEL_MAX = 64 };
 
+/* A plain batcher to compare with: an unsorted list, searched from end to end for each query. */
 typedef struct model {
     br_batch_item *waiting[MODEL_MAX];
     bool dead[MODEL_MAX]; /* take has seen it expired */

@@ -1,4 +1,5 @@
-/* test_devices.c - the list of devices: what it may say, what it is refused for, who gets how many workers. */
+/* test_devices.c - the list of devices: what it may say, what it is refused for,
+ * who gets how many workers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -34,8 +34,7 @@ struct br_wordpiece {
     bool lowercase;
 };
 
-/* The table. */
-
+/* The kind of a character: that of the range of the table that it is in. */
 static kind kind_of(uint32_t code)
 {
     size_t low = 0;
@@ -81,8 +80,7 @@ static size_t lower(uint32_t out[MAPPED_MAX], uint32_t code)
     return count;
 }
 
-/* The vocabulary. Inside a word a piece is looked up as "##" and its bytes, which are never put together. */
-
+/* A hash in steps: inside a word a piece is looked up as "##" and its bytes, which are never put together. */
 static uint64_t hash_more(uint64_t hash, const char *bytes, size_t size)
 {
     for (size_t i = 0; i < size; i++) hash = (hash ^ (unsigned char)bytes[i]) * 0x100000001b3U; /* FNV-1a */

@@ -1,6 +1,6 @@
 /*
- * instruction_set.h - the kernels of one instruction set, and the table that lists them. A kernel file includes it last,
- * after it has defined what vector.h asks for, and:
+ * instruction_set.h - the kernels of one instruction set, and the table that lists them. A kernel file
+ * includes it last, after it has defined what vector.h asks for, and:
  *   BR_TABLE   the table's name: br_cpu_kernels_avx2
  *   BR_NAME    its name for people: "avx2"
  */

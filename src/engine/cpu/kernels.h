@@ -1,8 +1,8 @@
 /*
  * kernels.h - everything the CPU engine does that is no dense product, once per instruction set.
  *
- * One source, several machines: vector.h names a vector of one machine, rows.h and attention.h are written over
- * it, and each kernels_<isa>.c compiles them for one instruction set through instruction_set.h.
+ * One source, several machines: vector.h names a vector of one machine, rows.h and attention.h are written
+ * over it, and each kernels_<isa>.c compiles them for one instruction set through instruction_set.h.
  * br_cpu_kernels_choose picks at run time.
  */
 #ifndef BESTROUTE_ENGINE_CPU_KERNELS_H

@@ -1,5 +1,6 @@
 /*
- * kernels_avx512_bf16.c - the CPU engine's kernels for AVX-512 with BF16: sixteen lanes, dot products of bf16 pairs.
+ * kernels_avx512_bf16.c - the CPU engine's kernels for AVX-512 with BF16: sixteen lanes,
+ * dot products of bf16 pairs.
  */
 #if defined(__x86_64__)
 

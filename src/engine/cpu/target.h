@@ -1,6 +1,6 @@
 /*
- * target.h - compiles the functions between BR_TARGET_BEGIN and BR_TARGET_END for an instruction set, whatever the
- * rest of the program is compiled for: BR_TARGET_BEGIN("avx2,fma").
+ * target.h - compiles the functions between BR_TARGET_BEGIN and BR_TARGET_END for an instruction set,
+ * whatever the rest of the program is compiled for: BR_TARGET_BEGIN("avx2,fma").
  *
  * For the kernel files alone. Whatever is not to be compiled so is included before it.
  */
