@@ -1,7 +1,7 @@
 # The CUDA engine: found or not, its flags, its architectures.
 #
-# Code for sm_80, sm_89, sm_90 and sm_100, and PTX of compute_80 and compute_90 for what is newer. The runtime is
-# linked dynamically, never statically.
+# Code for sm_80, sm_89, sm_90 and sm_100, and PTX of compute_80 and compute_90 for what is newer.
+# The runtime is linked dynamically, never statically.
 
 set(BESTROUTE_CUDA_ARCHITECTURES 80-real 89-real 90-real 100-real 80-virtual 90-virtual
     CACHE STRING "What the CUDA kernels are compiled for")
@@ -14,7 +14,8 @@ if(NOT BESTROUTE_CUDA STREQUAL "OFF")
   if(NOT CMAKE_CUDA_COMPILER)
     find_program(CMAKE_CUDA_COMPILER nvcc PATHS /usr/local/cuda/bin)
   endif()
-  # Asked before the language is enabled: an old compiler would not know the architectures and end the configuration.
+  # Asked before the language is enabled: an old compiler would not know the architectures,
+  # and end the configuration.
   set(BESTROUTE_NVCC_VERSION 0)
   if(CMAKE_CUDA_COMPILER)
     execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE nvcc_says ERROR_QUIET)
@@ -25,7 +26,8 @@ if(NOT BESTROUTE_CUDA STREQUAL "OFF")
   if(BESTROUTE_NVCC_VERSION VERSION_GREATER_EQUAL 12.4)
     set(CMAKE_CUDA_ARCHITECTURES ${BESTROUTE_CUDA_ARCHITECTURES})
     if(BESTROUTE_NVCC_VERSION VERSION_LESS 12.8)
-      list(REMOVE_ITEM CMAKE_CUDA_ARCHITECTURES 100-real) # newer than the compiler; compute_90's PTX serves it
+      # It is newer than the compiler; compute_90's PTX serves it.
+      list(REMOVE_ITEM CMAKE_CUDA_ARCHITECTURES 100-real)
     endif()
     enable_language(CUDA)
     find_package(CUDAToolkit 12.4)
@@ -33,7 +35,8 @@ if(NOT BESTROUTE_CUDA STREQUAL "OFF")
   if(TARGET CUDA::cudart AND TARGET CUDA::cublasLt)
     set(BESTROUTE_CUDA_FOUND ON)
   elseif(BESTROUTE_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "BESTROUTE_CUDA is ON, but the CUDA toolkit (12.4 or newer, with cuBLASLt) was not found")
+    message(FATAL_ERROR
+      "BESTROUTE_CUDA is ON, but the CUDA toolkit (12.4 or newer, with cuBLASLt) was not found")
   endif()
 endif()
 set(BESTROUTE_CUDA_FOUND ${BESTROUTE_CUDA_FOUND} CACHE INTERNAL "")
