@@ -1,7 +1,7 @@
 /*
  * bench_cuda.c - the CUDA engine's ops alone: achieved bandwidth and FLOP/s beside the device's own ceilings.
  *
- *   bench_cuda [--precision f16|bf16|fp8] [--seconds S] [--products] [--quick]
+ *   bench_cuda [OPTION]...     --help lists them
  *
  * Prints one JSON object a line:
  *   {"kind":"ceiling",...}   what the device reaches: a copy of a large buffer, a large product
@@ -10,15 +10,14 @@
  * Bytes and FLOPs are what the op needs, not what it does. Launches are recorded, n of them and 2n, and a time is the
  * difference by n: what a launch costs the host is in neither, so that kernels of few microseconds are told from it.
  * Operands are random, since products of zeros take less power and run faster. Weights take turns, twice what L2 holds,
- * as in a pass; activations stay. `--seconds` bounds the whole run, which then ends early and says so; `--products`
- * leaves out the rest. The ops' results are checked by the test suite (ctest -L gpu), which bench/gpu.sh runs first.
+ * as in a pass; activations stay. The ops' results are checked by the test suite (ctest -L gpu), which bench/gpu.sh runs first.
  */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/options.h"
 #include "cuda/backend_cuda.h"
 #include "engine/engines.h"
 
@@ -542,52 +541,80 @@ static void bench_kernels(bench *b)
     b->ops->free(b->backend, offsets);
 }
 
-int main(int argc, char **argv)
+typedef struct options {
+    bool help;
+    br_precision precision;
+    double seconds;
+    bool products;
+    bool quick;
+} options;
+
+#define AT(field) BR_OPTION_AT(options, field)
+
+static const br_option_row rows[] = {
+    {.heading = "Options"},
+    {"precision", NULL, "f16, bf16 or fp8: what the products compute in", AT(precision),
+     .words = BR_PRECISION_WORDS, .initial = "f16"},
+    {"seconds", "S", "bounds the whole run, which then ends early and says so", AT(seconds),
+     BR_RANGE(1e-3, 1e6), .initial = "240"},
+    {"products", NULL, "the products alone", AT(products)},
+    {"quick", NULL, "fewer rounds: shows that it runs, measures nothing", AT(quick)},
+    {"help", NULL, "this text", AT(help), .letter = 'h'},
+};
+
+static const br_option_table table = {.rows = rows, .row_count = sizeof rows / sizeof *rows};
+
+static void open_bench(bench *b, const options *o)
 {
-    static const struct option known[] = {
-        {"precision", required_argument, NULL, 'p'},
-        {"seconds", required_argument, NULL, 's'},
-        {"products", no_argument, NULL, 'o'},
-        {"quick", no_argument, NULL, 'q'},
-        {NULL, 0, NULL, 0},
-    };
-    br_precision precision = BR_PRECISION_F16;
-    double seconds = 240;
-    bool only_products = false;
-    struct cudaDeviceProp properties;
-    bench b = {0};
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (option == 'p')
-            for (precision = BR_PRECISION_FP8; precision > BR_PRECISION_AUTO; precision--)
-                if (strcmp(optarg, br_precision_name(precision)) == 0) break;
-        if (option == 's') seconds = atof(optarg);
-        if (option == 'o') only_products = true;
-        if (option == 'q') b.quick = true;
-        if (option == '?') return 2;
-    }
     br_error error = {0};
-    if (precision == BR_PRECISION_AUTO || precision == BR_PRECISION_F32) die("--precision", BR_EINVAL);
-    br_status status = br_backend_open(&b.backend, BR_ENGINE_CUDA, precision, 0, &error);
+    struct cudaDeviceProp properties;
+    br_status status = br_backend_open(&b->backend, BR_ENGINE_CUDA, o->precision, 0, &error);
     if (status != BR_OK) die(error.text, status);
-    b.ops = b.backend->table;
-    b.model = (br_model){
+    b->ops = b->backend->table;
+    b->model = (br_model){
         .width = WIDTH, .layers = 1, .heads = HEADS, .head_size = HEAD_SIZE, .ffn_width = FFN, .vocab = 4096};
-    b.shape = (br_stream_shape){LARGE, FULL_TOKENS < 1024 ? FULL_TOKENS : 1024, LONGEST, CANDIDATES};
-    status = b.ops->stream_create(b.backend, &b.stream, &b.model, &b.shape, &error);
+    b->shape = (br_stream_shape){LARGE, FULL_TOKENS < 1024 ? FULL_TOKENS : 1024, LONGEST, CANDIDATES};
+    status = b->ops->stream_create(b->backend, &b->stream, &b->model, &b->shape, &error);
     if (status != BR_OK) die(error.text, status);
     if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess) die("the device's properties", BR_EDEVICE);
-    b.cache_bytes = (size_t)properties.l2CacheSize;
-    b.end_ns = br_clock_now_ns() + (uint64_t)(seconds * 1e9);
+    b->cache_bytes = (size_t)properties.l2CacheSize;
+    b->end_ns = br_clock_now_ns() + (uint64_t)(o->seconds * 1e9);
+    b->quick = o->quick;
     printf(
         "{\"kind\":\"device\",\"name\":\"%s\",\"precision\":\"%s\",\"batch_tokens\":%d,\"multiprocessors\":%d}\n",
-        b.backend->device, br_precision_name(precision), (int)b.backend->batch_tokens,
+        b->backend->device, br_precision_name(o->precision), (int)b->backend->batch_tokens,
         properties.multiProcessorCount);
     (void)fflush(stdout);
+}
 
-    if (!only_products) bench_ceilings(&b);
-    if (!only_products) bench_kernels(&b);
+static void run(const options *o)
+{
+    bench b = {0};
+    open_bench(&b, o);
+    if (!o->products) bench_ceilings(&b);
+    if (!o->products) bench_kernels(&b);
     bench_products(&b);
     b.ops->stream_destroy(b.stream);
     br_backend_close(b.backend);
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {0};
+    br_options read;
+    br_error error = {0};
+    br_options_init(&read, &table, &o);
+    br_status status = br_options_read(&read, argc, argv, NULL, &error);
+    if (status == BR_OK && (o.precision == BR_PRECISION_AUTO || o.precision == BR_PRECISION_F32))
+        status = br_fail(&error, BR_EINVAL, "--precision: expected f16, bf16 or fp8");
+    if (status != BR_OK) {
+        (void)fprintf(stderr, "bench_cuda: %s\n", error.text);
+    } else if (o.help) {
+        (void)puts("usage: bench_cuda [OPTION]...");
+        br_options_print_help(&table, 0, stdout);
+    } else {
+        run(&o);
+    }
+    br_options_deinit(&read);
+    return status == BR_OK ? 0 : 2;
 }

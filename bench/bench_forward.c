@@ -3,22 +3,11 @@
  *
  *   bench_forward --bundle DIR [options]
  *
- *   --engine E         reference, cpu, cuda or auto (default auto)
- *   --precision P      f32, bf16, f16, fp8 or auto (default auto)
- *   --streams N        encoders at once, each on its own thread (default: the engine's own number)
- *   --lengths A,B,...  tokens per prompt (default 32,64,128,512), at most the bundle's max_tokens
- *   --batch-tokens T   tokens per pass (default 2048); at least one prompt is in a batch
- *   --batch N          prompts per pass, whatever their length, instead
- *   --seconds S        how long each length is measured (default 3)
- *   --plain            enqueue every pass anew, also where the engine would replay a recorded one
- *   --no-check         skip the comparison with the reference engine that comes first
- *   --dump             print the qualities of --batch-tokens' worth of seeded prompts of each length, and end
- *   --json             one JSON object instead of a table
+ * --help lists the options.
  *
  * Prompts are seeded random ids. GFLOP/s counts what the algorithm needs: the
  * last layer for one token per prompt, position scores for the distances that exist.
  */
-#include <getopt.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -30,6 +19,7 @@
 #include "bundle/bundle.h"
 #include "core/clock.h"
 #include "core/limits.h"
+#include "core/options.h"
 #include "core/thread.h"
 #include "encoder/encoder.h"
 #include "engine/engines.h"
@@ -37,17 +27,18 @@
 enum { LENGTHS_MAX = 16, LATENCY_RUNS_MAX = 1000, CHECK_TOKENS = 24, CHECK_SEQS = 2 };
 
 typedef struct options {
+    bool help;
     const char *bundle;
     br_engine engine;
     br_precision precision;
-    int32_t streams;
+    int32_t streams; /* 0: the engine's own number, until they are complete */
     int32_t lengths[LENGTHS_MAX];
     int32_t lengths_count;
     int32_t batch_tokens;
-    int32_t batch; /* 0: batch_tokens say */
+    int32_t batch; /* 0: as many as batch_tokens allow */
     double seconds;
     bool plain;
-    bool check;
+    bool no_check;
     bool dump;
     bool json;
 } options;
@@ -350,115 +341,61 @@ static void print_json(const options *o, const br_backend *backend, const result
     printf("]}\n");
 }
 
-static void usage(const char *why)
-{
-    fprintf(
-        stderr,
-        "bench_forward: %s\nusage: bench_forward --bundle DIR [--engine E] [--precision P] [--streams N]\n"
-        "       [--lengths A,B] [--batch-tokens T] [--batch N] [--seconds S] [--plain] [--no-check] [--dump] [--json]\n",
-        why);
-    exit(2);
-}
+static br_option_read read_lengths;
 
-static int32_t number(const char *text, long low, long high)
-{
-    char *end = NULL;
-    const long value = strtol(text, &end, 10);
-    if (end == text || *end != '\0' || value < low || value > high) usage(text);
-    return (int32_t)value;
-}
+#define AT(field) BR_OPTION_AT(options, field)
 
-static br_engine parse_engine(const char *name)
-{
-    static const br_engine engines[] = {BR_ENGINE_AUTO, BR_ENGINE_REFERENCE, BR_ENGINE_CPU, BR_ENGINE_CUDA};
-    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
-        if (strcmp(name, br_engine_name(engines[i])) == 0) return engines[i];
-    usage("unknown engine");
-    return BR_ENGINE_AUTO;
-}
+static const br_option_row rows[] = {
+    {.heading = "Options"},
+    {"bundle", "DIR", "the bundle whose encoder is measured; required", AT(bundle)},
+    {"engine", NULL, "what computes", AT(engine), .words = BR_ENGINE_WORDS, .initial = "auto"},
+    {"precision", NULL, "the numbers it computes with", AT(precision), .words = BR_PRECISION_WORDS,
+     .initial = "auto"},
+    {"streams", "N", "encoders at once, each on its own thread; the engine's own number where not given",
+     AT(streams), BR_RANGE(1, BR_WORKERS_MAX)},
+    {"lengths", "A,B", "tokens per prompt, each at most the bundle's max_tokens",
+     BR_OPTION_READ(read_lengths), .initial = "32,64,128,512"},
+    {"batch-tokens", "T", "tokens per pass; at least one prompt is in a batch", AT(batch_tokens),
+     BR_RANGE(1, BR_BATCH_TOKENS_MAX), .initial = "2048"},
+    {"batch", "N", "prompts per pass, whatever their length, instead", AT(batch),
+     BR_RANGE(1, BR_BATCH_SEQS_MAX)},
+    {"seconds", "S", "how long each length is measured", AT(seconds), BR_RANGE(1e-3, 1e6), .initial = "3"},
+    {"plain", NULL, "enqueue every pass anew, also where the engine would replay a recorded one", AT(plain)},
+    {"no-check", NULL, "skip the comparison with the reference engine that comes first", AT(no_check)},
+    {"dump", NULL, "print the qualities of --batch-tokens' worth of seeded prompts of each length, and end",
+     AT(dump)},
+    {"json", NULL, "one JSON object instead of a table", AT(json)},
+    {"help", NULL, "this text", AT(help), .letter = 'h'},
+};
 
-static br_precision parse_precision(const char *name)
-{
-    for (br_precision p = BR_PRECISION_AUTO; p <= BR_PRECISION_FP8; p++)
-        if (strcmp(name, br_precision_name(p)) == 0) return p;
-    usage("unknown precision");
-    return BR_PRECISION_AUTO;
-}
+static const br_option_table table = {.rows = rows, .row_count = sizeof rows / sizeof *rows};
 
-static void parse_lengths(options *o, char *list)
+static br_status read_lengths(void *target, const br_option_value *value, br_error *error)
 {
+    options *o = target;
     o->lengths_count = 0;
-    char *rest = NULL;
-    for (char *word = strtok_r(list, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest)) {
-        if (o->lengths_count == LENGTHS_MAX) usage("too many lengths");
-        o->lengths[o->lengths_count++] = number(word, BR_SEQ_TOKENS_MIN, BR_SEQ_TOKENS_MAX);
+    for (const char *at = value->text.data;; at++) {
+        char *end;
+        const long length = strtol(at, &end, 10);
+        if (end == at || (*end != ',' && *end != '\0') || length < BR_SEQ_TOKENS_MIN ||
+            length > BR_SEQ_TOKENS_MAX)
+            return br_option_refuse(value, error, "numbers from %d to %d with commas between them",
+                                    BR_SEQ_TOKENS_MIN, BR_SEQ_TOKENS_MAX);
+        if (o->lengths_count == LENGTHS_MAX)
+            return br_option_refuse(value, error, "no more than %d lengths", LENGTHS_MAX);
+        o->lengths[o->lengths_count++] = (int32_t)length;
+        if (*end == '\0') return BR_OK;
+        at = end;
     }
 }
 
-static void parse(options *o, int argc, char **argv)
+static br_status complete(options *o, br_error *error)
 {
-    static const struct option names[] = {
-        {"bundle", required_argument, NULL, 'b'},
-        {"engine", required_argument, NULL, 'e'},
-        {"precision", required_argument, NULL, 'p'},
-        {"streams", required_argument, NULL, 's'},
-        {"lengths", required_argument, NULL, 'l'},
-        {"batch-tokens", required_argument, NULL, 't'},
-        {"batch", required_argument, NULL, 'c'},
-        {"seconds", required_argument, NULL, 'd'},
-        {"plain", no_argument, NULL, 'a'},
-        {"no-check", no_argument, NULL, 'n'},
-        {"dump", no_argument, NULL, 'u'},
-        {"json", no_argument, NULL, 'j'},
-        {NULL, 0, NULL, 0},
-    };
-    *o = (options){
-        .lengths = {32, 64, 128, 512}, .lengths_count = 4, .batch_tokens = 2048, .seconds = 3, .check = true};
-    for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
-        switch (c) {
-        case 'b':
-            o->bundle = optarg;
-            break;
-        case 'e':
-            o->engine = parse_engine(optarg);
-            break;
-        case 'p':
-            o->precision = parse_precision(optarg);
-            break;
-        case 's':
-            o->streams = number(optarg, 1, BR_WORKERS_MAX);
-            break;
-        case 'l':
-            parse_lengths(o, optarg);
-            break;
-        case 't':
-            o->batch_tokens = number(optarg, 1, BR_BATCH_TOKENS_MAX);
-            break;
-        case 'c':
-            o->batch = number(optarg, 1, BR_BATCH_SEQS_MAX);
-            break;
-        case 'd':
-            o->seconds = atof(optarg);
-            break;
-        case 'a':
-            o->plain = true;
-            break;
-        case 'n':
-            o->check = false;
-            break;
-        case 'u':
-            o->dump = true;
-            break;
-        case 'j':
-            o->json = true;
-            break;
-        default:
-            usage("unknown option");
-        }
-    }
-    if (o->bundle == NULL) usage("--bundle is missing");
+    if (o->help) return BR_OK;
+    if (o->bundle == NULL) return br_fail(error, BR_EINVAL, "--bundle is missing");
     if (o->streams == 0) o->streams = br_engine_streams(o->engine);
     if (o->streams > BR_WORKERS_MAX) o->streams = BR_WORKERS_MAX;
+    return BR_OK;
 }
 
 static br_status bench(const options *o, const br_bundle *bundle, br_backend *backend, br_error *error)
@@ -473,7 +410,7 @@ static br_status bench(const options *o, const br_bundle *bundle, br_backend *ba
         status = dump(weights, bundle, o, error);
         goto done;
     }
-    if (status == BR_OK && o->check) {
+    if (status == BR_OK && !o->no_check) {
         status = check(weights, bundle, &worst, error);
         if (status == BR_OK) fprintf(stderr, "largest |quality - reference|: %.2g\n", worst);
         if (status == BR_OK && worst > quality_bar(backend->precision)) {
@@ -504,30 +441,51 @@ done:
     return status;
 }
 
-int main(int argc, char **argv)
+static br_status check_lengths(const options *o, const br_bundle *bundle, br_error *error)
 {
-    options o;
-    br_error error = {0};
+    for (int32_t i = 0; i < o->lengths_count; i++)
+        if (o->lengths[i] > bundle->router.max_tokens)
+            return br_fail(error, BR_EINVAL, "--lengths: %d is over the bundle's max_tokens, %d",
+                           (int)o->lengths[i], (int)bundle->router.max_tokens);
+    return BR_OK;
+}
+
+static br_status run(const options *o, br_error *error)
+{
     br_bundle *bundle = NULL;
     br_backend *backend = NULL;
-    parse(&o, argc, argv);
-
-    br_status status = br_bundle_open(&bundle, o.bundle, &error);
-    if (status != BR_OK) goto done;
-    for (int32_t i = 0; i < o.lengths_count; i++)
-        if (o.lengths[i] > bundle->router.max_tokens) usage("a length is over the bundle's max_tokens");
-    status = br_backend_open(&backend, o.engine, o.precision, 0, &error);
+    br_status status = br_bundle_open(&bundle, o->bundle, error);
+    if (status == BR_OK) status = check_lengths(o, bundle, error);
+    if (status == BR_OK) status = br_backend_open(&backend, o->engine, o->precision, 0, error);
     br_backend_table plain;
-    if (status == BR_OK && o.plain) {
+    if (status == BR_OK && o->plain) {
         plain = *backend->table;
         plain.pass_shapes = NULL;
         backend->table = &plain;
     }
-    if (status == BR_OK) status = bench(&o, bundle, backend, &error);
-
-done:
-    if (status != BR_OK) fprintf(stderr, "bench_forward: %s: %s\n", br_status_name(status), error.text);
+    if (status == BR_OK) status = bench(o, bundle, backend, error);
     br_backend_close(backend);
     br_bundle_close(bundle);
-    return status == BR_OK ? 0 : 1;
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {0};
+    br_options read;
+    br_error error = {0};
+    br_options_init(&read, &table, &o);
+    br_status status = br_options_read(&read, argc, argv, NULL, &error);
+    if (status == BR_OK) status = complete(&o, &error);
+    int code = status == BR_OK ? 0 : 2;
+    if (status == BR_OK && o.help) {
+        (void)puts("usage: bench_forward --bundle DIR [OPTION]...");
+        br_options_print_help(&table, 0, stdout);
+    } else if (status == BR_OK) {
+        status = run(&o, &error);
+        code = status == BR_OK ? 0 : 1;
+    }
+    if (status != BR_OK) fprintf(stderr, "bench_forward: %s: %s\n", br_status_name(status), error.text);
+    br_options_deinit(&read);
+    return code;
 }

@@ -13,6 +13,7 @@
 
 #include "bundle/tokenizer/tokenizer.h"
 #include "core/limits.h"
+#include "core/options.h"
 
 enum { RUNS = 5, IDS_MAX = 512 };
 
@@ -157,37 +158,73 @@ static void bench_hostile(const br_tokenizer *tokenizer)
     free(text);
 }
 
-int main(int argc, char **argv)
+typedef struct options {
+    bool help;
+} options;
+
+static const br_option_row rows[] = {
+    {.heading = "Options"},
+    {"help", NULL, "this text", BR_OPTION_AT(options, help), .letter = 'h'},
+};
+
+static const br_option_table table = {
+    .rows = rows, .row_count = sizeof rows / sizeof *rows, .takes_arguments = true};
+
+static const char usage[] = "usage: bench_tokenizer SPM_MODEL [TEXT_FILE]\n";
+
+/* `text_path` NULL: text of its own. Complains of what fails. */
+static bool run(const char *model_path, const char *text_path)
 {
-    if (argc < 2) {
-        (void)fprintf(stderr, "usage: %s SPM_MODEL [TEXT_FILE]\n", argv[0]);
-        return 2;
-    }
     size_t size = 0;
-    char *model = read_file(argv[1], &size);
+    char *model = read_file(model_path, &size);
     br_tokenizer *tokenizer = NULL;
     br_error error = {0};
     text_lines text = {0};
-    int result = 1;
+    bool good = false;
     const double start = seconds_now();
-    if (model == NULL || br_tokenizer_create(&tokenizer, (br_str){model, size}, argv[1], &error) != BR_OK) {
-        (void)fprintf(stderr, "%s: %s\n", argv[1], model == NULL ? "cannot be read" : error.text);
+    if (model == NULL ||
+        br_tokenizer_create(&tokenizer, (br_str){model, size}, model_path, &error) != BR_OK) {
+        (void)fprintf(stderr, "%s: %s\n", model_path, model == NULL ? "cannot be read" : error.text);
         goto done;
     }
     (void)printf("load             %.0f ms\n", (seconds_now() - start) * 1e3);
-    text.bytes = argc > 2 ? read_file(argv[2], &text.size) : make_text(&text.size);
+    text.bytes = text_path != NULL ? read_file(text_path, &text.size) : make_text(&text.size);
     if (text.bytes == NULL || !split(&text)) {
         (void)fprintf(stderr, "no text\n");
         goto done;
     }
     bench_lines(tokenizer, &text);
     bench_hostile(tokenizer);
-    result = 0;
+    good = true;
 
 done:
     br_tokenizer_destroy(tokenizer);
     free(text.lines);
     free(text.bytes);
     free(model);
-    return result;
+    return good;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {0};
+    br_options read;
+    br_error error = {0};
+    br_options_init(&read, &table, &o);
+    br_status status = br_options_read(&read, argc, argv, NULL, &error);
+    const size_t count = read.argument_count;
+    if (status == BR_OK && !o.help && (count < 1 || count > 2))
+        status = br_fail(&error, BR_EINVAL, "expected a tokenizer's model, and a file of text or none");
+    int code = 2;
+    if (status != BR_OK) {
+        (void)fprintf(stderr, "bench_tokenizer: %s\n%s", error.text, usage);
+    } else if (o.help) {
+        (void)fputs(usage, stdout);
+        br_options_print_help(&table, 0, stdout);
+        code = 0;
+    } else {
+        code = run(read.arguments[0], count > 1 ? read.arguments[1] : NULL) ? 0 : 1;
+    }
+    br_options_deinit(&read);
+    return code;
 }

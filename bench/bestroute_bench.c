@@ -20,14 +20,6 @@
 #include "serve/server.h"
 #include "table.h"
 
-static int complain(const br_error *error)
-{
-    (void)fprintf(stderr, "bestroute-bench: %s\n", error->text);
-    return 1;
-}
-
-/* Running. */
-
 static json_t *describe_service(const char *url)
 {
     br_client *client;
@@ -116,7 +108,7 @@ static br_status run_load(const command *c, br_error *error)
     if (status != BR_OK) return status;
     if (c->sweep_rates) load.rate = c->sweep[0]; /* an open loop, as its description says */
     json_t *report = json_pack("{s:o, s:o, s:o, s:[]}", "machine", report_machine(), "service",
-                               load.raw ? json_object() : describe_service(load.urls[0]), "load",
+                               load.raw ? json_object() : describe_service(load.urls.items[0]), "load",
                                report_load(&load, &c->prompts), "runs");
     table_head(stdout, report);
     if (c->record != NULL)
@@ -151,7 +143,7 @@ static br_status run_spawned(command *c, br_error *error)
     (void)snprintf(flags, sizeof flags, "%s %s", c->noop != NULL ? "--engine noop" : "", c->service_flags);
     br_status status = child_start(&service, daemon, bundle, flags, error);
     if (status != BR_OK) return status;
-    c->load.urls[c->load.url_count++] = service.url;
+    c->load.urls.items[c->load.urls.count++] = service.url;
     c->load.server_pid = service.pid;
     status = run_load(c, error);
     child_stop(&service);
@@ -193,22 +185,28 @@ static br_status compare(const char *const *files, br_error *error)
     return status;
 }
 
+static br_status run(command *c, br_error *error)
+{
+    if (c->help) {
+        command_print_help(stdout);
+        return BR_OK;
+    }
+    if (c->echo != NULL) return echo_run(c->echo, c->hand_over, error);
+    if (c->compare) return compare(c->files, error);
+    if (c->engine != NULL) return run_engine(c, error);
+    if (c->spawn != NULL || c->noop != NULL) return run_spawned(c, error);
+    return run_load(c, error);
+}
+
 int main(int argc, char **argv)
 {
     command c;
     br_error error = {0};
     br_status status = command_read(&c, argc, argv, &error);
     if (status == BR_OK && c.plot != NULL) status = br_plot_check(&error); /* before minutes of load */
-    if (status != BR_OK) return complain(&error);
-    if (c.echo != NULL)
-        status = echo_run(c.echo, c.hand_over, &error);
-    else if (c.compare)
-        status = compare(c.files, &error);
-    else if (c.engine != NULL)
-        status = run_engine(&c, &error);
-    else if (c.spawn != NULL || c.noop != NULL)
-        status = run_spawned(&c, &error);
-    else
-        status = run_load(&c, &error);
-    return status == BR_OK ? 0 : complain(&error);
+    if (status == BR_OK) status = run(&c, &error);
+    command_deinit(&c);
+    if (status == BR_OK) return 0;
+    (void)fprintf(stderr, "bestroute-bench: %s\n", error.text);
+    return 1;
 }

@@ -274,8 +274,9 @@ static void settle(load *l)
 
 static br_status connect_all(load *l, br_error *error)
 {
-    for (int i = 0; i < l->options->url_count * l->options->connections; i++) {
-        const char *url = l->options->urls[i % l->options->url_count];
+    const int url_count = (int)l->options->urls.count;
+    for (int i = 0; i < url_count * l->options->connections; i++) {
+        const char *url = l->options->urls.items[i % url_count];
         nng_socket *socket = &l->sockets[l->socket_count];
         int failed = nng_req0_open(socket);
         if (failed == 0) l->socket_count++;

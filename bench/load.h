@@ -11,6 +11,7 @@
 #ifndef BESTROUTE_BENCH_LOAD_H
 #define BESTROUTE_BENCH_LOAD_H
 
+#include "core/options.h"
 #include "histogram.h"
 #include "prompts.h"
 #include "protocol/msgpack.h"
@@ -24,9 +25,8 @@ enum {
 };
 
 typedef struct load_options {
-    const char *urls[LOAD_URLS_MAX];
-    int url_count;
-    int connections; /* to each url */
+    br_option_list urls; /* at most LOAD_URLS_MAX */
+    int connections;     /* to each url */
     int in_flight;
     int queries; /* of each request in `prompts` */
     double rate; /* requests/s of the open loop; 0: closed loop */

@@ -1,220 +1,127 @@
-/* options.c - see options.h: one table of options, each with where its value goes. */
+/* options.c - see options.h: the table of bestroute-bench, and what its options require of one another. */
 #include "options.h"
 
-#include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <math.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "core/limits.h"
 
-static const char usage[] =
-    "bestroute-bench: loads a bestroute service and measures it.\n\n"
-    "What is measured, one of\n"
-    "  --url URL            a service that runs; may be repeated, requests take turns\n"
-    "  --spawn BUNDLE       a service of its own, on ipc, with --service-flags\n"
-    "  --noop BUNDLE        the same without the encoder\n"
-    "  --engine BUNDLE      the encoder alone, without a service\n"
-    "  --echo URL           serve the bare transport there until killed; load it with --url and --raw\n"
-    "  --hand-over          of the echo: each message goes to another thread and back\n"
-    "  --compare A B        two reports written by --json, side by side\n\n"
-    "How hard\n"
-    "  --in-flight N        requests under way: a closed loop [1]; with --rate the most, [1024]\n"
-    "  --rate R             requests/s, an open loop; latency counts from when a request was due\n"
-    "  --poisson            at random distances, not even ones\n"
-    "  --sweep WHAT:LIST    one run each: in-flight:1,2,4 or rate:10,20,40\n"
-    "  --seconds S          measured time [10]\n"
-    "  --warmup S           before that [1]\n"
-    "  --requests N         measured requests at most\n"
-    "  --connections N      to each url [1]\n"
-    "  --timeout-ms N       of one request [30000]\n\n"
-    "With what\n"
-    "  --queries N          prompts of one request [1]\n"
-    "  --prompts FILE       a prompt a line\n"
-    "  --lengths D          synthetic prompts' words: 20, 8-64 (even) or 24~0.8 (log-normal) [20]\n"
-    "  --tokens BUNDLE      send tokens of this bundle's vocabulary, not text\n"
-    "  --score              instead of route\n"
-    "  --policy KIND        threshold, budget, utility, tolerance or pool, with\n"
-    "  --threshold X, --max-cost X, --lambda X, --tolerance X, --total-budget X\n"
-    "  --deadline-ms N      of each request\n"
-    "  --seed N             [1]\n"
-    "  --raw                do not look into replies\n\n"
-    "Where to\n"
-    "  --json FILE, --csv FILE\n"
-    "  --plot STEM          STEM.svg and STEM.png, drawn by bestroute-plot: latency against load\n"
-    "  --record FILE        the arrivals that were sent: time, connection, tokens, deadline of each query\n"
-    "  --server-pid PID     report the processor time of that process; a spawned service's always is\n"
-    "  --service-flags \"F\"  for --spawn, --noop and --engine, as bestrouted takes them\n";
+#define AT(field) BR_OPTION_AT(command, field)
+#define POLICY(field, bit)                                                                                   \
+    AT(prompts.policy.field), BR_OPTION_HAS(command, prompts.policy.has), .has_bit = (bit)
 
-typedef enum kind { FLAG, TEXT, REAL, INT, WIDE, POLICY_REAL, POLICY_KIND, URL, SWEEP, HELP } kind;
+static br_option_read read_sweep;
 
-typedef struct row {
-    const char *name;
-    kind kind;
-    size_t offset; /* in command: bool, const char *, double, int, uint64_t, double */
-    double least;
-    double most;
-    uint32_t has; /* POLICY_REAL: the bit that says it is there */
-} row;
+static const br_option_row rows[] = {
+    {.heading = "What is measured, one of"},
+    {"url", "URL", "a service that runs; may be repeated, requests take turns", AT(load.urls),
+     .most = LOAD_URLS_MAX},
+    {"spawn", "BUNDLE", "a service of its own, on ipc, with --service-flags", AT(spawn)},
+    {"noop", "BUNDLE", "the same without the encoder", AT(noop)},
+    {"engine", "BUNDLE", "the encoder alone, without a service", AT(engine)},
+    {"echo", "URL", "serve the bare transport there until killed; load it with --url and --raw", AT(echo)},
+    {"hand-over", NULL, "of the echo: each message goes to another thread and back", AT(hand_over)},
+    {"compare", NULL, "two reports written by --json, side by side: --compare A B", AT(compare)},
 
-#define AT(field) offsetof(command, field)
+    {.heading = "How hard"},
+    {"in-flight", "N", "requests under way: a closed loop [1]; with --rate the most [1024]",
+     AT(load.in_flight), BR_RANGE(1, LOAD_IN_FLIGHT_MAX)},
+    {"rate", "R", "requests/s, an open loop; latency counts from when a request was due", AT(load.rate),
+     BR_RANGE(1e-3, 1e9)},
+    {"poisson", NULL, "with --rate: at random distances, not even ones", AT(load.poisson)},
+    {"sweep", "WHAT:LIST", "one run each: in-flight:1,2,4 or rate:10,20,40", BR_OPTION_READ(read_sweep)},
+    {"seconds", "S", "measured time", AT(load.seconds), BR_RANGE(1e-3, 1e6), .initial = "10"},
+    {"warmup", "S", "time before that, not measured", AT(load.warmup_s), BR_RANGE(0, 1e6), .initial = "1"},
+    {"requests", "N", "measured requests at most", AT(load.requests), BR_RANGE(1, 0x1p50)},
+    {"connections", "N", "to each url", AT(load.connections), BR_RANGE(1, 16), .initial = "1"},
+    {"timeout-ms", "N", "of one request", AT(load.timeout_ms), BR_RANGE(1, INT_MAX), .initial = "30000"},
 
-static const row rows[] = {
-    {.name = "url", .kind = URL},
-    {.name = "spawn", .kind = TEXT, .offset = AT(spawn)},
-    {.name = "noop", .kind = TEXT, .offset = AT(noop)},
-    {.name = "engine", .kind = TEXT, .offset = AT(engine)},
-    {.name = "echo", .kind = TEXT, .offset = AT(echo)},
-    {.name = "hand-over", .kind = FLAG, .offset = AT(hand_over)},
-    {.name = "compare", .kind = FLAG, .offset = AT(compare)},
-    {"in-flight", INT, AT(load.in_flight), 1, LOAD_IN_FLIGHT_MAX, 0},
-    {"rate", REAL, AT(load.rate), 1e-3, 1e9, 0},
-    {.name = "poisson", .kind = FLAG, .offset = AT(load.poisson)},
-    {.name = "sweep", .kind = SWEEP},
-    {"seconds", REAL, AT(load.seconds), 1e-3, 1e6, 0},
-    {"warmup", REAL, AT(load.warmup_s), 0, 1e6, 0},
-    {"requests", WIDE, AT(load.requests), 1, 0x1p50, 0},
-    {"connections", INT, AT(load.connections), 1, 16, 0},
-    {"timeout-ms", INT, AT(load.timeout_ms), 1, INT_MAX, 0},
-    {"queries", INT, AT(prompts.queries), 1, BR_QUERIES_MAX, 0},
-    {.name = "prompts", .kind = TEXT, .offset = AT(prompts.file)},
-    {.name = "lengths", .kind = TEXT, .offset = AT(prompts.lengths)},
-    {.name = "tokens", .kind = TEXT, .offset = AT(prompts.bundle)},
-    {.name = "score", .kind = FLAG, .offset = AT(prompts.score)},
-    {.name = "policy", .kind = POLICY_KIND},
-    {"threshold", POLICY_REAL, AT(prompts.policy.threshold), 0, 1e300, BR_HAS_THRESHOLD},
-    {"max-cost", POLICY_REAL, AT(prompts.policy.max_cost), 0, 1e300, BR_HAS_MAX_COST},
-    {"lambda", POLICY_REAL, AT(prompts.policy.lambda), 0, 1e300, BR_HAS_LAMBDA},
-    {"tolerance", POLICY_REAL, AT(prompts.policy.tolerance), 0, 1e300, BR_HAS_TOLERANCE},
-    {"total-budget", POLICY_REAL, AT(prompts.policy.total_budget), 0, 1e300, BR_HAS_TOTAL_BUDGET},
-    {"deadline-ms", WIDE, AT(prompts.deadline_ms), 1, UINT32_MAX, 0},
-    {"seed", WIDE, AT(prompts.seed), 0, 0x1p50, 0},
-    {.name = "raw", .kind = FLAG, .offset = AT(load.raw)},
-    {.name = "json", .kind = TEXT, .offset = AT(json)},
-    {.name = "csv", .kind = TEXT, .offset = AT(csv)},
-    {.name = "plot", .kind = TEXT, .offset = AT(plot)},
-    {.name = "record", .kind = TEXT, .offset = AT(record)},
-    {"server-pid", INT, AT(load.server_pid), 1, INT_MAX, 0},
-    {.name = "service-flags", .kind = TEXT, .offset = AT(service_flags)},
-    {.name = "help", .kind = HELP},
+    {.heading = "With what"},
+    {"queries", "N", "prompts of one request", AT(prompts.queries), BR_RANGE(1, BR_QUERIES_MAX),
+     .initial = "1"},
+    {"prompts", "FILE", "a prompt a line", AT(prompts.file)},
+    {"lengths", "D", "synthetic prompts' words: 20, 8-64 (even) or 24~0.8 (log-normal)", AT(prompts.lengths),
+     .initial = "20"},
+    {"tokens", "BUNDLE", "send tokens of this bundle's vocabulary, not text", AT(prompts.bundle)},
+    {"score", NULL, "instead of route", AT(prompts.score)},
+    {"policy", "KIND", "threshold, budget, utility, tolerance or pool, with what it needs of the next five",
+     POLICY(kind, BR_HAS_KIND), .words = BR_POLICY_KIND_WORDS},
+    {"threshold", "X", "quality", POLICY(threshold, BR_HAS_THRESHOLD), BR_RANGE(0, HUGE_VAL)},
+    {"max-cost", "X", "USD for each prompt", POLICY(max_cost, BR_HAS_MAX_COST), BR_RANGE(0, HUGE_VAL)},
+    {"lambda", "X", "quality per USD", POLICY(lambda, BR_HAS_LAMBDA), BR_RANGE(0, HUGE_VAL)},
+    {"tolerance", "X", "share of the best quality", POLICY(tolerance, BR_HAS_TOLERANCE),
+     BR_RANGE(0, HUGE_VAL)},
+    {"total-budget", "X", "USD for each request", POLICY(total_budget, BR_HAS_TOTAL_BUDGET),
+     BR_RANGE(0, HUGE_VAL)},
+    {"deadline-ms", "N", "of each request", AT(prompts.deadline_ms), BR_RANGE(1, UINT32_MAX)},
+    {"seed", "N", "of synthetic prompts and random distances", AT(prompts.seed), BR_RANGE(0, 0x1p50),
+     .initial = "1"},
+    {"raw", NULL, "do not look into replies", AT(load.raw)},
+
+    {.heading = "Where to"},
+    {"json", "FILE", "a report for --compare and scripts", AT(json)},
+    {"csv", "FILE", "a line for each run", AT(csv)},
+    {"plot", "STEM", "STEM.svg and STEM.png, drawn by bestroute-plot: latency against load", AT(plot)},
+    {"record", "FILE", "the arrivals that were sent: time, connection, tokens, deadline of each query",
+     AT(record)},
+    {"server-pid", "PID", "report the processor time of that process; a spawned service's always is",
+     AT(load.server_pid), BR_RANGE(1, INT_MAX)},
+    {"service-flags", "\"F\"", "for --spawn, --noop and --engine, as bestrouted takes them",
+     AT(service_flags), .initial = ""},
+    {"help", NULL, "this text", AT(help), .letter = 'h'},
 };
 
-enum { ROWS = sizeof rows / sizeof *rows, FIRST = 256 /* getopt's value of row 0 */ };
+static const br_option_table table = {
+    .rows = rows, .row_count = sizeof rows / sizeof *rows, .takes_arguments = true};
 
-static br_status number(double *out, const char *name, const char *value, double least, double most,
-                        br_error *error)
+static br_status read_sweep(void *target, const br_option_value *value, br_error *error)
 {
-    char *end;
-    errno = 0;
-    *out = strtod(value, &end);
-    if (*end == '\0' && end != value && *out >= least && *out <= most) return BR_OK;
-    return br_fail(error, BR_EINVAL, "--%s: found \"%.100s\", expected a number from %g to %g", name, value,
-                   least, most);
-}
-
-static br_status whole(double *out, const row *r, const char *value, br_error *error)
-{
-    const br_status status = number(out, r->name, value, r->least, r->most, error);
-    if (status != BR_OK || *out == floor(*out)) return status;
-    return br_fail(error, BR_EINVAL, "--%s: found \"%.100s\", expected a whole number", r->name, value);
-}
-
-static br_status set_sweep(command *c, const char *value, br_error *error)
-{
-    const char *list = strchr(value, ':');
-    c->sweep_rates = strncmp(value, "rate:", 5) == 0;
-    if (list == NULL || (!c->sweep_rates && strncmp(value, "in-flight:", 10) != 0))
-        return br_fail(error, BR_EINVAL,
-                       "--sweep: found \"%.100s\", expected in-flight:1,2,4 or rate:10,20,40", value);
+    command *c = target;
+    const char *text = value->text.data;
+    const char *list = strchr(text, ':');
+    c->sweep_rates = strncmp(text, "rate:", 5) == 0;
+    c->sweep_count = 0;
+    if (list == NULL || (!c->sweep_rates && strncmp(text, "in-flight:", 10) != 0))
+        return br_option_refuse(value, error, "in-flight:1,2,4 or rate:10,20,40");
+    const double most = c->sweep_rates ? 1e9 : LOAD_IN_FLIGHT_MAX;
     for (const char *at = list + 1; c->sweep_count < SWEEP_MAX;) {
         char *end;
         const double one = strtod(at, &end);
-        const double most = c->sweep_rates ? 1e9 : LOAD_IN_FLIGHT_MAX;
         if (end == at || (*end != ',' && *end != '\0') || !(one > 0) || one > most)
-            return br_fail(error, BR_EINVAL,
-                           "--sweep: found \"%.50s\" in its list, expected a number above 0", at);
+            return br_option_refuse(value, error, "numbers above 0 and up to %g in its list", most);
         c->sweep[c->sweep_count++] = one;
         if (*end == '\0') return BR_OK;
         at = end + 1;
     }
-    return br_fail(error, BR_EINVAL, "--sweep: more than %d runs", SWEEP_MAX);
+    return br_option_refuse(value, error, "no more than %d runs", SWEEP_MAX);
 }
 
-static br_status add_url(command *c, const char *value, br_error *error)
+static br_status check_arguments(command *c, br_error *error)
 {
-    if (c->load.url_count == LOAD_URLS_MAX)
-        return br_fail(error, BR_EINVAL, "--url: more than %d", LOAD_URLS_MAX);
-    c->load.urls[c->load.url_count++] = value;
+    const size_t count = c->read.argument_count;
+    if (c->compare && count != 2) return br_fail(error, BR_EINVAL, "--compare: expected two files");
+    if (!c->compare && count > 0)
+        return br_fail(error, BR_EINVAL, "found \"%.100s\", which belongs to no option",
+                       c->read.arguments[0]);
+    for (size_t i = 0; i < count; i++) c->files[i] = c->read.arguments[i];
     return BR_OK;
 }
 
-static br_status set_policy_kind(command *c, const char *value, br_error *error)
-{
-    c->prompts.policy.has |= BR_HAS_KIND;
-    if (br_policy_kind_parse(&c->prompts.policy.kind, br_str_from(value))) return BR_OK;
-    return br_fail(error, BR_EINVAL,
-                   "--policy: found \"%.100s\", expected threshold, budget, utility, tolerance or pool",
-                   value);
-}
-
-static br_status set(command *c, const row *r, const char *value, br_error *error)
-{
-    void *field = (char *)c + r->offset;
-    double read = 0;
-    br_status status = BR_OK;
-    switch (r->kind) {
-    case FLAG:
-        *(bool *)field = true;
-        return BR_OK;
-    case TEXT:
-        *(const char **)field = value;
-        return BR_OK;
-    case POLICY_REAL:
-        c->prompts.policy.has |= r->has;
-        return number(field, r->name, value, r->least, r->most, error);
-    case REAL:
-        return number(field, r->name, value, r->least, r->most, error);
-    case INT:
-        status = whole(&read, r, value, error);
-        if (status == BR_OK) *(int *)field = (int)read;
-        return status;
-    case WIDE:
-        status = whole(&read, r, value, error);
-        if (status == BR_OK) *(uint64_t *)field = (uint64_t)read;
-        return status;
-    case POLICY_KIND:
-        return set_policy_kind(c, value, error);
-    case URL:
-        return add_url(c, value, error);
-    case SWEEP:
-        return set_sweep(c, value, error);
-    case HELP:
-        (void)fputs(usage, stdout);
-        exit(0);
-    }
-    return BR_EINTERNAL;
-}
-
 /* What follows from the rest. */
-static br_status complete(command *c, int argc, char **argv, br_error *error)
+static br_status complete(command *c, br_error *error)
 {
     if (c->load.in_flight == 0) c->load.in_flight = c->load.rate > 0 || c->sweep_rates ? 1024 : 1;
     c->load.queries = c->prompts.queries;
     c->load.seed = c->prompts.seed;
-    const int modes = (c->load.url_count > 0) + (c->spawn != NULL) + (c->noop != NULL) + (c->engine != NULL) +
-                      (c->echo != NULL) + c->compare;
+    const int modes = (c->load.urls.count > 0) + (c->spawn != NULL) + (c->noop != NULL) +
+                      (c->engine != NULL) + (c->echo != NULL) + c->compare;
     if (modes != 1)
         return br_fail(error, BR_EINVAL,
                        "expected one of --url, --spawn, --noop, --engine, --echo, --compare; see --help");
-    if (c->compare != (optind + 2 == argc) || (!c->compare && optind != argc))
-        return br_fail(error, BR_EINVAL,
-                       c->compare ? "--compare: expected two files"
-                                  : "found \"%.100s\", which belongs to no option",
-                       argv[optind < argc ? optind : 0]);
-    for (int i = 0; c->compare && i < 2; i++) c->files[i] = argv[optind + i];
+    const br_status arguments = check_arguments(c, error);
+    if (arguments != BR_OK) return arguments;
     if (c->plot != NULL && (c->engine != NULL || c->echo != NULL || c->compare))
         return br_fail(error, BR_EINVAL, "--plot: expected runs of a service: nothing else has latencies");
     if (c->record != NULL && (c->sweep_count > 0 || c->load.raw || c->engine != NULL))
@@ -223,28 +130,23 @@ static br_status complete(command *c, int argc, char **argv, br_error *error)
     return BR_OK;
 }
 
-br_status command_read(command *out, int argc, char **argv, br_error *error)
+br_status command_read(command *out, int argc, char *const *argv, br_error *error)
 {
-    *out = (command){
-        .load = {.connections = 1, .seconds = 10, .warmup_s = 1, .timeout_ms = 30000},
-        .prompts = {.lengths = "20", .queries = 1, .seed = 1},
-        .service_flags = "",
-    };
-    struct option options[ROWS + 1] = {{0}};
-    for (int i = 0; i < ROWS; i++) {
-        const bool bare = rows[i].kind == FLAG || rows[i].kind == HELP;
-        options[i] = (struct option){rows[i].name, bare ? no_argument : required_argument, NULL, FIRST + i};
-    }
-    opterr = 0;
-    for (int which; (which = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (which == '?')
-            return br_fail(error, BR_EINVAL,
-                           "found \"%.100s\", which is no option, or its value is missing; see --help",
-                           argv[optind - 1]);
-        const br_status status = set(out, &rows[which - FIRST], optarg, error);
-        if (status != BR_OK) return status;
-    }
-    return complete(out, argc, argv, error);
+    *out = (command){0};
+    br_options_init(&out->read, &table, out);
+    const br_status status = br_options_read(&out->read, argc, argv, NULL, error);
+    return status == BR_OK && !out->help ? complete(out, error) : status;
+}
+
+void command_deinit(command *c)
+{
+    br_options_deinit(&c->read);
+}
+
+void command_print_help(FILE *to)
+{
+    (void)fputs("bestroute-bench: loads a bestroute service and measures it.\n", to);
+    br_options_print_help(&table, 0, to);
 }
 
 void flags_split(char **argv, int *argc, char *flags)

@@ -38,13 +38,13 @@ json_t *report_load(const load_options *load, const prompts_options *source)
         (void)snprintf(texts, sizeof texts, "from %.500s", source->file);
     else
         (void)snprintf(texts, sizeof texts, "of %.40s words", source->lengths);
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:b, s:i, s:f, s:I}", "url", load->urls[0], "loop",
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:b, s:i, s:f, s:I}", "url", load->urls.items[0], "loop",
                      !open           ? "closed loop"
                      : load->poisson ? "open loop, Poisson"
                                      : "open loop, constant rate",
                      "asks", asks, "queries", load->queries, "prompts", texts, "as_tokens",
-                     source->bundle != NULL, "connections", load->connections * load->url_count, "warmup_s",
-                     load->warmup_s, "deadline_ms", (json_int_t)source->deadline_ms);
+                     source->bundle != NULL, "connections", load->connections * (int)load->urls.count,
+                     "warmup_s", load->warmup_s, "deadline_ms", (json_int_t)source->deadline_ms);
 }
 
 static json_t *ms_of(const histogram *h, double unit)

@@ -12,6 +12,7 @@
 
 #include "bundle/tokenizer/tokenizer.h"
 #include "core/limits.h"
+#include "core/options.h"
 
 static char *read_file(const char *path, size_t *size)
 {
@@ -43,14 +44,38 @@ static bool answer_one(const br_tokenizer *tokenizer, char *text, int32_t *ids, 
            fwrite(ids, sizeof *ids, count, stdout) == count;
 }
 
-int main(int argc, char **argv)
+typedef struct options {
+    bool bytes;
+    bool uncased;
+    bool cased;
+    bool help;
+} options;
+
+#define AT(field) BR_OPTION_AT(options, field)
+
+static const br_option_row rows[] = {
+    {.heading = "Options"},
+    {"bytes", NULL, "SPM_MODEL: call br_tokenizer_use_bytes", AT(bytes)},
+    {"uncased", NULL, "the file is a VOCAB_TXT of lower case", AT(uncased)},
+    {"cased", NULL, "the file is a VOCAB_TXT", AT(cased)},
+    {"help", NULL, "this text", AT(help), .letter = 'h'},
+};
+
+static const br_option_table table = {
+    .rows = rows, .row_count = sizeof rows / sizeof *rows, .takes_arguments = true};
+
+static br_status create(br_tokenizer **out, br_str file, const char *path, const options *o, br_error *error)
 {
-    if (argc < 2) {
-        (void)fprintf(stderr, "usage: %s SPM_MODEL [--bytes] < texts > ids\n", argv[0]);
-        return 2;
-    }
+    if (o->uncased || o->cased) return br_tokenizer_create_wordpiece(out, file, o->uncased, path, error);
+    br_status status = br_tokenizer_create(out, file, path, error);
+    if (status == BR_OK && o->bytes) status = br_tokenizer_use_bytes(*out);
+    return status;
+}
+
+static int run(const char *path, const options *o)
+{
     size_t size = 0;
-    char *model = read_file(argv[1], &size);
+    char *model = read_file(path, &size);
     br_error error = {0};
     br_tokenizer *tokenizer = NULL;
     int result = 1;
@@ -59,14 +84,7 @@ int main(int argc, char **argv)
     int32_t *ids = malloc(ids_max * sizeof *ids);
     if (model == NULL || text == NULL || ids == NULL) goto done;
 
-    const br_str file = {model, size};
-    const bool uncased = argc > 2 && strcmp(argv[2], "--uncased") == 0;
-    const bool wordpiece = uncased || (argc > 2 && strcmp(argv[2], "--cased") == 0);
-    br_status status = wordpiece ? br_tokenizer_create_wordpiece(&tokenizer, file, uncased, argv[1], &error)
-                                 : br_tokenizer_create(&tokenizer, file, argv[1], &error);
-    if (status == BR_OK && argc > 2 && strcmp(argv[2], "--bytes") == 0)
-        status = br_tokenizer_use_bytes(tokenizer);
-    if (status != BR_OK) {
+    if (create(&tokenizer, (br_str){model, size}, path, o, &error) != BR_OK) {
         (void)fprintf(stderr, "%s\n", error.text);
         goto done;
     }
@@ -80,4 +98,22 @@ done:
     free(text);
     free(model);
     return result;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {0};
+    br_options read;
+    br_error error = {0};
+    br_options_init(&read, &table, &o);
+    const br_status status = br_options_read(&read, argc, argv, NULL, &error);
+    int code = 2;
+    if (status == BR_OK && !o.help && read.argument_count == 1) {
+        code = run(read.arguments[0], &o);
+    } else {
+        (void)fprintf(stderr, "%s\nusage: tokenizer_dump FILE [OPTION] < texts > ids\n", error.text);
+        br_options_print_help(&table, 0, stderr);
+    }
+    br_options_deinit(&read);
+    return code;
 }

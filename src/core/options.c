@@ -197,6 +197,15 @@ br_status br_options_read_initial(br_options *options, br_error *error)
     return status;
 }
 
+br_status br_options_read(br_options *options, int argc, char *const *argv, char *const *environment,
+                          br_error *error)
+{
+    br_status status = br_options_read_arguments(options, argc, argv, error);
+    if (status == BR_OK) status = br_options_read_environment(options, environment, error);
+    if (status == BR_OK) status = br_options_read_initial(options, error);
+    return status;
+}
+
 const char *br_options_source(const br_options *options, size_t offset)
 {
     for (size_t i = 0; i < options->table->row_count; i++) {

@@ -69,7 +69,7 @@ typedef struct br_option_value {
     const char *place;  /* what an error begins with: the source, and in a file the key too */
 } br_option_value;
 
-/* Reads a value that is no plain one. */
+/* Reads a value that is no plain one. `value->text` ends with a zero byte and lives as long as the options. */
 typedef br_status br_option_read(void *target, const br_option_value *value, br_error *error);
 
 struct br_option_row {
@@ -146,6 +146,10 @@ BR_NODISCARD br_status br_options_read_environment(br_options *options, char *co
 /* One `name = value` a line; '#' begins a comment. */
 BR_NODISCARD br_status br_options_read_file(br_options *options, const char *path, br_error *error);
 BR_NODISCARD br_status br_options_read_initial(br_options *options, br_error *error);
+
+/* For a program without a file of options: the command line, the environment, the initial values. */
+BR_NODISCARD br_status br_options_read(br_options *options, int argc, char *const *argv,
+                                       char *const *environment, br_error *error);
 
 /* Where the value of the field at `offset` came from; NULL where none was read. */
 const char *br_options_source(const br_options *options, size_t offset);

@@ -164,6 +164,14 @@ static void append(br_option_list *list, const br_option_list *more)
     list->count += more->count;
 }
 
+/* What a row reads for itself, in a text that the options own. */
+static br_status store_custom(void *target, const br_option_value *value, const char *text, br_error *error)
+{
+    br_option_value kept = *value;
+    kept.text = br_str_from(text);
+    return value->row->read(target, &kept, error);
+}
+
 /* A custom row's value, and a list's when it is added to another, can still be refused here. */
 static br_status store(void *target, const br_option_value *value, const parsed *found, bool again,
                        br_error *error)
@@ -200,7 +208,7 @@ static br_status store(void *target, const br_option_value *value, const parsed 
         break;
     }
     case BR_OPTION_CUSTOM:
-        return value->row->read(target, value, error);
+        return store_custom(target, value, found->text, error);
     }
     return BR_OK;
 }

@@ -15,6 +15,9 @@ typedef enum br_engine {
     BR_ENGINE_CUDA,
 } br_engine;
 
+/* The names in the enum's order, as a table of options lists them. */
+#define BR_ENGINE_WORDS "auto|reference|cpu|cuda"
+
 const char *br_engine_name(br_engine engine);
 
 /* AUTO as the engine it stands for on this machine; any other as itself. */
