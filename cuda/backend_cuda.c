@@ -17,6 +17,7 @@
 
 #include "core/memory.h"
 #include "engine_cuda.h"
+#include "runtime.h"
 
 enum {
     COMPUTE_CAPABILITY_MIN = 80,  /* bf16, cp.async, ldmatrix with m16n8k16 */
@@ -24,28 +25,6 @@ enum {
     COMPUTE_CAPABILITY_PDL = 90,  /* programmatic dependent launch */
     CHUNK = 1 << 20,              /* elements converted at a time */
 };
-
-br_status br_cuda_status(cudaError_t code)
-{
-    switch (code) {
-    case cudaSuccess:
-        return BR_OK;
-    case cudaErrorMemoryAllocation:
-        return BR_ENOMEM;
-    default:
-        return BR_EDEVICE;
-    }
-}
-
-br_status br_cuda_fail(br_error *error, cudaError_t code, const char *what)
-{
-    return br_fail(error, br_cuda_status(code), "engine cuda: %s: %s", what, cudaGetErrorString(code));
-}
-
-cudaError_t br_cuda_use_device(const br_backend *backend)
-{
-    return cudaSetDevice(((const cuda_backend *)backend)->device);
-}
 
 /* The runtime's own stream does not wait for ours, nor they for it:
  * what it does is over when these return. */

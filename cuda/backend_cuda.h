@@ -45,15 +45,6 @@ static inline cuda_backend *cuda(br_backend *backend)
     return (cuda_backend *)backend;
 }
 
-/* The runtime's code as one of ours. */
-br_status br_cuda_status(cudaError_t code);
-
-/* Fills *error with what failed and the runtime's words for it. */
-br_status br_cuda_fail(br_error *error, cudaError_t code, const char *what);
-
-/* The calling thread's device from now on. */
-cudaError_t br_cuda_use_device(const br_backend *backend);
-
 /* Entries of the table, in stream_cuda.c. */
 br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
                                 const br_stream_shape *shape, br_error *error);

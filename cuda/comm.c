@@ -12,12 +12,12 @@
 #include <string.h>
 #include <time.h>
 
-#include "backend_cuda.h"
 #include "comm_id.h"
 #include "core/clock.h"
 #include "core/limits.h"
 #include "core/memory.h"
 #include "nccl_library.h"
+#include "runtime.h"
 
 enum { ROOT = 0, POLL_US = 200 };
 

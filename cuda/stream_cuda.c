@@ -13,6 +13,7 @@
 #include "backend_cuda.h"
 #include "core/limits.h"
 #include "core/memory.h"
+#include "runtime.h"
 
 enum {
     SHORT_SEQ_TOKENS =
