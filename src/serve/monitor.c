@@ -118,13 +118,15 @@ static void write_metrics(http_page *p, br_server *server)
     int64_t calls_open;
     const bool ready = state_phase(&server->state, &calls_open) == PHASE_READY;
     http_begin(p, 200, "text/plain; version=0.0.4; charset=utf-8");
-    write_head(p, "build_info", "gauge", "1, with the version as its label");
+    write_head(p, "build_info", "gauge", "constant 1, with the version as its label");
     http_print(p, "bestroute_build_info{version=\"%s\"} 1\n", br_server_version());
-    write_gauge(p, "ready", "1 while a bundle is loaded and the service is not draining", ready ? 1 : 0);
-    write_gauge(p, "requests_in_flight", "admitted and not yet answered", calls_open);
-    write_gauge(p, "queries_waiting", "admitted and not yet scored", atomic_load(&server->admitted));
-    write_gauge(p, "queries_limit", "most queries admitted at a time", server->config->queue_max);
-    write_gauge(p, "devices", "devices that compute", devices_in(server, ready));
+    write_gauge(p, "ready", "1 while a bundle is loaded and the service is not draining, else 0",
+                ready ? 1 : 0);
+    write_gauge(p, "requests_in_flight", "requests admitted and not yet answered", calls_open);
+    write_gauge(p, "queries_waiting", "queries admitted and not yet scored", atomic_load(&server->admitted));
+    write_gauge(p, "queries_limit", "largest number of queries admitted at a time",
+                server->config->queue_max);
+    write_gauge(p, "devices", "devices that are not out", devices_in(server, ready));
     write_counters(p, &server->metrics);
     write_request_histograms(p, &server->metrics);
     write_pass_histograms(p, server);

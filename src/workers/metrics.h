@@ -16,34 +16,34 @@
 #include "histogram.h"
 #include "protocol/msgpack.h"
 
-/* A name that ends in _ns counts nanoseconds. */
+/* X(name, what it counts). A name that ends in _ns counts nanoseconds; /metrics shows it in seconds. */
 #define BR_COUNTER_LIST(X)                                                                                   \
     X(requests, "messages received on the data socket")                                                      \
-    X(requests_failed, "answered with an error of the whole request")                                        \
-    X(queries, "admitted")                                                                                   \
-    X(queries_scored, "computed")                                                                            \
-    X(queries_failed, "answered with an error of their own")                                                 \
-    X(queries_expired, "not computed: their deadline had passed")                                            \
-    X(queries_shared, "not computed: the same prompt was in flight")                                         \
-    X(cache_hits, "not computed: the same prompt was scored before")                                         \
-    X(cache_misses, "looked for in the score cache in vain")                                                 \
-    X(queries_retried, "on another device, after theirs failed")                                             \
-    X(passes_given_up, "a device did not come back from them")                                               \
-    X(devices_lost, "taken out after a pass had failed twice")                                               \
-    X(devices_readmitted, "taken in again after a probe")                                                    \
+    X(requests_failed, "requests answered with an error of the whole request")                               \
+    X(queries, "queries admitted")                                                                           \
+    X(queries_scored, "queries computed")                                                                    \
+    X(queries_failed, "queries answered with an error of their own")                                         \
+    X(queries_expired, "queries not computed because their deadline had passed")                             \
+    X(queries_shared, "queries not computed because the same prompt was in flight")                          \
+    X(cache_hits, "queries not computed because their scores were in the cache")                             \
+    X(cache_misses, "queries whose scores were not in the cache")                                            \
+    X(queries_retried, "queries queued again after their device failed")                                     \
+    X(passes_given_up, "encoder passes given up because their device hung")                                  \
+    X(devices_lost, "devices taken out after a pass failed twice or hung")                                   \
+    X(devices_readmitted, "devices taken in again after a successful probe")                                 \
     X(batches, "encoder passes")                                                                             \
-    X(tokens, "of all passes")                                                                               \
-    X(queue_ns, "of all scored queries: from tokenised to the beginning of their pass")                      \
-    X(compute_ns, "of all passes")                                                                           \
-    X(bad_request, "whole requests refused with this code")                                                  \
-    X(too_large, "whole requests refused with this code")                                                    \
-    X(overloaded, "whole requests refused with this code")                                                   \
-    X(deadline, "whole requests refused with this code")                                                     \
-    X(not_ready, "whole requests refused with this code")                                                    \
-    X(unsupported, "whole requests refused with this code")                                                  \
-    X(internal, "whole requests refused with this code")                                                     \
+    X(tokens, "tokens of all encoder passes")                                                                \
+    X(queue_ns, "seconds that scored queries waited for their pass, summed")                                 \
+    X(compute_ns, "seconds of all encoder passes, summed")                                                   \
+    X(bad_request, "requests refused as a whole with the code bad_request")                                  \
+    X(too_large, "requests refused as a whole with the code too_large")                                      \
+    X(overloaded, "requests refused as a whole with the code overloaded")                                    \
+    X(deadline, "requests refused as a whole with the code deadline")                                        \
+    X(not_ready, "requests refused as a whole with the code not_ready")                                      \
+    X(unsupported, "requests refused as a whole with the code unsupported")                                  \
+    X(internal, "requests refused as a whole with the code internal")                                        \
     X(reloads, "bundles switched to")                                                                        \
-    X(reloads_failed, "bundles refused, the old one serving on")
+    X(reloads_failed, "bundles refused while the old one went on serving")
 
 typedef enum br_counter {
 #define BR_COUNTER_ENUM(name, help) BR_COUNTER_##name,
@@ -54,16 +54,16 @@ typedef enum br_counter {
 
 /* Of requests answered with results, in nanoseconds, as the timing of their reply has it. */
 #define BR_REQUEST_HISTOGRAM_LIST(X)                                                                         \
-    X(request, TIME, "from a request's arrival to its reply")                                                \
-    X(request_tokenize, TIME, "tokenising, all queries of a request together")                               \
-    X(request_queue, TIME, "from tokenised to the beginning of its pass, of a request's slowest query")      \
-    X(request_compute, TIME, "the pass of a request's slowest query")
+    X(request, TIME, "seconds from the arrival of a request to its reply")                                   \
+    X(request_tokenize, TIME, "seconds of tokenising all queries of a request")                              \
+    X(request_queue, TIME, "seconds that a request's slowest query waited for its pass")                     \
+    X(request_compute, TIME, "seconds of the pass of a request's slowest query")
 
 /* Of encoder passes, by device. */
 #define BR_PASS_HISTOGRAM_LIST(X)                                                                            \
-    X(pass, TIME, "an encoder pass")                                                                         \
-    X(pass_queries, QUERIES, "queries of an encoder pass")                                                   \
-    X(pass_tokens, TOKENS, "tokens of an encoder pass")
+    X(pass, TIME, "seconds of an encoder pass")                                                              \
+    X(pass_queries, QUERIES, "queries in an encoder pass")                                                   \
+    X(pass_tokens, TOKENS, "tokens in an encoder pass")
 
 #define BR_HISTOGRAM_ENUM(name, scale, help) BR_HISTOGRAM_##name,
 typedef enum br_request_histogram {
