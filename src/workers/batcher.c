@@ -87,8 +87,6 @@ void br_batcher_destroy(br_batcher *batcher)
     free(batcher);
 }
 
-/* Heaps. */
-
 static bool precedes(const br_batch_item *a, const br_batch_item *b)
 {
     if (a->deadline_ns != b->deadline_ns) return a->deadline_ns < b->deadline_ns;
@@ -112,8 +110,8 @@ static br_batch_item *join(br_batch_item *a, br_batch_item *b)
     return above;
 }
 
-/* What is left of a heap without its root: neighbours joined in pairs,
- * then the pairs from the last to the first. */
+/* What is left of a heap without its root: neighbours joined in pairs, then the pairs from the last to the
+ * first. */
 static br_batch_item *join_children(br_batch_item *root)
 {
     br_batch_item *pairs = NULL;
@@ -138,8 +136,6 @@ static br_batch_item *join_children(br_batch_item *root)
     root->child = NULL;
     return whole;
 }
-
-/* Clients. */
 
 static int32_t *bucket_of(br_batcher *b, uint64_t id)
 {
@@ -238,36 +234,47 @@ static client *better(client *a, client *b)
     return a == NULL || precedes(b->first, a->first) ? b : a;
 }
 
-/* Whose turn it is, of the clients compared: a fresh one, while those are in favour or there are no others;
- * then, of those whose turn is not used up, the one with the first query. When all have used theirs up, each
- * begins another. *favoured: it goes ahead of others. */
-static client *next_client(br_batcher *b, bool *favoured)
+/* Of the active ones, from the cursor on. */
+static int32_t compared_count(const br_batcher *b)
 {
-    *favoured = false;
-    if (b->active_count == 0) return NULL;
-    const int32_t compared = b->active_count < LOOK_MAX ? b->active_count : LOOK_MAX;
-    for (;;) {
-        client *fresh = NULL;
-        client *other = NULL;
-        int32_t others = 0;
-        for (int32_t i = 0; i < compared; i++) {
-            client *c = &b->clients[b->active[(b->cursor + i) % b->active_count]];
-            if (c->fresh)
-                fresh = better(fresh, c);
-            else if (others++, c->credit > 0)
-                other = better(other, c);
+    return b->active_count < LOOK_MAX ? b->active_count : LOOK_MAX;
+}
+
+static client *compared(const br_batcher *b, int32_t i)
+{
+    return &b->clients[b->active[(b->cursor + i) % b->active_count]];
+}
+
+/* Whose turn it is, of the clients compared: a fresh one, while those are in favour or there are no others;
+ * then, of those whose turn is not used up, the one with the first query. NULL: all have used theirs up.
+ * *favoured: it goes ahead of others. */
+static client *choose(const br_batcher *b, bool *favoured)
+{
+    client *fresh = NULL;
+    client *other = NULL;
+    int32_t others = 0;
+    for (int32_t i = 0; i < compared_count(b); i++) {
+        client *c = compared(b, i);
+        if (c->fresh) {
+            fresh = better(fresh, c);
+        } else {
+            others++;
+            if (c->credit > 0) other = better(other, c);
         }
-        if (fresh != NULL && (b->favour > 0 || others == 0)) {
-            *favoured = others > 0;
-            return fresh;
-        }
-        if (other != NULL) return other;
-        for (int32_t i = 0; i < compared; i++) {
-            client *c = &b->clients[b->active[(b->cursor + i) % b->active_count]];
-            if (!c->fresh) c->credit += b->turn_tokens;
-        }
-        b->cursor = (b->cursor + compared) % b->active_count;
     }
+    const bool takes_fresh = fresh != NULL && (b->favour > 0 || others == 0);
+    *favoured = takes_fresh && others > 0;
+    return takes_fresh ? fresh : other;
+}
+
+/* All of the clients compared have used their turn up: each begins another, and the next ones are
+ * compared. */
+static void begin_turns(br_batcher *b)
+{
+    const int32_t count = compared_count(b);
+    for (int32_t i = 0; i < count; i++)
+        if (!compared(b, i)->fresh) compared(b, i)->credit += b->turn_tokens;
+    b->cursor = (b->cursor + count) % b->active_count;
 }
 
 /* Moves what has expired to its list. The earliest deadlines are at the roots. */
@@ -309,12 +316,48 @@ static bool charge(br_batcher *b, client *c, bool favoured)
     return c->tokens == tokens && c->pushed <= b->turn_tokens;
 }
 
-/* Those to whom nothing was put back. */
-static void forget_emptied(br_batcher *b, int32_t first)
+/* A batch that is being put together. */
+typedef struct batch {
+    br_batch_item **items;
+    int32_t count;
+    int32_t room; /* tokens that may still be taken */
+    br_batch_item *skipped[BR_BATCH_SKIPS_MAX];
+    int32_t skipped_count;
+    int32_t emptied;   /* first of the clients that have no more, linked by next_emptied; -1: none */
+    bool small_served; /* all that a small client had is in it */
+} batch;
+
+static bool has_room(const br_batcher *b, const batch *t)
 {
-    while (first >= 0) {
-        client *c = &b->clients[first];
-        first = c->next_emptied;
+    return t->count < b->options.seqs_max && t->room > 0 && t->skipped_count < BR_BATCH_SKIPS_MAX;
+}
+
+/* The client's next query goes into the batch, or is skipped. */
+static void take_from(br_batcher *b, batch *t, client *c, bool favoured)
+{
+    const bool fits = t->count == 0 || (c->first->tokens <= t->room && c->first->group == t->items[0]->group);
+    if (fits && charge(b, c, favoured)) t->small_served = true;
+    br_batch_item *item = remove_first(b, c);
+    if (c->first == NULL) {
+        c->next_emptied = t->emptied;
+        t->emptied = (int32_t)(c - b->clients);
+    }
+    if (fits) {
+        t->items[t->count++] = item;
+        t->room -= item->tokens;
+    } else {
+        t->skipped[t->skipped_count++] = item;
+    }
+}
+
+/* With their old arrival, skipped queries find their old place; and their client, of which they were the
+ * last, is still as it was. Then clients that have no more are forgotten. */
+static void put_skipped_back(br_batcher *b, batch *t)
+{
+    for (int32_t i = 0; i < t->skipped_count; i++) (void)insert(b, t->skipped[i]);
+    while (t->emptied >= 0) {
+        client *c = &b->clients[t->emptied];
+        t->emptied = c->next_emptied;
         if (c->first == NULL) forget(b, c);
     }
 }
@@ -326,39 +369,21 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
     assert(sharers >= 0);
     pile_expired(batcher, now_ns);
 
-    br_batch_item *skipped[BR_BATCH_SKIPS_MAX];
-    int32_t skipped_count = 0;
-    int32_t taken = 0;
-    int32_t room = share_of(batcher, tokens_max, sharers);
-    int32_t emptied = -1; /* first of the clients that have no more, linked by next_emptied */
-    bool small_served = false;
-    bool favoured;
-    client *c;
-    while (taken < batcher->options.seqs_max && room > 0 && skipped_count < BR_BATCH_SKIPS_MAX &&
-           (c = next_client(batcher, &favoured)) != NULL) {
-        const bool fits = taken == 0 || (c->first->tokens <= room && c->first->group == items[0]->group);
-        if (fits && charge(batcher, c, favoured)) small_served = true;
-        br_batch_item *item = remove_first(batcher, c);
-        if (c->first == NULL) {
-            c->next_emptied = emptied;
-            emptied = (int32_t)(c - batcher->clients);
-        }
-        if (fits) {
-            items[taken++] = item;
-            room -= item->tokens;
-        } else {
-            skipped[skipped_count++] = item;
-        }
+    batch t = {.items = items, .room = share_of(batcher, tokens_max, sharers), .emptied = -1};
+    while (has_room(batcher, &t) && batcher->active_count > 0) {
+        bool favoured;
+        client *c = choose(batcher, &favoured);
+        if (c != NULL)
+            take_from(batcher, &t, c, favoured);
+        else
+            begin_turns(batcher);
     }
-    /* With their old arrival they find their old place, and their client,
-     * where they were its last, as it was. */
-    for (int32_t i = 0; i < skipped_count; i++) (void)insert(batcher, skipped[i]);
-    forget_emptied(batcher, emptied);
-    if (small_served && batcher->flood_tokens > 0)
+    put_skipped_back(batcher, &t);
+    if (t.small_served && batcher->flood_tokens > 0)
         batcher->contended = CONTENDED_TAKES;
     else if (batcher->contended > 0)
         batcher->contended--;
-    return taken;
+    return t.count;
 }
 
 br_batch_item *br_batcher_expire(br_batcher *batcher, uint64_t now_ns)

@@ -2,9 +2,9 @@
  * batcher.h - groups waiting queries into packed batches.
  *
  * Passive: it runs nothing, never blocks and never reads a clock; time comes in
- * as an argument, so a test can replay any timing. Not thread-safe: worker.c
- * holds the lock. A worker that is idle takes what is there at once; while all
- * are busy, queries accumulate.
+ * as an argument, so a test can replay any timing. Not thread-safe: the workers
+ * hold the lock. An idle worker takes whatever is queued; while all workers are
+ * busy, the queue grows into larger batches.
  *
  * Order, of one client's queries: earliest deadline first, then arrival; a query without a deadline comes
  * after all that have one. Between clients: each has a turn of an eighth of the largest batch, in tokens; of
@@ -27,8 +27,8 @@
  * of the query that leads it. The leader goes even if it is longer than the taker's budget.
  *
  *   push, put_back  O(1)
- *   take            O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting)
- *                   once in a query's life when it is found expired
+ *   take            O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting) once
+ *                   in a query's life when it is found expired
  *   expire          O(clients + log waiting)
  *
  * Uses: limits, status.  Used by: worker.

@@ -1,87 +1,118 @@
 /*
- * workers.h - what the files behind worker.h share.
+ * worker.h - the threads that score: each takes the next batch when it is idle, packs it, runs it.
  *
- *   worker.c            the threads: life, queue, errands
- *   dispatch.c   which of them takes what waits
- *   pass.c       one batch's way through a device
+ * All devices draw from one queue, so none is idle while another has a backlog. Who is woken:
+ *   of the idle workers one whose device has the fewest tokens in its passes, accelerators first, and one
+ *   that is far slower than its like last.
+ *   Beside accelerators the host's cores take a batch only when they would be done with it before
+ *   the accelerators had worked off the queue.
+ *
+ * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back to their place in the queue,
+ * once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
+ * never taken out: its jobs are finished with BR_EDEVICE, as are those that fail a second time.
+ *
+ * A job that is still queued when its deadline passes is finished there and then, by a thread that watches deadlines,
+ * however long the passes under way take.
+ *
+ * A pass that does not end is given up after a number of looks, which somebody takes at even intervals. Its jobs
+ * are seen to as those of a failed one, and what it may still answer is dropped. Its worker is stuck until it comes
+ * back. When all that are left are stuck, what waits is finished with BR_EDEVICE.
+ *
+ * A job is one tokenised query. Its loaded bundle is the batcher's group, so a batch
+ * never mixes bundles. Jobs are the caller's memory, borrowed from push until
+ * `done` is called; `done` runs on a worker's thread, the one that watches deadlines or that of who looks, with
+ * no lock held, and the job may be gone once it returns.
+ *
+ * One mutex guards the batcher, the devices' state, the errand and the flags. No other lock is ever taken while it
+ * is held.
+ *
+ * Uses: batcher, log, metrics, loaded.  Used by: server.
  */
-#ifndef BESTROUTE_WORKERS_WORKERS_H
-#define BESTROUTE_WORKERS_WORKERS_H
+#ifndef BESTROUTE_WORKERS_WORKER_H
+#define BESTROUTE_WORKERS_WORKER_H
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
-#include "core/alarm.h"
-#include "worker.h"
+#include "batcher.h"
+#include "core/log.h"
+#include "loaded.h"
+#include "metrics.h"
 
-/* A device, as its workers share it. Guarded by the lock. */
-typedef struct br_station {
-    int64_t tokens;  /* in its passes now */
-    double token_ns; /* moving average of its passes; 0 before the first */
-    int32_t stuck;   /* workers whose pass was given up and has not come back */
-    bool out;
-} br_station;
+typedef struct br_job br_job;
+struct br_job {
+    br_batch_item item; /* first: the batcher hands this back. group: the br_loaded */
+    const int32_t *ids; /* [item.tokens] */
+    float *quality;     /* [head_count], out */
+    bool retried;       /* a device failed with it: false to begin with */
+    void (*done)(br_job *job);
 
-typedef struct br_worker {
-    br_workers *all;
-    int32_t index;
-    int32_t device;
-    pthread_t thread;
-    bool started;
-    br_packing packing;
-    float *quality;        /* [seqs_max, BR_CANDIDATES_MAX] */
-    br_batch_item **items; /* [seqs_max] */
-
-    /* Guarded by the lock. */
-    pthread_cond_t work; /* jobs or an errand came, or it is time to stop */
-    bool work_made;
-    bool idle;     /* waits on `work` */
-    bool called;   /* and was signalled, or is about to be */
-    int32_t held;  /* items of the pass under way; 0: none, or it was given up */
-    int32_t looks; /* that found this pass under way */
-    bool stuck;    /* its pass was given up and has not come back */
-} br_worker;
-
-struct br_workers {
-    br_workers_options options;
-    int32_t tokens_max; /* the largest of the devices' */
-    br_worker *workers; /* [devices->worker_count] */
-    br_alarm *deadlines;
-    _Atomic uint32_t stuck; /* a bit for each device with a stuck worker; written with the lock held */
-
-    pthread_mutex_t lock; /* guards everything below; nothing else is locked under it */
-    pthread_cond_t ran;   /* the errand was run */
-    bool lock_made;
-    br_batcher *batcher;
-    br_station stations[BR_DEVICES_MAX];
-    double
-        token_ns[2]; /* moving averages of passes: [0] the host's, [1] an accelerator's; 0 before the first */
-    bool stopping;
-    bool abandoning;
-    br_errand_fn errand; /* NULL: none */
-    void *errand_context;
-    int32_t errand_worker;
-    bool errand_begun;
-
-    br_batch_item **given_up; /* [seqs_max]; whoever looks alone */
+    /* Out. */
+    br_status status;    /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_ECLOSED: abandoned;
+                          * BR_EDEVICE: its device failed, and so did another, or there is none */
+    uint64_t queued_ns;  /* when push took it */
+    uint64_t started_ns; /* when its batch left; 0 when expired */
+    uint64_t finished_ns;
+    int32_t batch; /* queries that shared the pass */
 };
 
-static inline const br_device *br_worker_device(const br_worker *w)
-{
-    return &w->all->options.devices->items[w->device];
-}
+typedef struct br_workers br_workers;
 
-/* dispatch.c. All with the lock held, but wake. */
-bool br_worker_may_take(const br_worker *w);
-int32_t br_worker_sharers(const br_worker *w);
-br_worker *br_workers_call_one(br_workers *all, bool to_feed);
-void br_workers_wake_all(br_workers *all);
-void br_worker_wake(
-    br_worker *w); /* accepts NULL; after unlocking: the woken thread would only wait for the lock */
+typedef struct br_workers_options {
+    const br_devices *devices; /* borrowed; fitted. One thread for each of their workers */
+    int32_t seqs_max;          /* per batch */
+    int32_t queue_max;         /* waiting jobs, with those that failed passes put back */
+    /* What an idle worker does before it sleeps: makes jobs, pushes them, returns false when there is
+     * nothing to make them from. Called without the lock. May be NULL. */
+    bool (*feed)(void *context);
+    void *feed_context;
+    /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out; otherwise
+     * it was. Called when the jobs are seen to, without the lock. May be NULL. */
+    void (*lost)(void *context, int32_t device, bool last);
+    void *lost_context;
+    br_metrics *metrics; /* borrowed */
+    const br_log *log;   /* borrowed; may be NULL */
+} br_workers_options;
 
-/* pass.c. Without the lock. */
-void br_worker_run(br_worker *w, int32_t count); /* a batch of w->items */
-void br_job_finish(br_job *job, br_status status, uint64_t now_ns);
+/* Takes all the memory scoring will use and starts the threads. Qualities are as wide as
+ * BR_CANDIDATES_MAX. BR_ENOMEM, BR_EINTERNAL: no thread. On failure *out is NULL. */
+BR_NODISCARD br_status br_workers_create(br_workers **out, const br_workers_options *options);
+
+/* Accepts NULL. Finishes every job that was pushed, then stops the threads: a stuck one is waited for. */
+void br_workers_destroy(br_workers *workers);
+
+/* From now on jobs are handed back with BR_ECLOSED, not computed: a shutdown that ran out of patience. */
+void br_workers_abandon(br_workers *workers);
+
+/* Queues jobs[count] together, so that they may leave in one batch. BR_EBUSY: there is no room
+ * for all of them; none is kept. */
+BR_NODISCARD br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count);
+
+/* Wakes a sleeping worker, which will feed itself. False when none sleeps: somebody else has to. */
+bool br_workers_nudge(br_workers *workers);
+
+/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it. False when the worker
+ * is stuck: the errand did not run, and will not. The others keep scoring. One caller at a time. */
+typedef void (*br_errand_fn)(void *context, int32_t worker);
+BR_NODISCARD bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context);
+
+/* Gives up every pass that more than BR_WORKERS_LOOKS looks in a row found under way. Looks are counted rather than
+ * time, so that a process which was stopped for a while takes no device for hung. One caller at a time. */
+enum { BR_WORKERS_LOOKS = 4 };
+void br_workers_look(br_workers *workers);
+
+/* Devices with a worker that is stuck, a bit each. Takes no lock. */
+uint32_t br_workers_stuck(const br_workers *workers);
+
+/* Devices that are out, a bit each. */
+uint32_t br_workers_out(br_workers *workers);
+
+/* Takes a device in again, whose encoders were made anew. */
+void br_workers_readmit(br_workers *workers, int32_t device);
+
+int32_t br_workers_count(const br_workers *workers);
+
+/* Jobs waiting now. */
+int32_t br_workers_waiting(br_workers *workers);
 
 #endif
