@@ -25,7 +25,7 @@
 #include "service.h"
 #include "state.h"
 #include "tokenizer_queue.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 typedef struct br_call br_call;
 

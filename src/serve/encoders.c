@@ -1,7 +1,7 @@
 /* encoders.c - see encoders.h. */
 #include "encoders.h"
 
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 typedef struct opening {
     br_loaded *loaded;

@@ -12,7 +12,7 @@
 
 #include "http.h"
 #include "server.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 enum { PATIENCE_MS = 5000 }; /* with one reader */
 

@@ -4,7 +4,7 @@
 #include "core/clock.h"
 #include "core/thread.h"
 #include "encoders.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 enum { WAIT_FIRST_MS = 1000, WAIT_MOST_MS = 60000, WAIT_BUNDLES_MS = 50 };
 

@@ -3,7 +3,6 @@
 
 #include "core/clock.h"
 #include "encoders.h"
-#include "pass_watch.h"
 #include "ranks.h"
 #include "recovery.h"
 #include "score_cache.h"
@@ -25,6 +24,7 @@ static br_status make_workers(br_server *server, const br_loaded *loaded, br_err
         .devices = &server->devices,
         .seqs_max = (int32_t)server->config->batch_seqs,
         .queue_max = (int32_t)server->config->queue_max,
+        .pass_timeout_ms = server->config->pass_timeout_ms,
         .feed = scoring_feed,
         .feed_context = server->tokenizer_queue,
         .lost = recovery_lose_device,
@@ -32,9 +32,7 @@ static br_status make_workers(br_server *server, const br_loaded *loaded, br_err
         .metrics = &server->metrics,
         .log = server->log,
     };
-    br_status status = br_workers_create(&server->workers, &options);
-    if (status == BR_OK && server->config->pass_timeout_ms > 0)
-        status = br_pass_watch_create(&server->watch, server->workers, server->config->pass_timeout_ms);
+    const br_status status = br_workers_create(&server->workers, &options);
     if (status == BR_OK) return BR_OK;
     return br_fail(error, status, "cannot start %d workers", (int)server->devices.worker_count);
 }

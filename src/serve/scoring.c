@@ -252,7 +252,7 @@ static void run(tokenizer_queue_entry *entry, int32_t first, int32_t count)
 {
     br_call *call = (br_call *)entry;
     br_server *server = call->server;
-    br_job *jobs[STAGE_RUN] = {NULL};
+    br_job *jobs[TOKENIZER_RUN] = {NULL};
     int32_t ready = 0;
     int32_t finished = 0;
     for (int32_t i = first; i < first + count; i++) {

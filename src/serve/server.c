@@ -8,7 +8,6 @@
 #include "encoders.h"
 #include "in_flight.h"
 #include "keeper.h"
-#include "pass_watch.h"
 #include "reload.h"
 #include "score_cache.h"
 #include "scoring.h"
@@ -144,7 +143,6 @@ void br_server_destroy(br_server *server)
     sockets_close(server);
     if (server->workers != NULL) br_workers_abandon(server->workers);
     state_wait_for_calls(&server->state);
-    br_pass_watch_destroy(server->watch); /* not before: a pass that does not end may hold the last of them */
     keeper_end(server);
     sockets_free_calls(server);
     /* A thread of the tokenizer queue may still be leaving br_workers_push; workers feed themselves from it

@@ -26,7 +26,6 @@
 
 struct br_call;
 struct br_in_flight;
-struct br_pass_watch;
 struct br_score_cache;
 struct br_workers;
 struct http;
@@ -43,8 +42,7 @@ struct br_server {
     struct br_in_flight *in_flight;
     struct br_score_cache *cache; /* NULL: none */
     struct tokenizer_queue *tokenizer_queue;
-    struct br_workers *workers;  /* made with the first bundle, before the phase is READY */
-    struct br_pass_watch *watch; /* of their passes; NULL: none */
+    struct br_workers *workers; /* made with the first bundle, before the phase is READY */
 
     struct http *monitor; /* NULL: none */
     nng_socket data;

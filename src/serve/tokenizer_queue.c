@@ -25,7 +25,7 @@ static int32_t claim(tokenizer_queue *s, tokenizer_queue_entry *entry, int32_t *
 {
     *first = entry->claimed;
     int32_t count = entry->parts - entry->claimed;
-    if (count > STAGE_RUN) count = STAGE_RUN;
+    if (count > TOKENIZER_RUN) count = TOKENIZER_RUN;
     entry->claimed += count;
     if (entry->claimed == entry->parts) {
         s->first = entry->next;

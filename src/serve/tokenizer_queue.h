@@ -2,7 +2,7 @@
  * tokenizer_queue.h - threads that work through queued entries, several of them on a large one.
  *
  * An entry is prepared by one thread, which learns how many parts it has; its
- * parts are then handed out in runs of STAGE_RUN to whoever is free, in the
+ * parts are then handed out in runs of TOKENIZER_RUN to whoever is free, in the
  * order in which entries came. An entry leaves the queue with its last run, so
  * whoever finishes it may free it.
  *
@@ -19,7 +19,7 @@
 
 #include "bestroute/status.h"
 
-enum { STAGE_RUN = 16 };
+enum { TOKENIZER_RUN = 16 };
 
 /* Embedded in the caller's object; borrowed from push until its last run was worked on. */
 typedef struct tokenizer_queue_entry tokenizer_queue_entry;

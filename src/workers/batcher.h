@@ -27,8 +27,8 @@
  * of the query that leads it. The leader goes even if it is longer than the taker's budget.
  *
  *   push, put_back  O(1)
- *   take            O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting) once
- *                   in a query's life when it is found expired
+ *   take            O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting)
+ *                   once in a query's life when it is found expired
  *   expire          O(clients + log waiting)
  *
  * Uses: limits, status.  Used by: worker.

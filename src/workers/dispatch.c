@@ -1,16 +1,22 @@
-/* dispatch.c - which worker takes what waits, and who is woken for it. */
-#include "core/thread.h"
-#include "workers.h"
+/* dispatch.c - see dispatch.h. */
+#include "dispatch.h"
 
-/* So many times the time per token of another make a device one to avoid. */
+#include "core/thread.h"
+
+/* A device that needs this many times as long per token as another is avoided. */
 enum { SLOW = 4 };
+
+static station *station_of(const br_worker *w)
+{
+    return &w->all->stations[w->device];
+}
 
 static bool is_accelerator(const br_worker *w)
 {
     return br_device_is_accelerator(br_worker_device(w));
 }
 
-/* Accelerators that are in. Lock held. */
+/* Accelerators that are in. */
 static int32_t accelerators_in(const br_workers *all)
 {
     const br_devices *devices = all->options.devices;
@@ -20,11 +26,10 @@ static int32_t accelerators_in(const br_workers *all)
     return count;
 }
 
-/* Whether the worker should take a batch from what waits now. Lock held. */
-bool br_worker_may_take(const br_worker *w)
+bool dispatch_may_take(const br_worker *w)
 {
     const br_workers *all = w->all;
-    if (all->stations[w->device].out) return false;
+    if (station_of(w)->out) return false;
     if (is_accelerator(w)) return true;
     const int32_t faster = accelerators_in(all);
     if (faster == 0) return true;
@@ -33,8 +38,7 @@ bool br_worker_may_take(const br_worker *w)
     return (waiting < budget ? waiting : budget) * all->token_ns[0] < waiting * all->token_ns[1] / faster;
 }
 
-/* As br_batcher_take has it: the workers on the host's cores, for one of them. Lock held. */
-int32_t br_worker_sharers(const br_worker *w)
+int32_t dispatch_sharers(const br_worker *w)
 {
     const br_workers *all = w->all;
     const br_devices *devices = all->options.devices;
@@ -46,40 +50,65 @@ int32_t br_worker_sharers(const br_worker *w)
     return count;
 }
 
-/* Of two devices of a kind. One that is far slower than the other, or than nothing known yet, is called when the
- * other is taken; small passes cost more per token than full ones, which is no reason to avoid who ran them. Lock
- * held. */
-static bool suits_better(const br_station *a, const br_station *b)
+int64_t dispatch_add_load(br_worker *w, int32_t count)
+{
+    int64_t tokens = 0;
+    for (int32_t i = 0; i < count; i++) tokens += w->items[i]->tokens;
+    station_of(w)->tokens += tokens;
+    return tokens;
+}
+
+static void move_average(double *average, double sample)
+{
+    *average = *average == 0 ? sample : *average + (sample - *average) / 8;
+}
+
+void dispatch_remove_load(br_worker *w, int64_t tokens, uint64_t ns)
+{
+    station_of(w)->tokens -= tokens;
+    if (ns == 0) return;
+    const double sample = (double)ns / (double)tokens;
+    move_average(&station_of(w)->token_ns, sample);
+    move_average(&w->all->token_ns[is_accelerator(w) ? 1 : 0], sample);
+}
+
+/* Of two devices of a kind. One that is far slower than the other comes second whatever it has to do; so does
+ * any beside one of which nothing is known yet. Far slower: small passes cost more per token than full ones,
+ * which is no reason to avoid the device that ran them. */
+static bool has_less_to_do(const station *a, const station *b)
 {
     if (a->token_ns > SLOW * b->token_ns) return false;
     if (b->token_ns > SLOW * a->token_ns) return true;
     return a->tokens < b->tokens;
 }
 
-/* Reserves the sleeping worker that suits best, to be signalled after unlocking: one that may take what waits, or
- * with `to_feed` any. NULL when there is none. Lock held. */
-br_worker *br_workers_call_one(br_workers *all, bool to_feed)
+static bool suits_better(const br_worker *a, const br_worker *b)
+{
+    const bool a_accelerates = is_accelerator(a);
+    const bool b_accelerates = is_accelerator(b);
+    if (a_accelerates != b_accelerates) return a_accelerates;
+    return has_less_to_do(station_of(a), station_of(b));
+}
+
+br_worker *dispatch_reserve(br_workers *all, bool to_feed)
 {
     br_worker *best = NULL;
     for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
         br_worker *w = &all->workers[i];
-        if (!w->idle || w->called || (!to_feed && !br_worker_may_take(w))) continue;
-        if (best != NULL && is_accelerator(best) && !is_accelerator(w)) continue;
-        if (best == NULL || (is_accelerator(w) && !is_accelerator(best)) ||
-            suits_better(&all->stations[w->device], &all->stations[best->device]))
-            best = w;
+        if (!w->idle || w->called) continue;
+        if (!to_feed && !dispatch_may_take(w)) continue;
+        if (best == NULL || suits_better(w, best)) best = w;
     }
     if (best != NULL) best->called = true;
     return best;
 }
 
-void br_worker_wake(br_worker *w)
+void dispatch_wake(br_worker *w)
 {
     if (w != NULL) br_cond_signal(&w->work);
 }
 
-/* Lock held. */
-void br_workers_wake_all(br_workers *all)
+void dispatch_wake_all(br_workers *all)
 {
     for (int32_t i = 0; i < all->options.devices->worker_count; i++) {
         all->workers[i].called = all->workers[i].idle;

@@ -1,27 +1,25 @@
 /*
- * workers.h - what the files behind worker.h share.
+ * worker.h - one thread that scores, and what all of them share. For the files of this folder alone.
  *
- *   worker.c            the threads: life, queue, errands
- *   dispatch.c   which of them takes what waits
- *   pass.c       one batch's way through a device
+ *   workers.c -> worker.c -> pass.c -> dispatch.c       who calls whom
  */
-#ifndef BESTROUTE_WORKERS_WORKERS_H
-#define BESTROUTE_WORKERS_WORKERS_H
+#ifndef BESTROUTE_WORKERS_WORKER_H
+#define BESTROUTE_WORKERS_WORKER_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "core/alarm.h"
-#include "worker.h"
+#include "workers.h"
 
 /* A device, as its workers share it. Guarded by the lock. */
-typedef struct br_station {
+typedef struct station {
     int64_t tokens;  /* in its passes now */
     double token_ns; /* moving average of its passes; 0 before the first */
     int32_t stuck;   /* workers whose pass was given up and has not come back */
     bool out;
-} br_station;
+} station;
 
 typedef struct br_worker {
     br_workers *all;
@@ -48,15 +46,15 @@ struct br_workers {
     int32_t tokens_max; /* the largest of the devices' */
     br_worker *workers; /* [devices->worker_count] */
     br_alarm *deadlines;
+    br_alarm *looks;        /* NULL: none */
     _Atomic uint32_t stuck; /* a bit for each device with a stuck worker; written with the lock held */
 
     pthread_mutex_t lock; /* guards everything below; nothing else is locked under it */
     pthread_cond_t ran;   /* the errand was run */
     bool lock_made;
     br_batcher *batcher;
-    br_station stations[BR_DEVICES_MAX];
-    double
-        token_ns[2]; /* moving averages of passes: [0] the host's, [1] an accelerator's; 0 before the first */
+    station stations[BR_DEVICES_MAX];
+    double token_ns[2]; /* averages over all passes: [0] the host's, [1] accelerators'; 0 before the first */
     bool stopping;
     bool abandoning;
     br_errand_fn errand; /* NULL: none */
@@ -64,7 +62,7 @@ struct br_workers {
     int32_t errand_worker;
     bool errand_begun;
 
-    br_batch_item **given_up; /* [seqs_max]; whoever looks alone */
+    br_batch_item **given_up; /* [seqs_max]; the alarm's that looks at passes, alone */
 };
 
 static inline const br_device *br_worker_device(const br_worker *w)
@@ -72,16 +70,14 @@ static inline const br_device *br_worker_device(const br_worker *w)
     return &w->all->options.devices->items[w->device];
 }
 
-/* dispatch.c. All with the lock held, but wake. */
-bool br_worker_may_take(const br_worker *w);
-int32_t br_worker_sharers(const br_worker *w);
-br_worker *br_workers_call_one(br_workers *all, bool to_feed);
-void br_workers_wake_all(br_workers *all);
-void br_worker_wake(
-    br_worker *w); /* accepts NULL; after unlocking: the woken thread would only wait for the lock */
+/* Makes the worker in place and starts its thread. All other workers have their `all` by then: threads look
+ * at each other. BR_ENOMEM, BR_EINTERNAL: no thread. On failure deinit is still due. */
+BR_NODISCARD br_status br_worker_init(br_worker *w, int32_t index);
 
-/* pass.c. Without the lock. */
-void br_worker_run(br_worker *w, int32_t count); /* a batch of w->items */
-void br_job_finish(br_job *job, br_status status, uint64_t now_ns);
+/* Its thread has ended, or was never started. Accepts what was only zeroed. */
+void br_worker_deinit(br_worker *w);
+
+/* Hands back all jobs that have expired. Called and left with the lock held; released meanwhile. */
+void br_worker_drop_expired(br_workers *all, uint64_t now_ns);
 
 #endif

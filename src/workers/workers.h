@@ -1,60 +1,39 @@
 /*
- * worker.h - the threads that score: each takes the next batch when it is idle, packs it, runs it.
+ * workers.h - the threads that score: each takes the next batch when it is idle, packs it, runs it.
  *
- * All devices draw from one queue, so none is idle while another has a backlog. Who is woken:
- *   of the idle workers one whose device has the fewest tokens in its passes, accelerators first, and one
- *   that is far slower than its like last.
- *   Beside accelerators the host's cores take a batch only when they would be done with it before
- *   the accelerators had worked off the queue.
+ * All devices draw from one queue, so none is idle while another has a backlog. Of the idle workers one is
+ * woken whose device has the fewest tokens in its passes; accelerators come first, and a device that is far
+ * slower than its like comes last. Beside accelerators the host's cores take a batch only when they would be
+ * done with it before the accelerators had worked off the queue.
  *
- * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back to their place in the queue,
- * once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
+ * A device whose pass fails twice in a row is out: it takes nothing, its jobs go back to their place in the
+ * queue, once, and the rest of the service goes on. br_workers_readmit takes it in again. The last device is
  * never taken out: its jobs are finished with BR_EDEVICE, as are those that fail a second time.
  *
- * A job that is still queued when its deadline passes is finished there and then, by a thread that watches deadlines,
- * however long the passes under way take.
+ * A job that is still queued when its deadline passes is finished at that moment, however long the passes
+ * under way take: an alarm watches deadlines.
  *
- * A pass that does not end is given up after a number of looks, which somebody takes at even intervals. Its jobs
- * are seen to as those of a failed one, and what it may still answer is dropped. Its worker is stuck until it comes
- * back. When all that are left are stuck, what waits is finished with BR_EDEVICE.
+ * A pass that takes longer than pass_timeout_ms is given up: another alarm looks at the passes. Its jobs are
+ * handled as if it had failed, and a late result is discarded. Its worker is stuck until the pass returns.
+ * When all workers that are left are stuck, the jobs in the queue are handed back with BR_EDEVICE.
  *
- * A job is one tokenised query. Its loaded bundle is the batcher's group, so a batch
- * never mixes bundles. Jobs are the caller's memory, borrowed from push until
- * `done` is called; `done` runs on a worker's thread, the one that watches deadlines or that of who looks, with
- * no lock held, and the job may be gone once it returns.
+ * A job's loaded bundle is the batcher's group, so a batch never mixes bundles.
  *
- * One mutex guards the batcher, the devices' state, the errand and the flags. No other lock is ever taken while it
- * is held.
+ * One mutex guards the batcher, the devices' state, the errand and the flags. No other lock is ever taken
+ * while it is held.
  *
- * Uses: batcher, log, metrics, loaded.  Used by: server.
+ * Uses: batcher, job, loaded, log, metrics.  Used by: the service.
  */
-#ifndef BESTROUTE_WORKERS_WORKER_H
-#define BESTROUTE_WORKERS_WORKER_H
+#ifndef BESTROUTE_WORKERS_WORKERS_H
+#define BESTROUTE_WORKERS_WORKERS_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "batcher.h"
 #include "core/log.h"
+#include "job.h"
 #include "loaded.h"
 #include "metrics.h"
-
-typedef struct br_job br_job;
-struct br_job {
-    br_batch_item item; /* first: the batcher hands this back. group: the br_loaded */
-    const int32_t *ids; /* [item.tokens] */
-    float *quality;     /* [head_count], out */
-    bool retried;       /* a device failed with it: false to begin with */
-    void (*done)(br_job *job);
-
-    /* Out. */
-    br_status status;    /* BR_OK; BR_ETIMEDOUT: expired, not computed; BR_ECLOSED: abandoned;
-                          * BR_EDEVICE: its device failed, and so did another, or there is none */
-    uint64_t queued_ns;  /* when push took it */
-    uint64_t started_ns; /* when its batch left; 0 when expired */
-    uint64_t finished_ns;
-    int32_t batch; /* queries that shared the pass */
-};
 
 typedef struct br_workers br_workers;
 
@@ -62,20 +41,22 @@ typedef struct br_workers_options {
     const br_devices *devices; /* borrowed; fitted. One thread for each of their workers */
     int32_t seqs_max;          /* per batch */
     int32_t queue_max;         /* waiting jobs, with those that failed passes put back */
-    /* What an idle worker does before it sleeps: makes jobs, pushes them, returns false when there is
-     * nothing to make them from. Called without the lock. May be NULL. */
+    int64_t pass_timeout_ms;   /* after which a pass is given up; 0: never */
+    /* What an idle worker does before it sleeps: makes jobs, pushes them, returns false when there is nothing
+     * to make them from. Called without the lock. May be NULL. */
     bool (*feed)(void *context);
     void *feed_context;
-    /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out; otherwise
-     * it was. Called when the jobs are seen to, without the lock. May be NULL. */
+    /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out;
+     * otherwise it was. Called when the jobs are back in the queue or finished, without the lock. May be
+     * NULL. */
     void (*lost)(void *context, int32_t device, bool last);
     void *lost_context;
     br_metrics *metrics; /* borrowed */
     const br_log *log;   /* borrowed; may be NULL */
 } br_workers_options;
 
-/* Takes all the memory scoring will use and starts the threads. Qualities are as wide as
- * BR_CANDIDATES_MAX. BR_ENOMEM, BR_EINTERNAL: no thread. On failure *out is NULL. */
+/* Takes all the memory scoring will use and starts the threads. Qualities are as wide as BR_CANDIDATES_MAX.
+ * BR_ENOMEM, BR_EINTERNAL: no thread. On failure *out is NULL. */
 BR_NODISCARD br_status br_workers_create(br_workers **out, const br_workers_options *options);
 
 /* Accepts NULL. Finishes every job that was pushed, then stops the threads: a stuck one is waited for. */
@@ -84,22 +65,17 @@ void br_workers_destroy(br_workers *workers);
 /* From now on jobs are handed back with BR_ECLOSED, not computed: a shutdown that ran out of patience. */
 void br_workers_abandon(br_workers *workers);
 
-/* Queues jobs[count] together, so that they may leave in one batch. BR_EBUSY: there is no room
- * for all of them; none is kept. */
+/* Queues jobs[count] together, so that they may leave in one batch. BR_EBUSY: there is no room for all of
+ * them; none is kept. */
 BR_NODISCARD br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count);
 
 /* Wakes a sleeping worker, which will feed itself. False when none sleeps: somebody else has to. */
 bool br_workers_nudge(br_workers *workers);
 
-/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it. False when the worker
- * is stuck: the errand did not run, and will not. The others keep scoring. One caller at a time. */
+/* Runs errand(context, worker) on that worker's thread, between batches, and waits for it. False when the
+ * worker is stuck: the errand did not run, and will not. The others keep scoring. One caller at a time. */
 typedef void (*br_errand_fn)(void *context, int32_t worker);
 BR_NODISCARD bool br_workers_run_on(br_workers *workers, int32_t worker, br_errand_fn errand, void *context);
-
-/* Gives up every pass that more than BR_WORKERS_LOOKS looks in a row found under way. Looks are counted rather than
- * time, so that a process which was stopped for a while takes no device for hung. One caller at a time. */
-enum { BR_WORKERS_LOOKS = 4 };
-void br_workers_look(br_workers *workers);
 
 /* Devices with a worker that is stuck, a bit each. Takes no lock. */
 uint32_t br_workers_stuck(const br_workers *workers);

@@ -21,7 +21,7 @@
 #include "core/clock.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 /* A service whose first device can be made to fail. */
 static void start_on(service *s, const char *devices, const char *folder)
@@ -177,6 +177,33 @@ static void test_the_other_device_answers_and_the_failed_one_comes_back(void **s
     assert_int_equal(two.s.ran, BR_OK);
 }
 
+enum { SLOW_MS = 150 };
+
+/* The reply times the pass that computed the query, not the two before it that failed. */
+static void test_the_clock_of_a_query_that_is_tried_again_starts_again(void **state)
+{
+    (void)state;
+    pair two;
+    peer_answer a = {0};
+    br_query query = text_query("hello");
+    const br_request request = {.op = BR_OP_ROUTE, .queries = &query, .query_count = 1};
+    pair_open(&two);
+    atomic_store(&service_faults[0].slow_ms, SLOW_MS);
+    atomic_store(&service_faults[0].failures, 1000000);
+    for (int i = 0; service_counted(&two.s, BR_COUNTER_queries_retried) == 0; i++) {
+        answer_free(&a);
+        peer_ask(&two.p, &a, &request);
+        assert_true(i < 100000);
+    }
+    assert_int_equal(a.reply.results[0].code, BR_CODE_NONE);
+    assert_true(a.reply.has_timing);
+    const br_timing *timing = &a.reply.timing;
+    assert_true(timing->queue_us + timing->compute_us + 2 * SLOW_MS * 1000 <= timing->total_us);
+    assert_int_equal(timing->batch, 1);
+    answer_free(&a);
+    pair_close(&two);
+}
+
 static bool has_logged(service *s, const char *text)
 {
     (void)fflush(s->log_stream);
@@ -276,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_a_pass_that_fails_once_is_tried_again_and_answered_as_ever),
         cmocka_unit_test(test_a_lost_device_answers_with_errors_and_ends_the_service),
         cmocka_unit_test(test_the_other_device_answers_and_the_failed_one_comes_back),
+        cmocka_unit_test(test_the_clock_of_a_query_that_is_tried_again_starts_again),
         cmocka_unit_test(test_a_device_that_fails_its_probe_stays_out),
         cmocka_unit_test(test_a_reload_passes_a_lost_device_over_and_it_comes_back_with_the_new_bundle),
         cmocka_unit_test(test_a_device_stays_out_while_its_folder_holds_another_bundle),

@@ -22,7 +22,7 @@
 #include "engine/engines.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 /* Queries of a pass, so that several passes are under way whatever the number of devices. */
 enum { PASS_QUERIES = 4, ASKED = 12, TAKEN = 3 };

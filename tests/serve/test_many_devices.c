@@ -18,7 +18,7 @@
 #include "engine/engines.h"
 #include "serve/service.h"
 #include "support/service_fixture.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 static void ask(peer *p, peer_answer *a)
 {

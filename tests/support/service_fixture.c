@@ -16,7 +16,7 @@
 
 #include "core/clock.h"
 #include "serve/service.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 const char *service_tiny_bundle(void)
 {

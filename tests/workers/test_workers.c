@@ -1,4 +1,4 @@
-/* test_workers.c - the threads: jobs, errands, expiry, abandonment; and the tokenizer queue before them. */
+/* test_workers.c - the threads: jobs, errands, expiry, abandonment. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,10 +15,9 @@
 #include <nng/supplemental/util/platform.h>
 
 #include "core/clock.h"
-#include "serve/tokenizer_queue.h"
 #include "support/oom.h"
 #include "support/service_fixture.h"
-#include "workers/worker.h"
+#include "workers/workers.h"
 
 enum { JOBS = 40, TOKENS = 4 };
 
@@ -361,80 +360,6 @@ static void test_every_failing_allocation_is_survived(void **state)
     assert_int_equal(status, BR_OK);
 }
 
-enum { ENTRIES = 30 };
-
-typedef struct parcel {
-    tokenizer_queue_entry entry; /* first */
-    int32_t parts;
-    atomic_int prepared;
-    atomic_int runs;
-    atomic_int done[100];
-    atomic_int left;
-} parcel;
-
-static int32_t prepare_parcel(tokenizer_queue_entry *entry)
-{
-    parcel *p = (parcel *)entry;
-    atomic_fetch_add(&p->prepared, 1);
-    return p->parts;
-}
-
-static void run_parcel(tokenizer_queue_entry *entry, int32_t first, int32_t count)
-{
-    parcel *p = (parcel *)entry;
-    assert_in_range(count, 1, STAGE_RUN);
-    for (int32_t i = first; i < first + count; i++) atomic_fetch_add(&p->done[i], 1);
-    atomic_fetch_add(&p->runs, 1);
-    atomic_fetch_sub(&p->left, count);
-}
-
-static void test_the_stage_works_on_each_part_once(void **state)
-{
-    (void)state;
-    static parcel parcels[ENTRIES];
-    static const int32_t sizes[] = {1, STAGE_RUN - 1, STAGE_RUN, STAGE_RUN + 1, 100, 0};
-    const tokenizer_queue_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
-    for (int32_t threads = 1; threads <= 3; threads++) {
-        memset(parcels, 0, sizeof parcels);
-        tokenizer_queue *s;
-        assert_int_equal(tokenizer_queue_create(&s, threads, &work_of), BR_OK);
-        for (int i = 0; i < ENTRIES; i++) {
-            parcels[i].parts = sizes[i % 6];
-            atomic_store(&parcels[i].left, parcels[i].parts);
-            tokenizer_queue_add(s, &parcels[i].entry);
-            tokenizer_queue_wake(s);
-        }
-        tokenizer_queue_destroy(s); /* works through what is queued */
-        for (int i = 0; i < ENTRIES; i++) {
-            assert_int_equal(atomic_load(&parcels[i].prepared), 1);
-            assert_int_equal(atomic_load(&parcels[i].left), 0);
-            for (int k = 0; k < 100; k++)
-                assert_int_equal(atomic_load(&parcels[i].done[k]), k < parcels[i].parts);
-            assert_int_equal(atomic_load(&parcels[i].runs), (parcels[i].parts + STAGE_RUN - 1) / STAGE_RUN);
-        }
-    }
-    tokenizer_queue_destroy(NULL);
-}
-
-static void test_a_helper_steps_through_what_nobody_was_woken_for(void **state)
-{
-    (void)state;
-    static parcel p;
-    const tokenizer_queue_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
-    memset(&p, 0, sizeof p);
-    p.parts = STAGE_RUN;
-    atomic_store(&p.left, p.parts);
-    tokenizer_queue *s;
-    assert_int_equal(tokenizer_queue_create(&s, 1, &work_of), BR_OK);
-    assert_false(tokenizer_queue_help(s));
-    tokenizer_queue_add(s, &p.entry);
-    while (tokenizer_queue_help(s)) {
-    }
-    tokenizer_queue_destroy(s);
-    assert_int_equal(atomic_load(&p.left), 0);
-    assert_int_equal(atomic_load(&p.runs), 1);
-}
-
 typedef struct kitchen {
     br_workers *workers;
     work w[4];
@@ -472,19 +397,6 @@ static void test_a_nudged_worker_feeds_itself_before_it_scores(void **state)
     br_workers_destroy(k.workers);
 }
 
-static void test_a_stage_survives_every_failing_allocation(void **state)
-{
-    (void)state;
-    br_status status = BR_EINTERNAL;
-    const tokenizer_queue_work work_of = {.prepare = prepare_parcel, .run = run_parcel};
-    BR_OOM_SWEEP({
-        tokenizer_queue *s;
-        status = tokenizer_queue_create(&s, 2, &work_of);
-        tokenizer_queue_destroy(s);
-    });
-    assert_int_equal(status, BR_OK);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,10 +411,7 @@ int main(void)
         cmocka_unit_test(test_an_errand_runs_on_the_worker_it_names),
         cmocka_unit_test(test_a_job_waits_for_no_errand_of_the_worker_called_for_it),
         cmocka_unit_test(test_every_failing_allocation_is_survived),
-        cmocka_unit_test(test_the_stage_works_on_each_part_once),
-        cmocka_unit_test(test_a_helper_steps_through_what_nobody_was_woken_for),
         cmocka_unit_test(test_a_nudged_worker_feeds_itself_before_it_scores),
-        cmocka_unit_test(test_a_stage_survives_every_failing_allocation),
     };
     return cmocka_run_group_tests(tests, open_loaded, close_loaded);
 }
