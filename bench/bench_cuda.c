@@ -7,10 +7,11 @@
  *   {"kind":"ceiling",...}   what the device reaches: a copy of a large buffer, a large product
  *   {"kind":"product",...}   the four products of a layer of the 44M model over a sweep of token counts
  *   {"kind":"kernel",...}    every other op at a full batch
- * Bytes and FLOPs are what the op needs, not what it does. Launches are recorded, n of them and 2n, and a time is the
- * difference by n: what a launch costs the host is in neither, so that kernels of few microseconds are told from it.
- * Operands are random, since products of zeros take less power and run faster. Weights take turns, twice what L2 holds,
- * as in a pass; activations stay. The ops' results are checked by the test suite (ctest -L gpu), which bench/gpu.sh runs first.
+ * Bytes and FLOPs are what the op needs, not what it does. Launches are recorded, n of them and 2n, and a
+ * time is the difference by n: what a launch costs the host is in neither, so that kernels of few
+ * microseconds are told from it. Operands are random, since products of zeros take less power and run faster.
+ * Weights take turns, twice what L2 holds, as in a pass; activations stay. The ops' results are checked by
+ * the test suite (ctest -L gpu), which bench/gpu.sh runs first.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,14 +173,12 @@ static bool is_over(const bench *b, const char *what)
 static void report(const bench *b, const char *kind, const char *name, int32_t tokens, int32_t length,
                    double seconds, double bytes, double flops)
 {
-    printf(
-        "{\"kind\":\"%s\",\"precision\":\"%s\",\"name\":\"%s\",\"tokens\":%d,\"length\":%d,\"us\":%.3f,\"bytes\":%.0f,\"flops\":%.0f}\n",
-        kind, br_precision_name(b->backend->precision), name, (int)tokens, (int)length, seconds * 1e6, bytes,
-        flops);
+    printf("{\"kind\":\"%s\",\"precision\":\"%s\",\"name\":\"%s\",\"tokens\":%d,\"length\":%d,\"us\":%.3f,"
+           "\"bytes\":%.0f,\"flops\":%.0f}\n",
+           kind, br_precision_name(b->backend->precision), name, (int)tokens, (int)length, seconds * 1e6,
+           bytes, flops);
     (void)fflush(stdout);
 }
-
-/* Products. */
 
 /* A product whose weights take turns. */
 typedef struct product {
@@ -317,8 +316,6 @@ static void bench_products(bench *b)
     b->ops->free(b->backend, y);
 }
 
-/* Ceilings. */
-
 static void bench_ceilings(bench *b)
 {
     const size_t bytes = b->quick ? (size_t)1 << 22 : (size_t)1 << 30;
@@ -348,8 +345,6 @@ static void bench_ceilings(bench *b)
     b->ops->free(b->backend, large.x);
     b->ops->free(b->backend, large.y);
 }
-
-/* The other ops. */
 
 static br_status launch_embed(bench *b, br_stream *stream, const void *args, int32_t turn)
 {
@@ -580,10 +575,10 @@ static void open_bench(bench *b, const options *o)
     b->cache_bytes = (size_t)properties.l2CacheSize;
     b->end_ns = br_clock_now_ns() + (uint64_t)(o->seconds * 1e9);
     b->quick = o->quick;
-    printf(
-        "{\"kind\":\"device\",\"name\":\"%s\",\"precision\":\"%s\",\"batch_tokens\":%d,\"multiprocessors\":%d}\n",
-        b->backend->device, br_precision_name(o->precision), (int)b->backend->batch_tokens,
-        properties.multiProcessorCount);
+    printf("{\"kind\":\"device\",\"name\":\"%s\",\"precision\":\"%s\",\"batch_tokens\":%d,"
+           "\"multiprocessors\":%d}\n",
+           b->backend->device, br_precision_name(o->precision), (int)b->backend->batch_tokens,
+           properties.multiProcessorCount);
     (void)fflush(stdout);
 }
 

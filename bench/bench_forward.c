@@ -317,8 +317,8 @@ static void print_table(const options *o, const br_backend *backend, const resul
 {
     printf("engine %s, %s (%s), %d streams, %d tokens per pass\n\n", backend->table->engine,
            br_precision_name(backend->precision), backend->device, (int)o->streams, (int)o->batch_tokens);
-    printf(
-        "| tokens | prompts per pass | queries/s | tokens/s | GFLOP/s | one prompt, ms | queries per core second |\n");
+    printf("| tokens | prompts per pass | queries/s | tokens/s | GFLOP/s | one prompt, ms | "
+           "queries per core second |\n");
     printf("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
     for (int32_t i = 0; i < o->lengths_count; i++)
         printf("| %d | %d | %.1f | %.0f | %.0f | %.2f | %.1f |\n", (int)results[i].length,
@@ -328,16 +328,16 @@ static void print_table(const options *o, const br_backend *backend, const resul
 
 static void print_json(const options *o, const br_backend *backend, const result *results, double load_s)
 {
-    printf(
-        "{\"engine\":\"%s\",\"precision\":\"%s\",\"device\":\"%s\",\"streams\":%d,\"load_s\":%.3f,\"results\":[",
-        backend->table->engine, br_precision_name(backend->precision), backend->device, (int)o->streams,
-        load_s);
+    printf("{\"engine\":\"%s\",\"precision\":\"%s\",\"device\":\"%s\",\"streams\":%d,\"load_s\":%.3f,"
+           "\"results\":[",
+           backend->table->engine, br_precision_name(backend->precision), backend->device, (int)o->streams,
+           load_s);
     for (int32_t i = 0; i < o->lengths_count; i++)
-        printf(
-            "%s{\"tokens\":%d,\"batch\":%d,\"queries_per_s\":%.3f,\"queries_per_core_s\":%.3f,\"gflops\":%.2f,\"latency_ms\":%.4f,\"latency_p99_ms\":%.4f}",
-            i > 0 ? "," : "", (int)results[i].length, (int)results[i].batch, results[i].queries_per_s,
-            results[i].queries_per_core_s, results[i].gflops, results[i].latency_ms,
-            results[i].latency_p99_ms);
+        printf("%s{\"tokens\":%d,\"batch\":%d,\"queries_per_s\":%.3f,\"queries_per_core_s\":%.3f,"
+               "\"gflops\":%.2f,\"latency_ms\":%.4f,\"latency_p99_ms\":%.4f}",
+               i > 0 ? "," : "", (int)results[i].length, (int)results[i].batch, results[i].queries_per_s,
+               results[i].queries_per_core_s, results[i].gflops, results[i].latency_ms,
+               results[i].latency_p99_ms);
     printf("]}\n");
 }
 

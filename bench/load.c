@@ -182,8 +182,6 @@ static void on_event(void *argument)
     if (l->options->rate > 0 || !send_next(s, now_ns)) rest(s);
 }
 
-/* The two loops. */
-
 static void sleep_until(uint64_t ns)
 {
     const struct timespec until = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
@@ -269,8 +267,6 @@ static void settle(load *l)
     while (l->busy > 0) br_cond_wait(&l->changed, &l->lock);
     br_unlock(&l->lock);
 }
-
-/* Opening. */
 
 static br_status connect_all(load *l, br_error *error)
 {

@@ -28,8 +28,8 @@ typedef struct command {
     br_options read;  /* owns the texts */
 } command;
 
-/* BR_EINVAL: names the option, what was found and what was expected. BR_ENOMEM. Release with command_deinit, also after
- * a failure. */
+/* BR_EINVAL: names the option, what was found and what was expected. BR_ENOMEM. Release with command_deinit,
+ * also after a failure. */
 BR_NODISCARD br_status command_read(command *out, int argc, char *const *argv, br_error *error);
 void command_deinit(command *c);
 

@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <ctype.h>
-#include <stdarg.h>
 
 #include "nearest.h"
 #include "options_inside.h"
@@ -31,20 +30,6 @@ void br_option_variable(char *out, const br_option_row *row)
 {
     (void)snprintf(out, BR_OPTION_NAME_BYTES, "BESTROUTE_%s", row->name);
     for (char *c = out; *c != '\0'; c++) *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
-}
-
-const char *br_options_text(br_options *options, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    const int size = vsnprintf(NULL, 0, format, arguments);
-    va_end(arguments);
-    char *text = size < 0 ? NULL : br_arena_array(&options->arena, (size_t)size + 1, 1);
-    if (text == NULL) return NULL;
-    va_start(arguments, format);
-    (void)vsnprintf(text, (size_t)size + 1, format, arguments);
-    va_end(arguments);
-    return text;
 }
 
 static br_status no_memory(br_error *error)

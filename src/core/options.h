@@ -69,7 +69,8 @@ typedef struct br_option_value {
     const char *place;  /* what an error begins with: the source, and in a file the key too */
 } br_option_value;
 
-/* Reads a value that is no plain one. `value->text` ends with a zero byte and lives as long as the options. */
+/* Reads a value that is no plain one. `value->text` ends with a zero byte and lives as long as the
+ * options. */
 typedef br_status br_option_read(void *target, const br_option_value *value, br_error *error);
 
 struct br_option_row {

@@ -33,6 +33,20 @@ bool br_options_take(br_str *part, br_str *rest, char separator)
     return true;
 }
 
+const char *br_options_text(br_options *options, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    const int size = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    char *text = size < 0 ? NULL : br_arena_array(&options->arena, (size_t)size + 1, 1);
+    if (text == NULL) return NULL;
+    va_start(arguments, format);
+    (void)vsnprintf(text, (size_t)size + 1, format, arguments);
+    va_end(arguments);
+    return text;
+}
+
 static const char *keep(br_options *options, br_str text)
 {
     return br_options_text(options, "%.*s", (int)text.size, text.size > 0 ? text.data : "");

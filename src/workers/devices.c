@@ -126,7 +126,8 @@ static br_status choose(choice *c, const br_devices_options *options, br_error *
     return status;
 }
 
-/* Cores are shared by the host's devices; one is left to each accelerator, for its launches and the tokeniser. */
+/* Cores are shared by the host's devices; one is left to each accelerator,
+ * for its launches and the tokeniser. */
 static int32_t workers_for(const choice *c, const br_devices_options *options, int32_t number)
 {
     if (options->workers != 0) return options->workers;

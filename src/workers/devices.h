@@ -47,12 +47,12 @@ typedef struct br_devices_options {
  * BR_EINVAL, statuses of br_backend_open. On failure nothing is left open; close is safe. */
 BR_NODISCARD br_status br_devices_open(br_devices *out, const br_devices_options *options, br_error *error);
 
-/* Moves one more backend in, with so many workers. BR_ETOOBIG: more than BR_DEVICES_MAX or BR_WORKERS_MAX; the
- * backend stays the caller's. `out` was zeroed before the first. */
+/* Moves one more backend in, with so many workers. BR_ETOOBIG: more than BR_DEVICES_MAX or BR_WORKERS_MAX;
+ * the backend stays the caller's. `out` was zeroed before the first. */
 BR_NODISCARD br_status br_devices_add(br_devices *devices, br_backend *backend, int32_t workers);
 
-/* Decides every device's budget: `wanted`, or with 0 what suits the device; tokens_max is that or `needed`, the
- * longest prompt, whichever is more. */
+/* Decides every device's budget: `wanted`, or with 0 what suits the device; tokens_max is that or `needed`,
+ * the longest prompt, whichever is more. */
 void br_devices_fit(br_devices *devices, int32_t wanted, int32_t needed);
 
 /* The largest and the smallest tokens_max. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """cmake --install into a prefix of its own: programs run from there, a C and a C++ program find the client by
-pkg-config and talk to a service, and no symbol of its library can clash with one of theirs. Programs and paths
-come from ctest's environment."""
+pkg-config and talk to a service, and no symbol of its library can clash with one of theirs. Programs and
+paths come from ctest's environment."""
 import os
 import subprocess
 import sys
