@@ -12,8 +12,9 @@
 #include "bestroute/client.h"
 #include "prompt.h"
 
-/* One line of JSON, keys in the order given. Takes over `value`; false when it could not be written. */
-bool cli_json_print(FILE *to, json_t *value);
+/* One line of JSON, keys in the order given. Takes over `value`. A failed write is the stream's error, which
+ * main looks at once in the end. */
+void cli_json_print(FILE *to, json_t *value);
 
 /* A string of bytes that may not be UTF-8. */
 json_t *cli_json_text(const char *text);

@@ -56,7 +56,7 @@ static cli_exit print_ping(const cli_options *options, const char *url, double m
     }
     json_t *line = json_pack("{sb so}", "ok", 1, "ms", json_real(ms));
     if (options->urls.count > 1) json_object_set_new(line, "url", cli_json_text(url));
-    (void)!cli_json_print(stdout, line);
+    cli_json_print(stdout, line);
     return CLI_EXIT_OK;
 }
 
@@ -126,7 +126,7 @@ static void print_reloaded(const cli_options *options, const br_answer *answer)
         json_t *bundle = json_object();
         json_object_set_new(bundle, "name", cli_json_text(answer->bundle_name));
         json_object_set_new(bundle, "hash", cli_json_text(answer->bundle_hash));
-        (void)!cli_json_print(stdout, json_pack("{sb so}", "ok", 1, "bundle", bundle));
+        cli_json_print(stdout, json_pack("{sb so}", "ok", 1, "bundle", bundle));
     } else {
         printf("reloaded: %s  %s\n", answer->bundle_name, answer->bundle_hash);
     }

@@ -9,7 +9,6 @@
 #include "eval/scores.h"
 #include "eval/stories.h"
 #include "json_out.h"
-#include "plot.h"
 
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status)
 {
@@ -227,41 +226,4 @@ void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_opt
     json_object_set_new(report, "stories", json_integer((json_int_t)scores->table.stories));
     json_object_set_new(report, "bootstrap", json_integer(options->bootstrap));
     json_object_set_new(report, "seed", json_integer(options->seed));
-}
-
-cli_exit cli_scores_plot(const json_t *report, const cli_options *options)
-{
-    br_error error = {0};
-    if (options->plot == NULL) return CLI_EXIT_OK;
-    (void)fflush(stdout);
-    const br_status status = br_plot_draw(report, options->plot, &error);
-    if (status == BR_OK) return CLI_EXIT_OK;
-    cli_report_error(false, "failed", error.text, NULL);
-    return status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE;
-}
-
-br_status cli_scores_thresholds(double *out, const cli_scores *scores)
-{
-    const br_eval_table *t = &scores->table;
-    const size_t candidates = (size_t)t->router->candidate_count;
-    double *values = calloc(t->rows * candidates + 1, sizeof *values);
-    if (values == NULL) return BR_ENOMEM;
-    size_t count = 0;
-    for (size_t cell = 0; cell < t->rows * candidates; cell++) {
-        const bool reference = (int32_t)(cell % candidates) == t->router->reference;
-        if (t->measured[cell] && !reference) values[count++] = (double)t->predicted[cell];
-    }
-    (void)br_eval_quantile(values, count, 0); /* sorts */
-    out[0] = 0;
-    for (size_t i = 1; i + 1 < CLI_THRESHOLDS; i++)
-        out[i] = values[(size_t)((double)(count - 1) * (double)(i - 1) / (CLI_THRESHOLDS - 3))];
-    out[CLI_THRESHOLDS - 1] = 1;
-    free(values);
-    return BR_OK;
-}
-
-void cli_scores_lambdas(double *out, const cli_scores *scores)
-{
-    const double scale = br_eval_static(&scores->table, scores->info->reference, scores->weights).cost;
-    for (int i = 0; i < CLI_LAMBDAS; i++) out[i] = pow(10, 3 - 6.0 * i / (CLI_LAMBDAS - 1)) / scale;
 }

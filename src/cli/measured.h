@@ -1,7 +1,7 @@
 /*
  * measured.h - records scored by the service: what eval and calibrate work on.
  *
- * Uses: options, report, json_out, plot, eval, the client library.  Used by: eval, calibrate.
+ * Uses: options, report, json_out, eval, the client library.  Used by: eval, calibrate.
  */
 #ifndef BESTROUTE_CLI_MEASURED_H
 #define BESTROUTE_CLI_MEASURED_H
@@ -34,27 +34,8 @@ void cli_scores_deinit(cli_scores *scores);
 /* Adds what the figures of a report come from: bundle, files, rows, options. */
 void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_options *options);
 
-/* Where the options ask for it, draws a report whose results are printed:
- * what fails is told on standard error alone. */
-cli_exit cli_scores_plot(const json_t *report, const cli_options *options);
-
 /* Its exit code: a file that cannot be read or records that are wrong are the user's to mend, unlike a
  * service that cannot be reached. */
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status);
-
-enum {
-    CLI_THRESHOLDS = 201,
-    CLI_LAMBDAS = 161,
-    CLI_PARAMETERS_MAX = CLI_THRESHOLDS, /* of the two */
-};
-
-/* out[CLI_THRESHOLDS], rising from 0 to 1: quantiles of what was predicted,
- * so that each step changes decisions.
- * BR_ENOMEM. */
-BR_NODISCARD br_status cli_scores_thresholds(double *out, const cli_scores *scores);
-
-/* out[CLI_LAMBDAS], falling evenly in their logarithms from 1000 to 0.001 over the reference's mean cost: as
- * the thresholds, so that costs rise. */
-void cli_scores_lambdas(double *out, const cli_scores *scores);
 
 #endif

@@ -21,7 +21,7 @@ static void print_json(const cli_output *out, const cli_prompt *prompt, const br
     } else {
         cli_json_add_score(object, result);
     }
-    (void)!cli_json_print(stdout, object); /* the stream's own error is looked at once, at the end */
+    cli_json_print(stdout, object);
 }
 
 static void print_table(const cli_output *out, const cli_prompt *prompt, const br_answer_result *result,
@@ -63,7 +63,7 @@ void cli_output_totals(const cli_output *out)
 void cli_output_info(const cli_options *options, const br_answer *info)
 {
     if (options->json) {
-        (void)!cli_json_print(stdout, cli_json_info(info));
+        cli_json_print(stdout, cli_json_info(info));
     } else {
         cli_table_info(stdout, info);
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "json_out.h"
+#include "plot.h"
 #include "text.h"
 
 cli_exit cli_exit_of(br_status status)
@@ -76,7 +77,7 @@ void cli_report_error(bool json, const char *code, const char *message, const ch
         json_t *object = json_object();
         json_object_set_new(object, "error", cli_json_error(code, cli_without_code(message, code)));
         if (url != NULL) json_object_set_new(object, "url", cli_json_text(url));
-        (void)!cli_json_print(stdout, object);
+        cli_json_print(stdout, object);
         fflush(stdout);
     }
     fputs("bestroute: ", stderr);
@@ -88,4 +89,15 @@ cli_exit cli_report(const cli_options *options, cli_exit code, const br_error *e
 {
     cli_report_error(options->json, cli_code_of(code, error->status), error->text, NULL);
     return code;
+}
+
+cli_exit cli_report_plot(const cli_options *options, const json_t *document)
+{
+    br_error error = {0};
+    if (options->plot == NULL) return CLI_EXIT_OK;
+    (void)fflush(stdout);
+    const br_status status = br_plot_draw(document, options->plot, &error);
+    if (status == BR_OK) return CLI_EXIT_OK;
+    cli_report_error(false, "failed", error.text, NULL);
+    return status == BR_ENOMEM ? CLI_EXIT_BROKEN : CLI_EXIT_USAGE;
 }

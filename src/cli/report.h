@@ -1,11 +1,12 @@
 /*
  * report.h - exit codes, and how a failure is told.
  *
- * Uses: options, json_out, text.  Used by: main, run, measured, eval, calibrate.
+ * Uses: options, json_out, text, plot.  Used by: main, run, measured, eval, calibrate.
  */
 #ifndef BESTROUTE_CLI_REPORT_H
 #define BESTROUTE_CLI_REPORT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "bestroute/error.h"
@@ -37,5 +38,9 @@ void cli_report_error(bool json, const char *code, const char *message, const ch
 
 /* The same for an error, as JSON where the options say so; returns the exit code. */
 cli_exit cli_report(const cli_options *options, cli_exit code, const br_error *error);
+
+/* With --plot, draws the document of a command whose results are printed already. So a failure is told on
+ * standard error alone. */
+cli_exit cli_report_plot(const cli_options *options, const json_t *document);
 
 #endif

@@ -1,4 +1,4 @@
-/* test_evaluation.c - replay, curves, hulls, calibration and bootstrap, against figures made by hand. */
+/* test_evaluation.c - replay, curves, hulls, calibration, bootstrap, analysis: against figures by hand. */
 #include "eval/evaluation.h"
 
 #include <math.h>
@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "eval/analysis.h"
 #include "eval/records.h"
 #include "eval/stories.h"
 #include "policy/policy_fixture.h"
@@ -361,6 +362,68 @@ static void test_best_of_n_is_drawn_without_replacement(void **state)
     assert_close(br_records_best_of(4, 2, 3), 1);
 }
 
+static void test_sweeps_become_dearer_from_setting_to_setting(void **state)
+{
+    const fixture *f = *state;
+    for (int s = 0; s < BR_SWEEPS; s++) {
+        br_eval_trace trace;
+        br_eval_point curve[BR_SWEEP_SETTINGS_MAX];
+        assert_int_equal(br_sweep_trace(&trace, &f->table, (br_sweep)s, same), BR_OK);
+        assert_true(trace.count <= BR_SWEEP_SETTINGS_MAX);
+        br_eval_curve(curve, &trace, same);
+        size_t first = 0; /* caps below every cost make decisions fall back on the reference */
+        while (s == BR_SWEEP_BUDGET && curve[first].cost == 10) first++;
+        for (size_t i = first + 1; i < trace.count; i++) assert_true(curve[i].cost >= curve[i - 1].cost);
+        br_eval_trace_deinit(&trace);
+    }
+}
+
+static void test_the_reference_s_partner_is_the_best_of_the_cheaper(void **state)
+{
+    const fixture *f = *state;
+    br_eval_trace trace;
+    br_eval_point curve[BR_SWEEP_SETTINGS_MAX];
+    assert_int_equal(br_sweep_trace(&trace, &f->table, BR_SWEEP_TWO_MODELS, same), BR_OK);
+    br_eval_curve(curve, &trace, same);
+    assert_point(curve[0], 2, 3 / 4.0); /* middle everywhere */
+    assert_point(curve[trace.count - 1], 10, 3.5 / 4);
+    br_eval_trace_deinit(&trace);
+}
+
+static void test_an_analysis_has_the_figures_of_all_rows_or_of_one_task(void **state)
+{
+    const fixture *f = *state;
+    br_replay replay;
+    br_analysis a;
+    assert_int_equal(br_replay_init(&replay, &f->table, same, NULL), BR_OK);
+    assert_int_equal(br_analysis_init(&a, &f->table, &replay, same, -1, 20, 1), BR_OK);
+    assert_int_equal(a.rows, ROWS);
+    assert_point(a.whole.reference, 10, 3.5 / 4);
+    assert_int_equal(a.hull_counts[BR_HULL_STATIC], CANDIDATES);
+    assert_close(a.costs[0], 1 + 9 * 0.5 / 50); /* from the cheapest candidate to the reference */
+    assert_close(a.costs[BR_ANALYSIS_COSTS - 1], 10 - 9 * 0.5 / 50);
+    /* 0.99 of the reference's quality lies between middle (2 USD, 0.75) and the reference (10 USD, 0.875). */
+    assert_close(a.whole.hull_saving[BR_HULL_STATIC][0], 1 - (2 + (0.99 * 0.875 - 0.75) / 0.125 * 8) / 10);
+    for (int i = 0; i < BR_ANALYSIS_COSTS; i++) {
+        const double hull = br_eval_quality_at(a.hulls[BR_HULL_STATIC], CANDIDATES, a.costs[i]);
+        assert_close(a.whole.above[BR_SWEEP_THRESHOLD][BR_HULL_STATIC][i],
+                     a.whole.quality[BR_SWEEP_THRESHOLD][i] - hull);
+    }
+    const br_interval quality = br_analysis_interval(&a, &a.whole.reference.quality);
+    assert_close(quality.value, 3.5 / 4);
+    assert_true(quality.low < quality.value);
+    assert_true(quality.value < quality.high);
+    const br_interval cost = br_analysis_interval(&a, &a.whole.reference.cost);
+    assert_close(cost.low, 10); /* the same on every row */
+    assert_close(cost.high, 10);
+    br_analysis_deinit(&a);
+    assert_int_equal(br_analysis_init(&a, &f->table, &replay, same, 1, 0, 1), BR_OK);
+    assert_int_equal(a.rows, 2);
+    assert_point(a.whole.reference, 10, 1.5 / 2);
+    br_analysis_deinit(&a);
+    br_replay_deinit(&replay);
+}
+
 static void test_every_allocation_may_fail(void **state)
 {
     const fixture *f = *state;
@@ -370,21 +433,27 @@ static void test_every_allocation_may_fail(void **state)
     BR_OOM_SWEEP({
         br_eval_table table = {0};
         br_eval_trace trace = {0};
+        br_replay replay = {0};
+        br_analysis analysis = {0};
         br_eval_point hull[TASKS * CANDIDATES + 1];
         size_t count;
         status = br_eval_table_init(&table, f->router, ROWS, TASKS);
         if (status == BR_OK)
             status = br_eval_trace_init(&trace, &f->table, BR_POLICY_THRESHOLD, thresholds, 1, -1);
         if (status == BR_OK) status = br_eval_task_hull(hull, &count, &f->table, same);
+        if (status == BR_OK) status = br_replay_init(&replay, &f->table, same, NULL);
+        if (status == BR_OK) status = br_analysis_init(&analysis, &f->table, &replay, same, -1, 2, 1);
         if (status != BR_OK) {
             assert_int_equal(status, BR_ENOMEM);
             failures++;
         }
+        br_analysis_deinit(&analysis);
+        br_replay_deinit(&replay);
         br_eval_trace_deinit(&trace);
         br_eval_table_deinit(&table);
     });
     assert_int_equal(status, BR_OK);
-    assert_true(failures >= 10);
+    assert_true(failures >= 30);
 }
 
 #define CASE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -407,6 +476,9 @@ int main(void)
         CASE(test_prompts_that_differ_in_their_last_sentence_share_a_story),
         CASE(test_quantiles_leave_out_what_is_no_number),
         CASE(test_best_of_n_is_drawn_without_replacement),
+        CASE(test_sweeps_become_dearer_from_setting_to_setting),
+        CASE(test_the_reference_s_partner_is_the_best_of_the_cheaper),
+        CASE(test_an_analysis_has_the_figures_of_all_rows_or_of_one_task),
         CASE(test_every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
