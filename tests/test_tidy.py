@@ -217,7 +217,8 @@ class TidyTest(unittest.TestCase):
 
     def test_the_reader_of_options_and_tables_of_its_type_are_none(self):
         self.passes({"src/core/options.c": "#include <getopt.h>\n",
-                     "src/policy/rules.c": 'const br_option_row rows[] = {\n    {"queue-max"},\n};\n'},
+                     "src/policy/rules.c": 'const br_option_row rows[] = {\n    {"queue-max"},\n};\n'
+                                           'const char *example = "route \\"What?\\"  --all";\n'},
                     build=False)
 
     def test_a_private_header_among_the_public_ones_is_found(self):

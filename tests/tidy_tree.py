@@ -69,10 +69,8 @@ class Tree:
 
     @functools.cached_property
     def edges(self):
-        return [
-            Edge(file, line, "includes", f'"{name}"', target)
-            for file, line, name, target in included(self) if target
-        ] + calls(self)
+        return [Edge(file, line, "includes", f'"{name}"', target)
+                for file, line, name, target in included(self) if target] + calls(self)
 
 
 def line_at(text, offset):
