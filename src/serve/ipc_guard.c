@@ -1,4 +1,4 @@
-/* ipc_guard.c - tries every ipc listener in turn, and opens again what no longer accepts. */
+/* ipc_guard.c - see ipc_guard.h. */
 #include "ipc_guard.h"
 
 #include <poll.h>
@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "core/alarm.h"
 #include "core/clock.h"
 #include "core/limits.h"
 #include "core/memory.h"
@@ -33,22 +33,14 @@ typedef struct watched {
 
 struct ipc_guard {
     const br_log *log;
-    pthread_t thread;
-    bool started;
+    br_alarm *rounds;
 
     pthread_mutex_t lock; /* guards everything below */
-    pthread_cond_t news;  /* on CLOCK_MONOTONIC: a connection was reported, or it is time to stop */
-    bool lock_made;
+    pthread_cond_t news;  /* a connection was reported, or it is time to stop */
     bool stopping;
     watched all[WATCHED_MAX];
     int32_t count;
 };
-
-/* Waits for news until the time. Lock held. */
-static void wait_until(ipc_guard *g, uint64_t until_ns)
-{
-    br_cond_wait_until(&g->news, &g->lock, until_ns);
-}
 
 /* nng's: a connection is complete. */
 static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *argument)
@@ -62,6 +54,11 @@ static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *argument)
     }
     br_cond_signal(&g->news);
     br_unlock(&g->lock);
+}
+
+static uint64_t patience_ends_ns(void)
+{
+    return br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
 }
 
 static br_status open_listener(watched *w, int *result)
@@ -90,7 +87,7 @@ static int greet(ipc_guard *g, const char *path)
     if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) goto fail;
     if (send(fd, header, sizeof header, MSG_NOSIGNAL) != (ssize_t)sizeof header) goto fail;
 
-    const uint64_t until_ns = br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
+    const uint64_t until_ns = patience_ends_ns();
     struct pollfd wait = {.fd = fd, .events = POLLIN};
     while (poll(&wait, 1, POLL_MS) == 0) {
         br_lock(&g->lock);
@@ -112,9 +109,10 @@ static bool accepts(ipc_guard *g, watched *w)
     w->connected = false;
     br_unlock(&g->lock);
     const int fd = greet(g, w->url + strlen("ipc://"));
-    const uint64_t until_ns = br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
+    const uint64_t until_ns = patience_ends_ns();
     br_lock(&g->lock);
-    while (fd >= 0 && !w->connected && !g->stopping && br_clock_now_ns() < until_ns) wait_until(g, until_ns);
+    while (fd >= 0 && !w->connected && !g->stopping && br_clock_now_ns() < until_ns)
+        br_cond_wait_until(&g->news, &g->lock, until_ns);
     const bool good = w->connected || g->stopping;
     br_unlock(&g->lock);
     if (fd >= 0) (void)close(fd);
@@ -139,22 +137,16 @@ static void recover(ipc_guard *g, watched *w)
            BR_STR("reason", "it no longer accepted connections"));
 }
 
-static void *watch(void *argument)
+/* The alarm's: tries every listener, and opens again what no longer accepts. */
+static uint64_t make_round(void *context)
 {
-    ipc_guard *g = argument;
+    ipc_guard *g = context;
     br_lock(&g->lock);
-    while (!g->stopping) {
-        const int32_t count = g->count;
-        br_unlock(&g->lock);
-        for (int32_t i = 0; i < count; i++) {
-            if (!accepts(g, &g->all[i])) recover(g, &g->all[i]);
-        }
-        const uint64_t until_ns = br_clock_now_ns() + PERIOD_MS * (uint64_t)BR_NS_PER_MS;
-        br_lock(&g->lock);
-        while (!g->stopping && br_clock_now_ns() < until_ns) wait_until(g, until_ns);
-    }
+    const int32_t count = g->count;
     br_unlock(&g->lock);
-    return NULL;
+    for (int32_t i = 0; i < count; i++)
+        if (!accepts(g, &g->all[i])) recover(g, &g->all[i]);
+    return br_clock_now_ns() + PERIOD_MS * (uint64_t)BR_NS_PER_MS;
 }
 
 br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error)
@@ -165,11 +157,10 @@ br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error)
     g->log = log;
     br_mutex_init(&g->lock);
     br_cond_init(&g->news);
-    g->lock_made = true;
-    g->started = br_thread_start(&g->thread, watch, g);
-    if (!g->started) {
+    const br_status status = br_alarm_create(&g->rounds, make_round, g, 0);
+    if (status != BR_OK) {
         ipc_guard_destroy(g);
-        return br_fail(error, BR_EINTERNAL, "cannot start the thread that watches ipc listeners");
+        return br_fail(error, status, "cannot start the thread that watches ipc listeners");
     }
     *out = g;
     return BR_OK;
@@ -177,23 +168,21 @@ br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error)
 
 void ipc_guard_stop(ipc_guard *g)
 {
-    if (g == NULL || !g->started) return;
+    if (g == NULL) return;
     br_lock(&g->lock);
-    g->stopping = true;
+    g->stopping = true; /* also ends the round under way */
     br_cond_signal(&g->news);
     br_unlock(&g->lock);
-    br_thread_join(g->thread);
-    g->started = false;
+    br_alarm_stop(g->rounds);
 }
 
 void ipc_guard_destroy(ipc_guard *g)
 {
     if (g == NULL) return;
     ipc_guard_stop(g);
-    if (g->lock_made) {
-        br_cond_destroy(&g->news);
-        br_mutex_destroy(&g->lock);
-    }
+    br_alarm_destroy(g->rounds);
+    br_cond_destroy(&g->news);
+    br_mutex_destroy(&g->lock);
     free(g);
 }
 

@@ -1,12 +1,11 @@
 /*
- * ipc_guard.h - sees to it that ipc listeners go on accepting.
+ * ipc_guard.h - reopens ipc listeners that nng 1.5 leaves deaf.
  *
- * nng 1.5 stops accepting on an ipc listener for good when a peer leaves during
- * the handshake: it takes the peer's closing for its own. Nobody is told. So the
- * guard's thread connects to each ipc listener a few times a second, as a client
- * would, and expects nng to report the new connection; when it does not, the
- * listener is closed and opened again. Clients connected to it are cut off then,
- * and ask again, as REQ does by itself. nng loses some kilobytes each time.
+ * When a peer leaves during the handshake, nng 1.5 takes the peer's closing for that of its own listener: it
+ * stops accepting on it for good, and reports nothing. So the guard connects to each ipc listener a few times
+ * a second, as a client would, and expects nng to report the new connection. When nng does not, the guard
+ * closes the listener and opens it again. That cuts off the clients connected to it; a REQ socket sends its
+ * request again by itself. nng loses some kilobytes each time.
  *
  * One mutex guards the list and what was seen; it is held across no call into nng.
  */
