@@ -7,14 +7,12 @@
  */
 #include "http.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,15 +24,6 @@
 #include "core/thread.h"
 
 enum { BACKLOG = 64, REST_MS = 100 /* after accepting failed */ };
-
-struct http_page {
-    int status;
-    const char *type;
-    char *text; /* kept for the next page */
-    size_t size;
-    size_t room;
-    bool failed; /* out of memory */
-};
 
 typedef struct connection {
     enum { FREE, READING, WRITING, LEAVING } state;
@@ -59,108 +48,12 @@ struct http {
     connection connections[HTTP_CONNECTIONS_MAX];
 };
 
-void http_begin(http_page *page, int status, const char *type)
-{
-    page->status = status;
-    page->type = type;
-}
-
-static bool grow(http_page *page, size_t room)
-{
-    if (room <= page->room) return true;
-    char *grown = realloc(page->text, room * 2);
-    if (grown == NULL) return false;
-    page->text = grown;
-    page->room = room * 2;
-    return true;
-}
-
-void http_print(http_page *page, const char *format, ...)
-{
-    va_list arguments;
-    va_list again;
-    va_start(arguments, format);
-    va_copy(again, arguments);
-    const int length = vsnprintf(NULL, 0, format, arguments);
-    page->failed = page->failed || length < 0 || !grow(page, page->size + (size_t)length + 1);
-    if (!page->failed)
-        page->size += (size_t)vsnprintf(page->text + page->size, (size_t)length + 1, format, again);
-    va_end(again);
-    va_end(arguments);
-}
-
-static const char *reason_of(int status)
-{
-    switch (status) {
-    case 200:
-        return "OK";
-    case 400:
-        return "Bad Request";
-    case 404:
-        return "Not Found";
-    case 405:
-        return "Method Not Allowed";
-    case 431:
-        return "Request Header Fields Too Large";
-    default:
-        return "Service Unavailable";
-    }
-}
-
-int http_parse(http_request *out, br_str bytes)
-{
-    static const struct {
-        const char *text;
-        bool head;
-    } methods[] = {{"GET ", false}, {"HEAD ", true}};
-    if (memmem(bytes.data, bytes.size, "\r\n\r\n", 4) == NULL)
-        return bytes.size < HTTP_REQUEST_BYTES_MAX ? 0 : 431;
-    const char *end = memchr(bytes.data, '\r', bytes.size);
-    const char *method_end = memchr(bytes.data, ' ', (size_t)(end - bytes.data));
-    if (method_end == NULL) return 400;
-    const char *path = method_end + 1;
-    const char *path_end = memchr(path, ' ', (size_t)(end - path));
-    if (path_end == NULL || *path != '/') return 400;
-    if ((size_t)(end - path_end) != 9 || memcmp(path_end, " HTTP/1.", 8) != 0) return 400;
-    const char *query = memchr(path, '?', (size_t)(path_end - path));
-    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
-        const size_t size = strlen(methods[i].text);
-        if ((size_t)(path - bytes.data) != size || memcmp(bytes.data, methods[i].text, size) != 0) continue;
-        *out = (http_request){
-            .path = {path, (size_t)((query != NULL ? query : path_end) - path)},
-            .head = methods[i].head,
-        };
-        return 200;
-    }
-    return 405;
-}
-
 static void hang_up(connection *c)
 {
     (void)close(c->fd);
     free(c->answer);
     c->answer = NULL;
     c->state = FREE;
-}
-
-/* The whole answer, headers and body, becomes the connection's. */
-static bool compose(connection *c, const http_page *page, bool head)
-{
-    char headers[256];
-    const int size = snprintf(headers, sizeof headers,
-                              "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-                              "Connection: close\r\n\r\n",
-                              page->status, reason_of(page->status), page->type, page->size);
-    assert(size > 0);
-    assert((size_t)size < sizeof headers);
-    const size_t body = head ? 0 : page->size;
-    c->answer = malloc((size_t)size + body);
-    if (c->answer == NULL) return false;
-    memcpy(c->answer, headers, (size_t)size);
-    if (body > 0) memcpy(c->answer + size, page->text, body);
-    c->answer_size = (size_t)size + body;
-    c->sent = 0;
-    return true;
 }
 
 static void step_writing(connection *c)
@@ -180,12 +73,12 @@ static void step_writing(connection *c)
 static void respond(http *server, connection *c, int status, const http_request *request)
 {
     http_page *page = &server->page;
-    page->size = 0;
-    page->failed = false;
+    http_page_clear(page);
     http_begin(page, status == 200 ? 404 : status, "text/plain");
     if (status == 200) server->answer(server->context, request->path, page);
-    if (page->size == 0) http_print(page, "%s\n", reason_of(page->status));
-    if (page->failed || !compose(c, page, status == 200 && request->head)) {
+    c->sent = 0;
+    c->answer = http_page_compose(page, status == 200 && request->head, &c->answer_size);
+    if (c->answer == NULL) {
         hang_up(c);
         return;
     }
@@ -365,6 +258,6 @@ void http_close(http *server)
         if (server->connections[i].state != FREE) hang_up(&server->connections[i]);
     (void)close(server->listener);
     (void)close(server->stop);
-    free(server->page.text);
+    http_page_deinit(&server->page);
     free(server);
 }

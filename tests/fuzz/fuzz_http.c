@@ -3,7 +3,7 @@
  */
 #include <stdlib.h>
 
-#include "serve/http.h"
+#include "serve/http_message.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
