@@ -23,7 +23,7 @@ static void fill_error(br_reply_result *result, br_code code, const char *text)
 
 static bool fill_score(answer *a, size_t i)
 {
-    const br_query_state *q = &a->call->queries[i];
+    const query_state *q = &a->call->queries[i];
     br_reply_result *result = &a->results[i];
     const int32_t candidates = a->router->candidate_count;
     double *qualities = br_arena_array(&a->call->arena, (size_t)candidates, sizeof *qualities);
@@ -42,7 +42,7 @@ static bool fill_score(answer *a, size_t i)
     return true;
 }
 
-static void fill_prompt_tokens(answer *a, const br_query_state *q)
+static void fill_prompt_tokens(answer *a, const query_state *q)
 {
     const br_counts *counts = &q->query->prompt_tokens;
     const uint64_t all = counts->form == BR_COUNTS_ALL ? counts->all : q->prompt.text_tokens;
@@ -55,7 +55,7 @@ static void fill_prompt_tokens(answer *a, const br_query_state *q)
     }
 }
 
-static void fill_output_tokens(answer *a, const br_query_state *q)
+static void fill_output_tokens(answer *a, const query_state *q)
 {
     const br_counts *counts = &q->query->output_tokens;
     for (int32_t m = 0; m < a->router->model_count; m++)
@@ -76,7 +76,7 @@ static br_option *table_of(answer *a, size_t i)
 
 static void fill_table(answer *a, size_t i)
 {
-    const br_query_state *q = &a->call->queries[i];
+    const query_state *q = &a->call->queries[i];
     fill_prompt_tokens(a, q);
     fill_output_tokens(a, q);
     const br_query_costs costs = {
@@ -111,7 +111,7 @@ static bool fill_explanation(answer *a, size_t i)
 
 static bool fill_decision(answer *a, size_t i, const br_decision *decision)
 {
-    const br_query_state *q = &a->call->queries[i];
+    const query_state *q = &a->call->queries[i];
     br_reply_result *result = &a->results[i];
     if (decision->status == BR_EINFEASIBLE) {
         fill_error(result, BR_CODE_INFEASIBLE, "nothing satisfies the policy");
@@ -135,7 +135,7 @@ static bool fill_decision(answer *a, size_t i, const br_decision *decision)
     return !a->call->request.explain || fill_explanation(a, i);
 }
 
-static bool in_pool(const br_query_state *q)
+static bool in_pool(const query_state *q)
 {
     return q->error.code == BR_CODE_NONE && q->policy->kind == BR_POLICY_POOL;
 }
@@ -173,7 +173,7 @@ static bool fill_route(answer *a)
     a->output_tokens = br_arena_array(&call->arena, (size_t)a->router->model_count, sizeof *a->output_tokens);
     if (a->options == NULL || a->prompt_tokens == NULL || a->output_tokens == NULL) return false;
     for (size_t i = 0; i < count; i++) {
-        const br_query_state *q = &call->queries[i];
+        const query_state *q = &call->queries[i];
         if (q->error.code != BR_CODE_NONE) continue;
         fill_table(a, i);
         if (in_pool(q)) continue;
@@ -207,7 +207,7 @@ static bool fill_results(answer *a)
 static void measure(const br_call *call, uint64_t ns[BR_REQUEST_HISTOGRAM_COUNT])
 {
     for (size_t i = 0; i < call->request.query_count; i++) {
-        const br_query_state *q = &call->queries[i];
+        const query_state *q = &call->queries[i];
         ns[BR_HISTOGRAM_request_tokenize] += q->tokenize_ns;
         if (q->job.started_ns == 0) continue;
         const uint64_t queue_ns = q->job.started_ns - q->job.queued_ns;

@@ -30,7 +30,7 @@
 typedef struct br_call br_call;
 
 /* One query of a call, from admission on. */
-typedef struct br_query_state {
+typedef struct query_state {
     br_job job; /* first: workers hand this back */
     br_call *call;
     const br_query *query;
@@ -42,10 +42,10 @@ typedef struct br_query_state {
 
     /* in_flight.c's. */
     uint64_t hash; /* of the ids */
-    struct br_query_state *by_hash;
-    struct br_query_state *followers;
-    struct br_query_state *next_follower;
-} br_query_state;
+    struct query_state *by_hash;
+    struct query_state *followers;
+    struct query_state *next_follower;
+} query_state;
 
 struct br_call {
     tokenizer_queue_entry entry; /* first: the tokenizer queue hands this back */
@@ -65,7 +65,7 @@ struct br_call {
 
     /* route and score, from admission on. */
     br_policy policy;
-    br_query_state *queries;
+    query_state *queries;
     atomic_int remaining; /* queries not yet finished; who brings it to 0 answers */
 
     br_call *next; /* of those that wait for the keeper */

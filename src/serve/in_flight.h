@@ -17,17 +17,17 @@
 
 #include "call.h"
 
-typedef struct br_in_flight br_in_flight;
+typedef struct in_flight in_flight;
 
 /* BR_ENOMEM. */
-BR_NODISCARD br_status br_in_flight_create(br_in_flight **out, int64_t queue_max);
-void br_in_flight_destroy(br_in_flight *in_flight); /* accepts NULL */
+BR_NODISCARD br_status in_flight_create(in_flight **out, int64_t queue_max);
+void in_flight_destroy(in_flight *f); /* accepts NULL */
 
 /* False when the tokenised query is to be queued, and leads; true when its leader finishes it. */
-BR_NODISCARD bool br_in_flight_follow(br_in_flight *in_flight, br_query_state *q);
+BR_NODISCARD bool in_flight_follow(in_flight *f, query_state *q);
 
 /* The queries that followed this one, linked by next_follower; NULL when there are none. They are followers
  * of nobody now, and the next query with this prompt leads. Accepts a query that never led. */
-BR_NODISCARD br_query_state *br_in_flight_end(br_in_flight *in_flight, br_query_state *leader);
+BR_NODISCARD query_state *in_flight_end(in_flight *f, query_state *leader);
 
 #endif

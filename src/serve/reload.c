@@ -112,9 +112,8 @@ br_status reload_bundle(br_server *server, const char *folder, br_error *error)
         return br_fail(error, status, "%s", why.text);
     }
     state_switch(&server->state, loaded);
-    if (server->cache != NULL)
-        br_score_cache_clear(server->cache);            /* the old bundle's would only take room */
-    const br_bundle *bundle = br_loaded_bundle(loaded); /* stays: only this thread switches */
+    if (server->cache != NULL) score_cache_clear(server->cache); /* the old bundle's would only take room */
+    const br_bundle *bundle = br_loaded_bundle(loaded);          /* stays: only this thread switches */
     BR_LOG(
         server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),
         BR_STR("hash", bundle->hash), BR_STR("folder", folder),

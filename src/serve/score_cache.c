@@ -21,7 +21,7 @@ typedef struct entry {
     int64_t bytes; /* of the whole entry; the ring goes on behind it */
 } entry;
 
-struct br_score_cache {
+struct score_cache {
     pthread_mutex_t lock; /* guards all of it */
     char *ring;
     int64_t size;
@@ -33,12 +33,12 @@ struct br_score_cache {
     size_t bucket_count; /* a power of two */
 };
 
-uint64_t br_ids_hash(const int32_t *ids, int32_t tokens)
+uint64_t ids_hash(const int32_t *ids, int32_t tokens)
 {
     return XXH3_64bits(ids, (size_t)tokens * sizeof *ids);
 }
 
-static entry *at(const br_score_cache *c, int64_t offset)
+static entry *at(const score_cache *c, int64_t offset)
 {
     return (entry *)(void *)(c->ring + offset);
 }
@@ -53,23 +53,23 @@ static float *quality_of(entry *e)
     return (float *)(void *)(ids_of(e) + e->tokens);
 }
 
-static int64_t *bucket_of(br_score_cache *c, uint64_t hash)
+static int64_t *bucket_of(score_cache *c, uint64_t hash)
 {
     return &c->buckets[hash & (c->bucket_count - 1)];
 }
 
-static void empty(br_score_cache *c)
+static void empty(score_cache *c)
 {
     for (size_t i = 0; i < c->bucket_count; i++) c->buckets[i] = NONE;
     c->oldest = c->end = c->count = 0;
     c->wrap = c->size;
 }
 
-br_status br_score_cache_create(br_score_cache **out, size_t bytes)
+br_status score_cache_create(score_cache **out, size_t bytes)
 {
     assert(bytes >= 4096);
     *out = NULL;
-    br_score_cache *c = calloc(1, sizeof *c);
+    score_cache *c = calloc(1, sizeof *c);
     if (c == NULL) return BR_ENOMEM;
     c->size = (int64_t)(bytes / sizeof(entry) * sizeof(entry));
     for (c->bucket_count = 1; c->bucket_count * BYTES_PER_BUCKET < bytes * 8;) c->bucket_count *= 2;
@@ -89,7 +89,7 @@ br_status br_score_cache_create(br_score_cache **out, size_t bytes)
     return BR_OK;
 }
 
-void br_score_cache_destroy(br_score_cache *cache)
+void score_cache_destroy(score_cache *cache)
 {
     if (cache == NULL) return;
     br_mutex_destroy(&cache->lock);
@@ -98,14 +98,14 @@ void br_score_cache_destroy(br_score_cache *cache)
     free(cache);
 }
 
-void br_score_cache_clear(br_score_cache *cache)
+void score_cache_clear(score_cache *cache)
 {
     br_lock(&cache->lock);
     empty(cache);
     br_unlock(&cache->lock);
 }
 
-static entry *find(br_score_cache *c, uint64_t hash, uint64_t bundle, const int32_t *ids, int32_t tokens,
+static entry *find(score_cache *c, uint64_t hash, uint64_t bundle, const int32_t *ids, int32_t tokens,
                    int32_t heads)
 {
     for (int64_t offset = *bucket_of(c, hash); offset != NONE; offset = at(c, offset)->next) {
@@ -118,7 +118,7 @@ static entry *find(br_score_cache *c, uint64_t hash, uint64_t bundle, const int3
 }
 
 /* Lock held, and there is one. */
-static void drop_oldest(br_score_cache *c)
+static void drop_oldest(score_cache *c)
 {
     const int64_t offset = c->oldest;
     const entry *e = at(c, offset);
@@ -135,7 +135,7 @@ static void drop_oldest(br_score_cache *c)
 }
 
 /* Room for an entry at `end`, whatever has to go for it. Lock held. */
-static void make_room(br_score_cache *c, int64_t bytes)
+static void make_room(score_cache *c, int64_t bytes)
 {
     if (c->end + bytes > c->size) {
         /* What lies behind `end` goes first, then the ring goes on at its beginning. */
@@ -147,10 +147,10 @@ static void make_room(br_score_cache *c, int64_t bytes)
     while (c->count > 0 && c->oldest >= c->end && c->oldest < c->end + bytes) drop_oldest(c);
 }
 
-bool br_score_cache_get(br_score_cache *cache, uint64_t bundle, const int32_t *ids, int32_t tokens,
-                        float *quality, int32_t heads)
+bool score_cache_get(score_cache *cache, uint64_t bundle, const int32_t *ids, int32_t tokens, float *quality,
+                     int32_t heads)
 {
-    const uint64_t hash = br_ids_hash(ids, tokens);
+    const uint64_t hash = ids_hash(ids, tokens);
     br_lock(&cache->lock);
     entry *e = find(cache, hash, bundle, ids, tokens, heads);
     if (e != NULL) memcpy(quality, quality_of(e), (size_t)heads * sizeof *quality);
@@ -158,13 +158,13 @@ bool br_score_cache_get(br_score_cache *cache, uint64_t bundle, const int32_t *i
     return e != NULL;
 }
 
-void br_score_cache_put(br_score_cache *cache, uint64_t bundle, const int32_t *ids, int32_t tokens,
-                        const float *quality, int32_t heads)
+void score_cache_put(score_cache *cache, uint64_t bundle, const int32_t *ids, int32_t tokens,
+                     const float *quality, int32_t heads)
 {
     const int64_t raw = (int64_t)sizeof(entry) + 4 * ((int64_t)tokens + heads);
     const int64_t unit = (int64_t)sizeof(entry);
     const int64_t bytes = (raw + unit - 1) / unit * unit;
-    const uint64_t hash = br_ids_hash(ids, tokens);
+    const uint64_t hash = ids_hash(ids, tokens);
     if (bytes > cache->size) return;
     br_lock(&cache->lock);
     if (find(cache, hash, bundle, ids, tokens, heads) == NULL) {

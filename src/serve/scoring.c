@@ -47,7 +47,7 @@ static void refuse_admitted(br_call *call, br_code code, const char *text)
     br_call_refuse(call, code, text);
 }
 
-static void fail_query(br_query_state *q, br_code code, const char *text)
+static void fail_query(query_state *q, br_code code, const char *text)
 {
     char *copy = br_arena_array(&q->call->arena, strlen(text) + 1, 1);
     if (copy != NULL) memcpy(copy, text, strlen(text));
@@ -65,7 +65,7 @@ static br_status resolve_request(br_call *call, const br_policy_spec *base, br_e
     return br_policy_resolve(&call->policy, &br_loaded_bundle(call->pin.loaded)->router, &checked, error);
 }
 
-static void resolve_query(br_query_state *q, const br_policy_spec *base)
+static void resolve_query(query_state *q, const br_policy_spec *base)
 {
     const br_query *query = q->query;
     q->policy = &q->call->policy;
@@ -91,7 +91,7 @@ static void resolve_query(br_query_state *q, const br_policy_spec *base)
     q->policy = resolved;
 }
 
-static void check_counts(br_query_state *q, const br_counts *counts, const char *key)
+static void check_counts(query_state *q, const br_counts *counts, const char *key)
 {
     const br_router *router = &br_loaded_bundle(q->call->pin.loaded)->router;
     if (counts->form != BR_COUNTS_BY_MODEL || q->error.code != BR_CODE_NONE) return;
@@ -108,7 +108,7 @@ static void check_counts(br_query_state *q, const br_counts *counts, const char 
     }
 }
 
-static void prepare_query(br_query_state *q, const br_policy_spec *base)
+static void prepare_query(query_state *q, const br_policy_spec *base)
 {
     q->error = q->query->error;
     if (q->error.code == BR_CODE_NONE && q->call->request.op == BR_OP_ROUTE) {
@@ -131,7 +131,7 @@ static bool allocate_queries(br_call *call)
     float *quality = br_arena_array(&call->arena, count * heads, sizeof *quality);
     if (call->queries == NULL || ids == NULL || quality == NULL) return false;
     for (size_t i = 0; i < count; i++) {
-        call->queries[i] = (br_query_state){
+        call->queries[i] = (query_state){
             .job = {.item = {.deadline_ns = call->deadline_ns,
                              .group = call->pin.loaded,
                              .client = call->client},
@@ -177,7 +177,7 @@ static void finish_queries(br_call *call, int32_t count)
     if (before == count) br_call_answer(call);
 }
 
-static void expire(br_query_state *q)
+static void expire(query_state *q)
 {
     br_metrics_add(&q->call->server->metrics, BR_COUNTER_queries_expired, 1);
     q->error =
@@ -185,7 +185,7 @@ static void expire(br_query_state *q)
 }
 
 /* The ids of one query. An error of it is noted; the arena is not touched: others tokenise beside us. */
-static void tokenize(br_query_state *q)
+static void tokenize(query_state *q)
 {
     const br_bundle *bundle = br_loaded_bundle(q->call->pin.loaded);
     const br_query *query = q->query;
@@ -215,13 +215,13 @@ static void tokenize(br_query_state *q)
     }
 }
 
-static bool find_in_cache(br_query_state *q)
+static bool find_in_cache(query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return false;
     const br_bundle *bundle = br_loaded_bundle(q->call->pin.loaded);
-    const bool found = br_score_cache_get(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens,
-                                          q->job.quality, bundle->router.head_count);
+    const bool found = score_cache_get(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens,
+                                       q->job.quality, bundle->router.head_count);
     br_metrics_add(&server->metrics, found ? BR_COUNTER_cache_hits : BR_COUNTER_cache_misses, 1);
     if (!found) return false;
     q->job.queued_ns = q->job.started_ns = q->job.finished_ns = br_clock_now_ns();
@@ -229,13 +229,13 @@ static bool find_in_cache(br_query_state *q)
 }
 
 /* Tokenises, and says whether the query is to be queued. *finished: it is answered already. */
-static bool make_job(br_query_state *q, bool *finished)
+static bool make_job(query_state *q, bool *finished)
 {
     *finished = true;
     if (q->error.code == BR_CODE_NONE) tokenize(q);
     if (q->error.code != BR_CODE_NONE || find_in_cache(q)) return false;
     *finished = false;
-    if (!br_in_flight_follow(q->call->server->in_flight, q)) return true;
+    if (!in_flight_follow(q->call->server->in_flight, q)) return true;
     br_metrics_add(&q->call->server->metrics, BR_COUNTER_queries_shared, 1);
     return false;
 }
@@ -273,7 +273,7 @@ bool scoring_feed(void *queue)
 }
 
 /* The leader's result becomes the follower's own. */
-static void copy_result(br_query_state *q, const br_query_state *leader)
+static void copy_result(query_state *q, const query_state *leader)
 {
     const size_t heads = (size_t)br_loaded_bundle(q->call->pin.loaded)->router.head_count;
     memcpy(q->job.quality, leader->job.quality, heads * sizeof *q->job.quality);
@@ -284,12 +284,12 @@ static void copy_result(br_query_state *q, const br_query_state *leader)
 }
 
 /* While the leader's call lives: it is finished afterwards. */
-static void finish_followers(br_query_state *leader)
+static void finish_followers(query_state *leader)
 {
     br_server *server = leader->call->server;
-    br_query_state *next = br_in_flight_end(server->in_flight, leader);
+    query_state *next = in_flight_end(server->in_flight, leader);
     while (next != NULL) {
-        br_query_state *q = next;
+        query_state *q = next;
         next = q->next_follower;
         if (leader->job.status == BR_OK) {
             copy_result(q, leader);
@@ -300,18 +300,18 @@ static void finish_followers(br_query_state *leader)
     }
 }
 
-static void remember(const br_query_state *q)
+static void remember(const query_state *q)
 {
     br_server *server = q->call->server;
     if (server->cache == NULL) return;
     const br_bundle *bundle = br_loaded_bundle(q->call->pin.loaded);
-    br_score_cache_put(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens, q->job.quality,
-                       bundle->router.head_count);
+    score_cache_put(server->cache, bundle->digest[0], q->job.ids, q->job.item.tokens, q->job.quality,
+                    bundle->router.head_count);
 }
 
 static void on_job_done(br_job *job)
 {
-    br_query_state *q = (br_query_state *)job;
+    query_state *q = (query_state *)job;
     if (job->status == BR_OK) remember(q);
     finish_followers(q);
     switch (job->status) {

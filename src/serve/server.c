@@ -59,8 +59,8 @@ static br_status open_devices(br_server *server, br_error *error)
 static br_status make_reuse(br_server *server, br_error *error)
 {
     const size_t bytes = (size_t)server->config->score_cache_mb << 20;
-    br_status status = br_in_flight_create(&server->in_flight, server->config->queue_max);
-    if (status == BR_OK && bytes > 0) status = br_score_cache_create(&server->cache, bytes);
+    br_status status = in_flight_create(&server->in_flight, server->config->queue_max);
+    if (status == BR_OK && bytes > 0) status = score_cache_create(&server->cache, bytes);
     if (status == BR_OK) return BR_OK;
     return br_fail(error, status, "no memory for a score cache of %d MB",
                    (int)server->config->score_cache_mb);
@@ -151,8 +151,8 @@ void br_server_destroy(br_server *server)
     br_workers_destroy(server->workers);
     tokenizer_queue_destroy(server->tokenizer_queue);
     br_devices_close(&server->devices);
-    br_score_cache_destroy(server->cache);
-    br_in_flight_destroy(server->in_flight);
+    score_cache_destroy(server->cache);
+    in_flight_destroy(server->in_flight);
     state_deinit(&server->state);
     free(server);
 }

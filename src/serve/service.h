@@ -25,8 +25,8 @@
 #include "workers/metrics.h"
 
 struct br_call;
-struct br_in_flight;
-struct br_score_cache;
+struct in_flight;
+struct score_cache;
 struct br_workers;
 struct http;
 struct ipc_guard;
@@ -39,8 +39,8 @@ struct br_server {
     br_devices devices; /* fitted to the first bundle */
     service_state state;
 
-    struct br_in_flight *in_flight;
-    struct br_score_cache *cache; /* NULL: none */
+    struct in_flight *in_flight;
+    struct score_cache *cache; /* NULL: none */
     struct tokenizer_queue *tokenizer_queue;
     struct br_workers *workers; /* made with the first bundle, before the phase is READY */
 

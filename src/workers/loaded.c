@@ -64,7 +64,7 @@ br_status br_loaded_create(br_loaded **out, const br_loaded_options *options, br
     if (status != BR_OK) goto fail;
     status = check_tokens_max(loaded, error);
     if (status != BR_OK) goto fail;
-    status = br_loaded_weights_make(loaded->weights, &loaded->handed_out, options, loaded->bundle, error);
+    status = loaded_weights_make(loaded->weights, &loaded->handed_out, options, loaded->bundle, error);
     loaded->options.ranks = NULL;
     if (status != BR_OK) goto fail;
     br_bundle_drop_weights(loaded->bundle);

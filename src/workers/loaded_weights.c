@@ -139,8 +139,8 @@ static br_status make_accelerators(br_encoder_weights **weights, int32_t *handed
     return status;
 }
 
-br_status br_loaded_weights_make(br_encoder_weights **weights, int32_t *handed_out,
-                                 const br_loaded_options *options, const br_bundle *bundle, br_error *error)
+br_status loaded_weights_make(br_encoder_weights **weights, int32_t *handed_out,
+                              const br_loaded_options *options, const br_bundle *bundle, br_error *error)
 {
     crew c = {.count = 0};
     gather(&c, options);

@@ -11,8 +11,8 @@
 /* weights[devices->count], NULL to begin with; those of devices that are out, or have no backend, stay NULL.
  * On failure what was made stays for the caller to destroy. *handed_out: devices that got theirs from another
  * one. Statuses of br_encoder_weights_create; of br_comm between ranks. */
-BR_NODISCARD br_status br_loaded_weights_make(br_encoder_weights **weights, int32_t *handed_out,
-                                              const br_loaded_options *options, const br_bundle *bundle,
-                                              br_error *error);
+BR_NODISCARD br_status loaded_weights_make(br_encoder_weights **weights, int32_t *handed_out,
+                                           const br_loaded_options *options, const br_bundle *bundle,
+                                           br_error *error);
 
 #endif

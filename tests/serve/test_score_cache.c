@@ -23,41 +23,41 @@ static void scores(float *quality, uint32_t seed)
     for (int32_t k = 0; k < HEADS; k++) quality[k] = (float)(seed % 1000) + (float)k / 8;
 }
 
-static void put(br_score_cache *c, uint64_t bundle, uint32_t seed)
+static void put(score_cache *c, uint64_t bundle, uint32_t seed)
 {
     int32_t ids[TOKENS_MAX];
     float quality[HEADS];
     const int32_t tokens = 3 + (int32_t)(seed % (TOKENS_MAX - 3));
     prompt(ids, tokens, seed);
     scores(quality, seed);
-    br_score_cache_put(c, bundle, ids, tokens, quality, HEADS);
+    score_cache_put(c, bundle, ids, tokens, quality, HEADS);
 }
 
 /* True when it is there, and then it is right. */
-static bool is_there(br_score_cache *c, uint64_t bundle, uint32_t seed)
+static bool is_there(score_cache *c, uint64_t bundle, uint32_t seed)
 {
     int32_t ids[TOKENS_MAX];
     float quality[HEADS];
     float expected[HEADS];
     const int32_t tokens = 3 + (int32_t)(seed % (TOKENS_MAX - 3));
     prompt(ids, tokens, seed);
-    if (!br_score_cache_get(c, bundle, ids, tokens, quality, HEADS)) return false;
+    if (!score_cache_get(c, bundle, ids, tokens, quality, HEADS)) return false;
     scores(expected, seed);
     assert_memory_equal(quality, expected, sizeof expected);
     return true;
 }
 
-static br_score_cache *create(size_t bytes)
+static score_cache *create(size_t bytes)
 {
-    br_score_cache *c;
-    assert_int_equal(br_score_cache_create(&c, bytes), BR_OK);
+    score_cache *c;
+    assert_int_equal(score_cache_create(&c, bytes), BR_OK);
     return c;
 }
 
 static void test_what_was_put_is_found_and_nothing_else(void **state)
 {
     (void)state;
-    br_score_cache *c = create(1 << 20);
+    score_cache *c = create(1 << 20);
     for (uint32_t seed = 0; seed < 100; seed++) put(c, 1, seed);
     for (uint32_t seed = 0; seed < 100; seed++) assert_true(is_there(c, 1, seed));
     for (uint32_t seed = 0; seed < 100; seed++) assert_false(is_there(c, 2, seed)); /* another bundle */
@@ -65,21 +65,21 @@ static void test_what_was_put_is_found_and_nothing_else(void **state)
     int32_t ids[TOKENS_MAX];
     float quality[HEADS];
     prompt(ids, 7, 4);
-    assert_false(br_score_cache_get(c, 1, ids, 6, quality, HEADS)); /* a beginning of one is another */
-    assert_false(br_score_cache_get(c, 1, ids, 7, quality, HEADS - 1));
+    assert_false(score_cache_get(c, 1, ids, 6, quality, HEADS)); /* a beginning of one is another */
+    assert_false(score_cache_get(c, 1, ids, 7, quality, HEADS - 1));
     ids[3]++;
-    assert_false(br_score_cache_get(c, 1, ids, 7, quality, HEADS));
-    br_score_cache_clear(c);
+    assert_false(score_cache_get(c, 1, ids, 7, quality, HEADS));
+    score_cache_clear(c);
     for (uint32_t seed = 0; seed < 100; seed++) assert_false(is_there(c, 1, seed));
-    br_score_cache_destroy(c);
-    br_score_cache_destroy(NULL);
+    score_cache_destroy(c);
+    score_cache_destroy(NULL);
 }
 
 static void test_the_newest_stay_and_the_oldest_go(void **state)
 {
     (void)state;
     for (size_t bytes = 4096; bytes <= 4096 + 400; bytes += 8) {
-        br_score_cache *c = create(bytes);
+        score_cache *c = create(bytes);
         for (uint32_t seed = 0; seed < 2000; seed++) {
             put(c, 1, seed);
             assert_true(is_there(c, 1, seed));
@@ -89,31 +89,31 @@ static void test_the_newest_stay_and_the_oldest_go(void **state)
             if (seed % 97 == 0) /* what is gone is gone in order: nothing older than the first gap */
                 for (uint32_t old = 0; old + kept < seed; old++) assert_false(is_there(c, 1, old));
         }
-        br_score_cache_destroy(c);
+        score_cache_destroy(c);
     }
 }
 
 static void test_putting_again_changes_nothing(void **state)
 {
     (void)state;
-    br_score_cache *c = create(4096);
+    score_cache *c = create(4096);
     put(c, 1, 1);
     for (int i = 0; i < 1000; i++) put(c, 1, 2);
     assert_true(is_there(c, 1, 1));
-    br_score_cache_destroy(c);
+    score_cache_destroy(c);
 }
 
 static void test_what_is_larger_than_the_cache_is_not_kept(void **state)
 {
     (void)state;
-    br_score_cache *c = create(4096);
+    score_cache *c = create(4096);
     static int32_t ids[2048];
     float quality[HEADS] = {0};
     put(c, 1, 1);
-    br_score_cache_put(c, 1, ids, 2048, quality, HEADS);
-    assert_false(br_score_cache_get(c, 1, ids, 2048, quality, HEADS));
+    score_cache_put(c, 1, ids, 2048, quality, HEADS);
+    assert_false(score_cache_get(c, 1, ids, 2048, quality, HEADS));
     assert_true(is_there(c, 1, 1));
-    br_score_cache_destroy(c);
+    score_cache_destroy(c);
 }
 
 static void test_every_failing_allocation_is_survived(void **state)
@@ -121,9 +121,9 @@ static void test_every_failing_allocation_is_survived(void **state)
     (void)state;
     br_status status = BR_EINTERNAL;
     BR_OOM_SWEEP({
-        br_score_cache *c;
-        status = br_score_cache_create(&c, 4096);
-        br_score_cache_destroy(c);
+        score_cache *c;
+        status = score_cache_create(&c, 4096);
+        score_cache_destroy(c);
     });
     assert_int_equal(status, BR_OK);
 }
