@@ -38,9 +38,8 @@ struct br_job {
     int32_t batch; /* queries that shared the pass; 0: it was never computed */
 };
 
-/* What follows is for the files of this folder; none of it with a lock held, but job_queue_again. */
-
-/* The job was in a pass. */
+/* The job was in a pass. This function and the two below are for the files of this folder; a lock may be held
+ * in job_queue_again alone. */
 void job_finish(br_job *job, br_status status, uint64_t now_ns);
 
 /* The job was never computed. */

@@ -1,6 +1,6 @@
 /*
- * test_device_failure.c - a device that fails under the running service: once, and for good; alone, and beside
- * another that takes over until it is back.
+ * test_device_failure.c - a device that fails under the running service: once, and for good; alone, and
+ * beside another that takes over until it is back.
  *
  * The reference engine plays the device.
  */

@@ -1,6 +1,6 @@
 /*
- * test_devices_under_load.c - devices that fail, are slow or hang while clients keep all of them busy: no reply is lost,
- * none is wrong, none comes twice.
+ * test_devices_under_load.c - devices that fail, are slow or hang while clients keep all of them busy: no
+ * reply is lost, none is wrong, none comes twice.
  *
  * All CUDA devices at hand; where there is none, the reference engine plays four.
  */
@@ -33,7 +33,8 @@ static int32_t device_count(void)
     return present == 0 ? 4 : present < BR_DEVICES_MAX ? present : BR_DEVICES_MAX;
 }
 
-/* A service on the first `count` devices, all of which can be made to fail. Their passes may take timeout_ms. */
+/* A service on the first `count` devices, all of which can be made to fail.
+ * Their passes may take timeout_ms. */
 static void start(service *s, int32_t count, int timeout_ms)
 {
     const bool cuda = br_engine_devices(BR_ENGINE_CUDA) > 0;
@@ -193,7 +194,8 @@ static void test_a_slow_device_is_passed_over_until_the_others_are_taken(void **
     peer_open(&p, x->s.url);
     const uint64_t longest_ns = longest_of(&p, ASKED);
 
-    /* One query at a time: the device shows that it is slow, whatever the machine's speed, and is left alone. */
+    /* One query at a time: the device shows that it is slow, whatever the machine's speed,
+     * and is left alone. */
     atomic_store(&slow->slow_ms, (int)(40 * longest_ns / BR_NS_PER_MS));
     const int before = atomic_load(&slow->waits);
     for (int i = 0; i < ASKED; i++) ask(&p);
