@@ -9,7 +9,7 @@ static void answer_ok(br_call *call)
     br_call_reply(call, &reply);
 }
 
-/* Makes them the service's, when the call's bundle can be served with them. */
+/* Makes the defaults the service's, if the call's bundle can be served with them. Moves the reference in. */
 static br_code adopt(br_call *call, policy_defaults *defaults, br_error *error)
 {
     const br_router *router = &br_loaded_bundle(call->pin.loaded)->router;
@@ -20,7 +20,7 @@ static br_code adopt(br_call *call, policy_defaults *defaults, br_error *error)
         return BR_CODE_BAD_REQUEST;
     }
     if (!state_set_defaults(&call->server->state, call->pin.loaded, defaults)) {
-        const br_status status = br_fail(error, BR_EBUSY, "a reload came in between, try again");
+        const br_status status = br_fail(error, BR_EBUSY, "another bundle was loaded meanwhile, try again");
         (void)status;
         return BR_CODE_NOT_READY;
     }
@@ -50,7 +50,7 @@ static br_stat stat_of(const char *name, uint64_t count)
     return (br_stat){.name = br_str_from(name), .count = count};
 }
 
-/* How things stand, then every counter. */
+/* The present state, then every counter. */
 static void answer_stats(br_call *call)
 {
     enum { GAUGES = 4 };

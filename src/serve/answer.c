@@ -5,7 +5,7 @@
 
 #include "core/clock.h"
 
-/* Everything the answer of one call is put together in; all of it in the call's arena. */
+/* The answer of one call while it is put together; all of it in the call's arena. */
 typedef struct answer {
     br_call *call;
     const br_router *router;
@@ -236,7 +236,7 @@ static br_timing timing_of(const br_call *call)
     return timing;
 }
 
-/* The code that all queries share, if it is one that then stands for the whole request. */
+/* The error code of all queries, if they share one that is then answered for the whole request; else NONE. */
 static br_code shared_error(const br_call *call)
 {
     const br_code code = call->queries[0].error.code;
@@ -271,7 +271,7 @@ static void reply_results(br_call *call)
 
 void answer_finish(br_call *call)
 {
-    /* Before the reply leaves: a client that asks again at once finds the room it gave back. */
+    /* Before the reply is sent: a client that asks again at once finds its room in the queue free. */
     atomic_fetch_sub(&call->server->admitted, (int64_t)call->request.query_count);
     const br_code code = shared_error(call);
     if (code != BR_CODE_NONE)

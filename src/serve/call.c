@@ -54,7 +54,7 @@ static void send(br_call *call, nng_msg *message)
     }
     call->state = CALL_SENDING;
     nng_aio_set_msg(call->aio, message);
-    nng_ctx_send(call->ctx, call->aio); /* the call may be in its callback on another thread from here on */
+    nng_ctx_send(call->ctx, call->aio); /* from here on the call's callback may run on another thread */
 }
 
 void br_call_reply(br_call *call, const br_reply *reply)
@@ -100,7 +100,7 @@ bool br_call_pin(br_call *call, bool counted)
 void br_call_answer(br_call *call)
 {
     call->state = CALL_ANSWERING;
-    /* Always: nobody stops the aio of a call that is in flight. */
+    /* Always true: the aio of a call that is in flight is never stopped. */
     if (nng_aio_begin(call->aio)) nng_aio_finish(call->aio, 0);
 }
 

@@ -6,8 +6,8 @@
  *   nng           nng's callback, tokenizer thread, then worker   callback      nng
  *
  * A call that is WORKING belongs to the thread that works on it. Policies are applied and replies packed in
- * nng's callback (ANSWERING), as requests are unpacked there: workers go on to their next pass, and a send
- * from one of nng's own threads wakes no other, where one from a worker wakes two.
+ * nng's callback (ANSWERING), as requests are unpacked there. So workers go on to their next pass; and a send
+ * from one of nng's threads wakes no other thread, while a send from a worker wakes two.
  *
  * A call owns its pin: replying gives it back.
  */
@@ -34,8 +34,8 @@ typedef struct query_state {
     br_job job; /* first: workers hand this back */
     br_call *call;
     const br_query *query;
-    int32_t *ids;            /* job.ids, to be written */
-    br_query_error error;    /* code NONE: it was or will be scored */
+    int32_t *ids;            /* what job.ids points to, for the tokenizer to write */
+    br_query_error error;    /* code NONE: the query was or will be scored */
     const br_policy *policy; /* route */
     br_prompt prompt;
     uint64_t tokenize_ns;
@@ -66,9 +66,9 @@ struct br_call {
     /* route and score, from admission on. */
     br_policy policy;
     query_state *queries;
-    atomic_int remaining; /* queries not yet finished; who brings it to 0 answers */
+    atomic_int remaining; /* queries not yet finished; the thread that brings it to 0 answers */
 
-    br_call *next; /* of those that wait for the keeper */
+    br_call *next; /* in the list of calls that wait for the keeper */
 };
 
 /* `on_event`: nng's callback, with the call as its argument. BR_ENOMEM. On failure *out is NULL. */

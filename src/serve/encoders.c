@@ -26,7 +26,7 @@ br_status encoders_open(br_server *server, br_loaded *loaded, int32_t device, br
     opening o = {.loaded = loaded, .status = BR_OK, .error = error};
     for (int32_t i = 0; o.status == BR_OK && i < d->workers; i++)
         if (!br_workers_run_on(server->workers, d->first_worker + i, open_errand, &o))
-            o.status = br_fail(error, BR_EDEVICE, "device %d does not come back from a pass", (int)device);
+            o.status = br_fail(error, BR_EDEVICE, "a pass on device %d has not come back", (int)device);
     return o.status;
 }
 

@@ -3,7 +3,8 @@
  *
  *   reading -> writing -> leaving -> free          any state -> free: its time is up, or the client is gone
  *
- * Leaving waits for the client to hang up first: closing at once could take back an answer it has not read.
+ * Leaving waits for the client to hang up first: closing at once could discard an answer that the client has
+ * not read.
  */
 #include "http.h"
 
@@ -142,7 +143,7 @@ static void take_connection(http *server, uint64_t now_ns)
 {
     const int fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-        /* No descriptors, perhaps: trying again at once would find the same. */
+        /* Perhaps no descriptors are left; trying again at once would fail again. */
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             server->rest_until_ns = now_ns + REST_MS * (uint64_t)BR_NS_PER_MS;
         return;
@@ -152,11 +153,11 @@ static void take_connection(http *server, uint64_t now_ns)
     c->fd = fd;
     c->until_ns = now_ns + server->patience_ns;
     c->request_size = 0;
-    step_reading(server, c); /* most often it is there already */
+    step_reading(server, c); /* the request is usually there already */
 }
 
-/* Ends what has taken too long. Milliseconds until there is something to end or to accept again; -1:
- * never. */
+/* Closes connections that have taken too long. Returns the milliseconds until the next one is too late, or
+ * until connections are accepted again; -1: never. */
 static int end_late(http *server, uint64_t now_ns)
 {
     uint64_t next_ns = server->rest_until_ns > now_ns ? server->rest_until_ns : UINT64_MAX;

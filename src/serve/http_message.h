@@ -11,7 +11,7 @@
 
 enum { HTTP_REQUEST_BYTES_MAX = 4096 }; /* request line and headers */
 
-/* What stands at the beginning of a request's bytes. */
+/* The first line of a request, as far as it matters. */
 typedef struct http_request {
     br_str path; /* without its query */
     bool head;   /* HEAD: the answer without its body */
@@ -38,8 +38,8 @@ void http_page_deinit(http_page *page);
 void http_begin(http_page *page, int status, const char *type);
 void http_print(http_page *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The whole answer, headers and body, *size bytes; without the body if `head`. A page without text says its
- * status. Release with free. NULL: out of memory, here or before. */
+/* The whole answer, headers and body, *size bytes; without the body if `head`. A page without text gets the
+ * name of its status. Release with free. NULL: out of memory, here or before. */
 char *http_page_compose(http_page *page, bool head, size_t *size);
 
 #endif

@@ -70,7 +70,7 @@ query_state *in_flight_end(in_flight *f, query_state *leader)
     br_lock(&f->lock);
     query_state **link = bucket_of(f, leader->hash);
     while (*link != NULL && *link != leader) link = &(*link)->by_hash;
-    if (*link == leader) *link = leader->by_hash; /* else a follower that was queued itself: it never led */
+    if (*link == leader) *link = leader->by_hash; /* otherwise it never led */
     query_state *followers = leader->followers;
     leader->followers = NULL;
     br_unlock(&f->lock);

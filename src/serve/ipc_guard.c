@@ -76,7 +76,8 @@ static br_status open_listener(watched *w, int *result)
     return BR_OK;
 }
 
-/* A client's side of the handshake, up to the service's header. -1 when that did not come. */
+/* Connects as a client and waits for the service's header. Returns the descriptor; -1 when the header did not
+ * come. */
 static int greet(ipc_guard *g, const char *path)
 {
     static const char header[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0}; /* REQ, version 0 */
@@ -102,7 +103,7 @@ fail:
     return -1;
 }
 
-/* True when the listener accepts a connection, and when it is time to stop. Lock not held. */
+/* True when the listener accepts a connection; also when it is time to stop. Without the lock. */
 static bool accepts(ipc_guard *g, watched *w)
 {
     br_lock(&g->lock);
@@ -189,8 +190,10 @@ void ipc_guard_destroy(ipc_guard *g)
 br_status ipc_guard_listen(ipc_guard *g, nng_socket socket, const char *url, int mode, const char *option,
                            br_error *error)
 {
-    if (g->count == WATCHED_MAX || strlen(url) >= sizeof g->all->url)
-        return br_fail(error, BR_ETOOBIG, "%s: \"%.200s\" is too long, or one too many", option, url);
+    if (strlen(url) >= sizeof g->all->url)
+        return br_fail(error, BR_ETOOBIG, "%s: \"%.200s\" is too long for an ipc address", option, url);
+    if (g->count == WATCHED_MAX)
+        return br_fail(error, BR_ETOOBIG, "%s: more than %d ipc addresses", option, (int)WATCHED_MAX);
     watched fresh = {.socket = socket, .mode = mode};
     memcpy(fresh.url, url, strlen(url) + 1);
     int result = nng_pipe_notify(socket, NNG_PIPE_EV_ADD_POST, on_connection, g);

@@ -22,14 +22,15 @@ typedef struct ipc_guard ipc_guard;
 /* Borrows the log. BR_ENOMEM; BR_EINTERNAL: no thread. On failure *out is NULL. */
 BR_NODISCARD br_status ipc_guard_create(ipc_guard **out, const br_log *log, br_error *error);
 
-/* Accepts NULL. Stops watching: nothing is opened again. Before the sockets are closed. */
+/* Accepts NULL. Stops watching: no listener is opened again. Called before the sockets are closed. */
 void ipc_guard_stop(ipc_guard *ipc_guard);
 
-/* Accepts NULL. After the sockets were closed: nng reports connections until then. */
+/* Accepts NULL. Called after the sockets were closed: nng reports connections until then. */
 void ipc_guard_destroy(ipc_guard *ipc_guard);
 
-/* Opens an ipc listener on the socket and watches it. `mode`: permissions of the file, 0 for the system's.
- * `option` names the url's option in errors. BR_EIO: cannot listen. BR_ETOOBIG: too many. BR_ENOMEM. */
+/* Opens an ipc listener on the socket and watches it. `mode`: permissions of the file; 0: the system's
+ * default. `option` names the url's option in errors. BR_EIO: cannot listen. BR_ETOOBIG: too many.
+ * BR_ENOMEM. */
 BR_NODISCARD br_status ipc_guard_listen(ipc_guard *ipc_guard, nng_socket socket, const char *url, int mode,
                                         const char *option, br_error *error);
 

@@ -16,8 +16,7 @@
 
 enum {
     LINGER_MS =
-        20, /* nng says that a reply was sent when it was handed to the connection; the system gets this
-                     * long to take it */
+        20, /* nng calls a reply sent once the connection has it; the system gets this long to take it */
     STUCK_MS = 20, /* between looks at a device that hangs */
 };
 
@@ -25,7 +24,7 @@ enum {
 typedef struct task {
     enum { NOTHING, FREE_BUNDLE, RELOAD, REFUSE_RELOAD, RECOVER, LOOK_FOR_RANK_0 } kind;
     br_loaded *unused; /* FREE_BUNDLE */
-    br_call *call;     /* RELOAD, REFUSE_RELOAD: the admin's that asked; NULL: nobody waits for it */
+    br_call *call;     /* RELOAD, REFUSE_RELOAD: the admin call that asked; NULL: none */
     int32_t device;    /* RECOVER */
 } task;
 
@@ -57,7 +56,7 @@ void keeper_ask_for(br_server *server, br_call *call)
     if (stopping) refuse_reload(call);
 }
 
-/* The folder that is asked for; the present one when none is. */
+/* The folder that is asked for; if none is, that of the current bundle. */
 static br_status choose_folder(const br_server *server, char out[BR_COMM_FOLDER_BYTES], br_str asked,
                                br_error *error)
 {
@@ -90,7 +89,7 @@ static void reply_failed(br_call *call, br_status status, const char *why)
     br_call_refuse(call, ours ? BR_CODE_INTERNAL : BR_CODE_BAD_REQUEST, why);
 }
 
-/* `call`: the admin's that asked, or NULL. */
+/* `call`: the admin call that asked, or NULL. */
 static void reload(br_server *server, br_call *call, br_str asked)
 {
     char folder[BR_COMM_FOLDER_BYTES];
@@ -119,8 +118,8 @@ static void free_bundle(br_server *server, br_loaded *loaded)
         BR_LOG(server->log, BR_LOG_INFO, "bundle_freed", BR_STR("hash", hash));
 }
 
-/* A bundle that nobody uses any more; when no worker is stuck, also one that was kept because a worker was.
- * NULL: there is none. It leaves its list. State's lock held. */
+/* Takes a bundle off the list of those without a pin; or, when no worker is stuck any more, off the list of
+ * those that were kept because one was. NULL: there is none. State's lock held. */
 static br_loaded *next_to_free(br_server *server)
 {
     br_loaded **retired = &server->state.retired;
@@ -130,7 +129,7 @@ static br_loaded *next_to_free(br_server *server)
     return first;
 }
 
-/* What is due, taken off its list. State's lock held. */
+/* Chooses what to do next, and takes it off its list. State's lock held. */
 static task next_task(br_server *server)
 {
     br_loaded *unused = next_to_free(server);
@@ -178,8 +177,8 @@ static void perform(br_server *server, const task *t)
     }
 }
 
-/* Until something changes, a device is due to be tried again, rank 0 may have called, or while stopping the
- * drain ends. State's lock held. */
+/* Waits until something changes, a device is to be tried again, it is time to look for a call of rank 0, or,
+ * while stopping, the drain ends. State's lock held. */
 static void wait_for_change(br_server *server)
 {
     service_state *state = &server->state;

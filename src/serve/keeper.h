@@ -1,6 +1,6 @@
 /*
  * keeper.h - what the service does beside answering, on the thread that runs it: it reloads, tries lost
- * devices again, frees bundles nobody uses any more, and ends when it is told to and the open calls are
+ * devices again, frees bundles that are no longer used, and ends when it is told to and the open calls are
  * answered.
  *
  * One thing at a time, and never with the state's lock held.
@@ -10,8 +10,8 @@
 
 #include "call.h"
 
-/* Runs until state_stop, then for as long as calls are open and the drain lasts. BR_EDEVICE: the last device
- * was lost. */
+/* Runs until state_stop, and then until no call is open or the drain's time is over. BR_EDEVICE: the last
+ * device was lost. */
 BR_NODISCARD br_status keeper_run(br_server *server);
 
 /* Asks for a reload of the folder of the current bundle. From any thread. */

@@ -11,7 +11,7 @@
 extern char **environ;
 
 enum {
-    SIGNAL_WAKE = SIGUSR2, /* from main to its own signal thread; from elsewhere it means nothing */
+    SIGNAL_WAKE = SIGUSR2, /* from main to the thread that watches signals; from elsewhere it is ignored */
     TIDY_S = 5,
 };
 
@@ -23,7 +23,8 @@ typedef struct signals {
     br_server *server;
     pthread_t thread;
 
-    /* Guards the phase. The server is told of signals while it is held, so that SERVING lasts as long. */
+    /* Guards the phase. Held while the server is told of a signal, so that the server is not destroyed
+     * meanwhile. */
     pthread_mutex_t lock;
     phase phase;
     int code; /* of the process, from TIDYING on */
@@ -47,8 +48,8 @@ static void watch_serving(signals *s)
     br_unlock(&s->lock);
 }
 
-/* Nobody waits long for what only frees memory, nor at all when told a second time: nng 1.5 may wait for ever
- * when it closes a connection in the middle of a message (nanomsg/nng issue 1636). */
+/* Tidying only frees memory. Ends the process when that takes longer than TIDY_S, or at a second signal: nng 1.5
+ * may wait for ever when it closes a connection in the middle of a message (nanomsg/nng issue 1636). */
 static void watch_tidying(const signals *s)
 {
     const struct timespec patience = {.tv_sec = TIDY_S};
@@ -121,7 +122,8 @@ static int check(br_server *server, const br_config *config, br_error *error)
 
 static int start(const br_config *config)
 {
-    /* Before any thread exists, so that all of them inherit the mask and only the watcher sees signals. */
+    /* Before any thread exists: all of them inherit the mask, and only the thread that watches signals sees
+     * any. */
     sigset_t set;
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGTERM);
@@ -129,7 +131,7 @@ static int start(const br_config *config)
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGNAL_WAKE);
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
-    (void)signal(SIGPIPE, SIG_IGN); /* whoever reads the log may go away */
+    (void)signal(SIGPIPE, SIG_IGN); /* the reader of the log may go away */
 
     const br_log log = {.stream = stderr, .level = (br_log_level)config->log_level};
     br_error error = {0};

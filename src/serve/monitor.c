@@ -1,8 +1,8 @@
 /*
  * monitor.c - see monitor.h.
  *
- * Written on the HTTP server's thread from counters that are atomic, and the state's lock for a moment: a
- * slow reader holds up no scoring. Nothing here changes anything.
+ * Pages are written on the HTTP server's thread, from atomic counters and, for a moment, under the state's
+ * lock: a slow reader delays no scoring. Nothing here changes the service.
  */
 #include "monitor.h"
 
@@ -80,7 +80,7 @@ static void write_request_histograms(http_page *p, const br_metrics *metrics)
 #undef WRITE
 }
 
-/* A device's histograms are labelled with its place in the set and its engine. */
+/* A device's histograms are labelled with its number in the service and its engine. */
 static void write_pass_histograms(http_page *p, const br_server *server)
 {
     static const struct {
@@ -106,7 +106,7 @@ static void write_pass_histograms(http_page *p, const br_server *server)
     }
 }
 
-/* The workers exist from before the first time the service is ready. */
+/* The workers are made before the service is ready for the first time. */
 static int32_t devices_in(br_server *server, bool ready)
 {
     if (!ready) return 0;

@@ -8,7 +8,7 @@
 
 enum { LOOK_MS = 200 };
 
-/* Where NCCL_COMM_ID stands for the file, every rank has to be told itself. */
+/* Where NCCL_COMM_ID takes the place of the file, ranks cannot be called: each has to be told to reload. */
 static bool is_called(const br_server *server)
 {
     const br_config *config = server->config;
@@ -33,8 +33,8 @@ bool ranks_called(br_server *server, br_comm_call *call)
     return call->stamp != 0 && call->stamp != server->ranks.answered;
 }
 
-/* What the others are to load: the folder when it is another than the present one; else "", to each its
- * own. */
+/* What the other ranks are to load: the folder, if it is not that of the current bundle; else "", which
+ * stands for each rank's own. */
 static const char *call_for(const br_server *server, const char *folder)
 {
     return server->state.current != NULL && strcmp(folder, br_loaded_folder(server->state.current)) != 0

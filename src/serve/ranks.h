@@ -14,19 +14,19 @@
 /* When to ask whether rank 0 has called; UINT64_MAX: never. */
 uint64_t ranks_next_ns(const br_server *server);
 
-/* Whether it has, and this call is not answered yet. */
+/* Whether rank 0 has called, with a call that this rank has not answered yet. */
 BR_NODISCARD bool ranks_called(br_server *server, br_comm_call *call);
 
-/* The meeting, to which this rank's first accelerator goes. Devices in `without` are out, a bit each.
+/* Meets the other ranks, with this rank's first accelerator. Devices in `without` are out, a bit each.
  * BR_ENOTSUP: there is none; statuses of br_comm_open. */
 BR_NODISCARD br_status ranks_meet(br_server *server, br_comm **out, const char *folder, uint32_t without,
                                   br_error *error);
 
-/* BR_OK when all ranks are ready; otherwise none switches. Also told of a failure, so that no rank waits for
- * this one until its patience ends. */
+/* BR_OK when all ranks are ready; otherwise none of them switches. To be called with a failure, too: the
+ * other ranks would wait for this one until their timeout. */
 BR_NODISCARD br_status ranks_confirm(br_comm *ranks, br_status ready, br_error *error);
 
-/* The communicator is closed. */
+/* After the communicator is closed. */
 void ranks_leave(br_server *server);
 
 #endif

@@ -57,7 +57,7 @@ int32_t recovery_due(br_server *server)
     return -1;
 }
 
-/* Everything the current bundle had on the device is made anew, and tried. */
+/* Everything that the current bundle had on the device is made again, and tried. */
 static br_status rebuild(br_server *server, int32_t device, br_error *error)
 {
     br_loaded *loaded = server->state.current;

@@ -5,20 +5,21 @@
  *                              ^                                                  |
  *                              +----------- failed: twice as long a wait ---------+
  *
- * A device is reset under every bundle that lives on it, so it waits until the bundles before the current one
- * are gone. While its last pass has not come back, trying it fails. While it is out, reloads pass it over.
+ * Resetting a device takes it from every bundle that is on it, so it waits until the bundles before the
+ * current one are gone. While its last pass has not come back, trying it fails. While it is out, reloads
+ * leave it out.
  */
 #ifndef BESTROUTE_SERVE_RECOVERY_H
 #define BESTROUTE_SERVE_RECOVERY_H
 
 #include "service.h"
 
-/* The workers' `lost`, with the server as its context: the device is to be tried again later; without the
- * last one the service stops. */
+/* The workers' `lost`, with the server as its context: the device is to be tried again later. When the last
+ * device is lost, the service stops. */
 void recovery_lose_device(void *server, int32_t device, bool last);
 
-/* A device to try now, or -1; and when to ask again. Both on the keeper's thread, with the state's lock
- * held. */
+/* due: a device to try now, or -1. next: when to ask again. Both on the keeper's thread, with the state's
+ * lock held. */
 int32_t recovery_due(br_server *server);
 uint64_t recovery_next_ns(const br_server *server);
 

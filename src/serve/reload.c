@@ -37,7 +37,7 @@ static br_status make_workers(br_server *server, const br_loaded *loaded, br_err
     return br_fail(error, status, "cannot start %d workers", (int)server->devices.worker_count);
 }
 
-/* The admin's defaults hold across a reload; a bundle they do not fit is refused. */
+/* The admin's defaults stay in force across a reload; a bundle that does not fit them is refused. */
 static br_status check_defaults(br_server *server, const br_loaded *loaded, br_error *error)
 {
     policy_defaults *defaults = state_defaults(&server->state);
@@ -51,7 +51,7 @@ static br_status check_defaults(br_server *server, const br_loaded *loaded, br_e
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
 
-/* A bundle made ready, short of the switch. */
+/* Makes a bundle ready, up to the switch. */
 static br_status make_ready(br_server *server, br_loaded **out, const br_loaded_options *options,
                             br_error *error)
 {
@@ -86,8 +86,7 @@ static br_status prepare(br_server *server, br_loaded **out, const char *folder,
     return status;
 }
 
-/* A rank that starts while the others serve would wait for them in vain: its first bundle it may load
- * alone. */
+/* A rank that starts while the others serve cannot meet them. It may load its first bundle alone. */
 static br_status prepare_alone_if_need_be(br_server *server, br_loaded **out, const char *folder,
                                           br_error *error)
 {
@@ -112,8 +111,9 @@ br_status reload_bundle(br_server *server, const char *folder, br_error *error)
         return br_fail(error, status, "%s", why.text);
     }
     state_switch(&server->state, loaded);
-    if (server->cache != NULL) score_cache_clear(server->cache); /* the old bundle's would only take room */
-    const br_bundle *bundle = br_loaded_bundle(loaded);          /* stays: only this thread switches */
+    /* Scores of the old bundle would only take room. */
+    if (server->cache != NULL) score_cache_clear(server->cache);
+    const br_bundle *bundle = br_loaded_bundle(loaded); /* stays: only this thread switches */
     BR_LOG(
         server->log, BR_LOG_INFO, "bundle_loaded", BR_STR("name", bundle->router.name),
         BR_STR("hash", bundle->hash), BR_STR("folder", folder),

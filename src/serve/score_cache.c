@@ -18,7 +18,7 @@ typedef struct entry {
     int64_t next; /* offset of the next of its bucket; NONE */
     int32_t tokens;
     int32_t heads;
-    int64_t bytes; /* of the whole entry; the ring goes on behind it */
+    int64_t bytes; /* of the whole entry; the next one begins after them */
 } entry;
 
 struct score_cache {
@@ -26,7 +26,7 @@ struct score_cache {
     char *ring;
     int64_t size;
     int64_t oldest; /* offset of the oldest entry */
-    int64_t end;    /* where the next goes */
+    int64_t end;    /* where the next entry goes */
     int64_t wrap;   /* where the entries before the wrap end; `size` or less */
     int64_t count;
     int64_t *buckets;
@@ -117,7 +117,7 @@ static entry *find(score_cache *c, uint64_t hash, uint64_t bundle, const int32_t
     return NULL;
 }
 
-/* Lock held, and there is one. */
+/* There is one. Lock held. */
 static void drop_oldest(score_cache *c)
 {
     const int64_t offset = c->oldest;
@@ -134,11 +134,11 @@ static void drop_oldest(score_cache *c)
     if (c->count == 0) c->oldest = c->end = 0;
 }
 
-/* Room for an entry at `end`, whatever has to go for it. Lock held. */
+/* Makes room for an entry at `end` by dropping old ones. Lock held. */
 static void make_room(score_cache *c, int64_t bytes)
 {
     if (c->end + bytes > c->size) {
-        /* What lies behind `end` goes first, then the ring goes on at its beginning. */
+        /* First drops what lies after `end`; then the ring continues at its beginning. */
         while (c->count > 0 && c->oldest >= c->end) drop_oldest(c);
         if (c->count > 0) c->wrap = c->end;
         c->end = 0;

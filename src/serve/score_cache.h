@@ -1,8 +1,8 @@
 /*
  * score_cache.h - qualities of prompts scored before: exact token ids -> qualities, of one bundle at a time.
  *
- * A ring of bytes that is taken once and never grows: what is put overwrites what was put first. Ids are
- * compared, never trusted to a hash. Any thread may call anything; one mutex, held for a copy.
+ * A ring of bytes that is allocated once and never grows: new entries overwrite the oldest. Ids are compared,
+ * never trusted to a hash. Any thread may call anything; one mutex, held for a copy.
  *
  *   ring     | entry | entry | entry |  free  |        an entry: its header, ids, qualities
  *              oldest          newest
@@ -19,7 +19,7 @@
 
 typedef struct score_cache score_cache;
 
-/* At most `bytes` of entries, 4096 or more, and an index of an eighth of that. BR_ENOMEM. */
+/* Takes `bytes` for entries, 4096 or more, and an eighth of that for the index. BR_ENOMEM. */
 BR_NODISCARD br_status score_cache_create(score_cache **out, size_t bytes);
 void score_cache_destroy(score_cache *cache); /* accepts NULL */
 
@@ -27,7 +27,7 @@ void score_cache_destroy(score_cache *cache); /* accepts NULL */
 BR_NODISCARD bool score_cache_get(score_cache *cache, uint64_t bundle, const int32_t *ids, int32_t tokens,
                                   float *quality, int32_t heads);
 
-/* Nothing is kept of what is larger than the whole cache, or there already. */
+/* Keeps no entry that is larger than the whole cache, or that is there already. */
 void score_cache_put(score_cache *cache, uint64_t bundle, const int32_t *ids, int32_t tokens,
                      const float *quality, int32_t heads);
 

@@ -36,11 +36,11 @@ void scoring_admit(br_call *call)
         return;
     }
     br_metrics_add(&server->metrics, BR_COUNTER_queries, (uint64_t)count);
-    tokenizer_queue_add(server->tokenizer_queue, &call->entry); /* from here on the call is somebody else's */
+    tokenizer_queue_add(server->tokenizer_queue, &call->entry); /* the call may be gone from here on */
     if (!br_workers_nudge(server->workers)) tokenizer_queue_wake(server->tokenizer_queue);
 }
 
-/* Ends an admitted call with an error of the whole. */
+/* Ends an admitted call with one error for the whole request. */
 static void refuse_admitted(br_call *call, br_code code, const char *text)
 {
     atomic_fetch_sub(&call->server->admitted, (int64_t)call->request.query_count);
@@ -54,7 +54,8 @@ static void fail_query(query_state *q, br_code code, const char *text)
     q->error = (br_query_error){.code = code, .text = copy != NULL ? copy : "out of memory"};
 }
 
-/* The request's policy. What `budget` requires may come from the queries, when each of them gives it. */
+/* The request's policy. The `max_cost` that the kind `budget` requires may come from the queries, if each of
+ * them has one. */
 static br_status resolve_request(br_call *call, const br_policy_spec *base, br_error *error)
 {
     br_policy_spec checked = *base;
@@ -184,7 +185,8 @@ static void expire(query_state *q)
         (br_query_error){.code = BR_CODE_DEADLINE, .text = "the deadline passed before this was computed"};
 }
 
-/* The ids of one query. An error of it is noted; the arena is not touched: others tokenise beside us. */
+/* Writes the ids of one query, or notes its error. Does not touch the arena: other threads tokenise queries
+ * of the same call. */
 static void tokenize(query_state *q)
 {
     const br_bundle *bundle = br_loaded_bundle(q->call->pin.loaded);
@@ -228,7 +230,7 @@ static bool find_in_cache(query_state *q)
     return true;
 }
 
-/* Tokenises, and says whether the query is to be queued. *finished: it is answered already. */
+/* Tokenises. True: the query is to be queued. *finished: its result or error is known already. */
 static bool make_job(query_state *q, bool *finished)
 {
     *finished = true;
@@ -260,7 +262,7 @@ static void run(tokenizer_queue_entry *entry, int32_t first, int32_t count)
         if (make_job(&call->queries[i], &is_finished)) jobs[ready++] = &call->queries[i].job;
         finished += is_finished ? 1 : 0;
     }
-    /* Once the jobs are pushed and the rest is counted off, the call may be answered and gone. */
+    /* Once the jobs are pushed and the finished queries are counted, the call may be answered and gone. */
     push(server, jobs, ready);
     finish_queries(call, finished);
 }
@@ -283,7 +285,7 @@ static void copy_result(query_state *q, const query_state *leader)
     q->job.batch = leader->job.batch;
 }
 
-/* While the leader's call lives: it is finished afterwards. */
+/* Called while the leader's call still lives; the leader is finished afterwards. */
 static void finish_followers(query_state *leader)
 {
     br_server *server = leader->call->server;

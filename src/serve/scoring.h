@@ -3,8 +3,8 @@
  *
  *   admit -> tokenizer queue: prepare, then run -> workers -> the last query finished: br_call_answer
  *
- * A query is finished on the spot when it is wrong, late, or its scores are known; by its leader when the
- * same prompt is in flight; otherwise by the worker that scored it.
+ * A query is finished by the thread that tokenises it if it is wrong or late or its scores are known; by its
+ * leader if the same prompt is in flight; otherwise by the worker that scores it.
  *
  * The circle that exists at run time only: an idle worker calls scoring_feed before it sleeps, and so
  * tokenises the jobs that it then scores.
@@ -14,7 +14,7 @@
 
 #include "call.h"
 
-/* Takes the call, or refuses it: not ready, overloaded. */
+/* Admits the call, or refuses it: not ready, overloaded. */
 void scoring_admit(br_call *call);
 
 /* What the tokenizer queue does with a call. */

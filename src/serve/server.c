@@ -21,8 +21,8 @@ static int32_t accelerators(const br_devices *devices)
     return count;
 }
 
-/* On a CPU the encoder takes hundreds of times as long as the tokeniser; an accelerator wants a few cores'
- * worth of tokens. */
+/* On a CPU the encoder takes hundreds of times as long as the tokeniser; an accelerator takes the tokens of a
+ * few cores. */
 static int32_t tokenizer_threads_for(const br_server *server)
 {
     if (server->config->tokenizer_threads != 0) return (int32_t)server->config->tokenizer_threads;
@@ -55,15 +55,14 @@ static br_status open_devices(br_server *server, br_error *error)
     return status;
 }
 
-/* What spares the encoder work. */
+/* What lets prompts go without an encoder pass: those in flight already, and those scored before. */
 static br_status make_reuse(br_server *server, br_error *error)
 {
     const size_t bytes = (size_t)server->config->score_cache_mb << 20;
     br_status status = in_flight_create(&server->in_flight, server->config->queue_max);
     if (status == BR_OK && bytes > 0) status = score_cache_create(&server->cache, bytes);
     if (status == BR_OK) return BR_OK;
-    return br_fail(error, status, "no memory for a score cache of %d MB",
-                   (int)server->config->score_cache_mb);
+    return br_no_memory(error, "a score cache of %d MB", (int)server->config->score_cache_mb);
 }
 
 br_status br_server_create(br_server **out, const br_config *config, const br_log *log, br_error *error)
@@ -137,8 +136,8 @@ br_status br_server_url(const br_server *server, int32_t index, char *out, size_
 void br_server_destroy(br_server *server)
 {
     if (server == NULL) return;
-    /* Nothing new comes in; what is in flight goes its way uncomputed; then nobody holds a loaded bundle or a
-     * lock. */
+    /* No new request comes in; queries in flight are handed back, not computed; after that no call holds a
+     * bundle. */
     state_close(&server->state);
     sockets_close(server);
     if (server->workers != NULL) br_workers_abandon(server->workers);

@@ -3,12 +3,11 @@
  *
  *   create -> listen -> load -> run -> destroy
  *
- * Listening before loading answers `not_ready` meanwhile; loading alone, without
- * listening, is what --check does. br_server_run is the keeper: on the caller's
- * thread it reloads, frees bundles nobody uses any more, and drains. The three
- * requests at the end may come from any thread, also before run.
+ * Listening before loading answers `not_ready` meanwhile; loading alone, without listening, is what --check
+ * does. br_server_run is the keeper: on the caller's thread it reloads, frees bundles that are no longer
+ * used, and drains. stop, reload and drain may be called from any thread, also before run.
  *
- * Uses: everything above it.  Used by: bestrouted, tests.
+ * Uses: everything in this folder but main.  Used by: main, bench, tests.
  */
 #ifndef BESTROUTE_SERVE_SERVER_H
 #define BESTROUTE_SERVE_SERVER_H
@@ -26,8 +25,8 @@ typedef struct br_server br_server;
 BR_NODISCARD br_status br_server_create(br_server **out, const br_config *config, const br_log *log,
                                         br_error *error);
 
-/* Accepts NULL. br_server_run must not be running. What is in flight is abandoned. Waits for a device that
- * hangs: see br_server_stuck. */
+/* Accepts NULL. br_server_run must not be running. Queries in flight are not computed. Waits for a device
+ * that hangs: see br_server_stuck. */
 void br_server_destroy(br_server *server);
 
 /* Opens every listener and the admin socket and begins to answer. The error names the URL or TLS file.
@@ -42,7 +41,7 @@ BR_NODISCARD br_status br_server_load(br_server *server, br_error *error);
  * BR_EDEVICE: it stopped by itself, because the engine's device was lost. */
 BR_NODISCARD br_status br_server_run(br_server *server);
 
-/* A device hangs, perhaps for ever: the process can end, but not the server. */
+/* A device hangs, perhaps for ever. Then br_server_destroy would wait for it; the process can still exit. */
 bool br_server_stuck(const br_server *server);
 
 /* Drain and leave br_server_run; the second time: leave at once. */

@@ -71,10 +71,10 @@ struct br_server {
 
     /* The keeper's thread alone. */
     int32_t loaded_count; /* bundles that exist */
-    br_loaded *kept;      /* retired ones of which a stuck worker has something; linked by br_loaded_link */
+    br_loaded *kept; /* retired bundles of which a stuck worker has an encoder; linked by br_loaded_link */
     struct {
-        uint64_t look_ns;  /* when to look for a call next */
-        uint64_t answered; /* the last call that was, or 0 */
+        uint64_t look_ns;  /* when to look for a call of rank 0 next */
+        uint64_t answered; /* the stamp of the last call that was answered, or 0 */
     } ranks;
 };
 

@@ -18,7 +18,7 @@
 #include "monitor.h"
 
 enum {
-    ADMIN_CONTEXTS = 8,      /* a reload occupies one for its whole time */
+    ADMIN_CONTEXTS = 8,      /* a reload occupies one until it is done */
     MESSAGE_SLACK = 1 << 20, /* a message this much over the limit still gets `too_large` */
     PEM_BYTES_MAX = 1 << 20,
     ADMIN_MODE = 0600,
@@ -109,7 +109,7 @@ static bool is_ipc(const char *url)
     return strncmp(url, "ipc://", 6) == 0;
 }
 
-/* A listener whose url is as it was written: nng chooses nothing for ipc. */
+/* Its address is the url as written: there is no port for nng to choose. */
 static br_status listen_on_ipc(br_server *server, const char *url, br_error *error)
 {
     const br_status status = ipc_guard_listen(server->ipc_guard, server->data, url, 0, "listen", error);
@@ -150,7 +150,7 @@ static br_status open_calls(br_server *server, nng_socket socket, int32_t count,
     for (int32_t i = 0; i < count; i++) {
         br_call **call = &server->calls[server->call_count];
         const br_status status = br_call_create(call, server, socket, admin, dispatch_event);
-        if (status != BR_OK) return br_fail(error, status, "out of memory for %d contexts", (int)count);
+        if (status != BR_OK) return br_no_memory(error, "%d contexts", (int)count);
         server->call_count++;
         br_call_receive(*call);
     }
@@ -162,10 +162,11 @@ static br_status open_socket(nng_socket *socket, bool *open, size_t message_byte
     int result = nng_rep0_open(socket);
     if (result != 0) return br_fail(error, BR_ENOMEM, "cannot open a socket: %s", nng_strerror(result));
     *open = true;
-    /* Beyond the slack the connection is closed before the message is held. */
+    /* nng closes the connection of a longer message, before the message takes memory. */
     result = nng_socket_set_size(*socket, NNG_OPT_RECVMAXSZ, message_bytes_max + MESSAGE_SLACK);
-    return result == 0 ? BR_OK
-                       : br_fail(error, BR_EINTERNAL, "cannot bound messages: %s", nng_strerror(result));
+    return result == 0
+               ? BR_OK
+               : br_fail(error, BR_EINTERNAL, "cannot limit the size of messages: %s", nng_strerror(result));
 }
 
 static br_status open_admin(br_server *server, br_error *error)

@@ -10,8 +10,7 @@ enum { SPARE_CONTEXTS = 64 }; /* beyond queue_max, so that a refusal always find
  * be open. BR_EIO, BR_EINVAL, BR_ENOTSUP, BR_ENOMEM, BR_EINTERNAL. */
 BR_NODISCARD br_status sockets_open(br_server *server, br_error *error);
 
-/* Nothing comes in afterwards, and no reply leaves; calls still point to the server. Accepts that nothing is
- * open. */
+/* Afterwards no request comes in and no reply is sent. Calls still exist. Accepts that nothing is open. */
 void sockets_close(br_server *server);
 
 /* When the sockets are closed and no call is open. */

@@ -48,7 +48,7 @@ void state_unpin(service_state *state, const bundle_pin *pin)
         state->retired = pin->loaded;
     }
     if (pin->counted) state->calls_open--;
-    /* The keeper counts calls only while it waits for the last of them: do not wake it for each. */
+    /* The keeper counts calls only while it waits for the last one: it is not woken for each. */
     if (last || (state->calls_open == 0 && state->stop_wanted)) br_cond_signal(&state->changed);
     br_unlock(&state->lock);
 }

@@ -35,7 +35,7 @@ typedef struct service_state {
     uint64_t drain_timeout_ns;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* something for the keeper */
+    pthread_cond_t changed; /* signalled when there is something for the keeper */
     service_phase phase;
     br_loaded *current; /* changed by the keeper's thread alone, which may read it without the lock */
     policy_defaults *defaults;
@@ -67,16 +67,16 @@ void state_unpin(service_state *state, const bundle_pin *pin);
 /* The phase, and how many calls are open (NULL: not asked for). */
 service_phase state_phase(service_state *state, int64_t *calls_open);
 
-/* Answers `not_ready` from now on. At once, not when the keeper comes to it: that may be loading a bundle. */
+/* Answers `not_ready` from now on. At once: the keeper may be loading a bundle and come to it much later. */
 void state_drain(service_state *state);
 /* Drain, then end; the second time: end at once. */
 void state_stop(service_state *state);
-/* The last device does not come back within the process: as state_stop, and br_server_run returns
- * BR_EDEVICE. */
+/* For the loss of the last device, which does not come back within the process: as state_stop, and
+ * br_server_run returns BR_EDEVICE. */
 void state_stop_without_device(service_state *state);
-/* As state_stop, for a server that is being destroyed: nobody runs the keeper any more. */
+/* As state_stop, for a server that is being destroyed, whose keeper no longer runs. */
 void state_close(service_state *state);
-/* Until no call is open. After state_close. */
+/* Waits until no call is open. After state_close. */
 void state_wait_for_calls(service_state *state);
 
 /* Makes it the current bundle and moves the caller's reference in. On the keeper's thread. */

@@ -1,4 +1,4 @@
-/* tokenizer_queue.c - a queue of entries and the threads that work through it. */
+/* tokenizer_queue.c - see tokenizer_queue.h. */
 #include "tokenizer_queue.h"
 #include "core/thread.h"
 

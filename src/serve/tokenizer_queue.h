@@ -1,13 +1,12 @@
 /*
  * tokenizer_queue.h - threads that work through queued entries, several of them on a large one.
  *
- * An entry is prepared by one thread, which learns how many parts it has; its
- * parts are then handed out in runs of TOKENIZER_RUN to whoever is free, in the
- * order in which entries came. An entry leaves the queue with its last run, so
- * whoever finishes it may free it.
+ * An entry is prepared by one thread, which learns how many parts it has; its parts are then handed out in
+ * runs of TOKENIZER_RUN to threads that are free, in the order in which entries came. An entry leaves the
+ * queue with its last run, so the thread that finishes it may free it.
  *
- * A thread of the caller's with nothing better to do may help: a scoring thread
- * that is idle tokenises what came and scores it, and saves a change of threads.
+ * Other threads may help: a scoring thread that is idle tokenises a query and then scores it, which saves
+ * waking another thread.
  *
  * One mutex guards the queue; it is never held while an entry is worked on.
  */
@@ -30,7 +29,8 @@ struct tokenizer_queue_entry {
 };
 
 typedef struct tokenizer_queue_work {
-    int32_t (*prepare)(tokenizer_queue_entry *entry); /* number of parts; 0: the entry is gone already */
+    /* Returns the number of parts; 0: the entry is gone already. */
+    int32_t (*prepare)(tokenizer_queue_entry *entry);
     void (*run)(tokenizer_queue_entry *entry, int32_t first, int32_t count);
 } tokenizer_queue_work;
 
@@ -46,10 +46,10 @@ void tokenizer_queue_stop(tokenizer_queue *tokenizer_queue);
 /* Accepts NULL. Stops as above. */
 void tokenizer_queue_destroy(tokenizer_queue *tokenizer_queue);
 
-/* Adds the entry; wakes nobody. Somebody may finish it before this returns. */
+/* Adds the entry, and wakes no thread. Another thread may finish the entry before this returns. */
 void tokenizer_queue_add(tokenizer_queue *tokenizer_queue, tokenizer_queue_entry *entry);
 
-/* Wakes a thread for what was added, unless one is on its way. */
+/* Wakes a sleeping thread if anything is queued. */
 void tokenizer_queue_wake(tokenizer_queue *tokenizer_queue);
 
 /* One step, prepare or run, on the caller's thread. False when nothing is queued. */

@@ -1,5 +1,5 @@
 /*
- * batcher.c - a queue of each client's own, taken from in turns.
+ * batcher.c - a queue for each client, served in turns.
  *
  *   clients in use   active[ ... active_count)   each a pairing heap of its queries, the next at its root
  *   expired          a list, in no order
@@ -14,8 +14,8 @@
 
 enum {
     LOOK_MAX = 64,         /* clients compared for one query; more take turns to be compared */
-    TURNS = 8,             /* a client's turn is this part of the largest batch */
-    CONTENDED_TAKES = 128, /* for which passes stay short after a small client was served beside a flood */
+    TURNS = 8,             /* a client's turn is the largest batch divided by this */
+    CONTENDED_TAKES = 128, /* that keep passes short after a small client was served beside a flood */
 };
 
 typedef struct client {
@@ -110,8 +110,7 @@ static br_batch_item *join(br_batch_item *a, br_batch_item *b)
     return above;
 }
 
-/* What is left of a heap without its root: neighbours joined in pairs, then the pairs from the last to the
- * first. */
+/* The heap without its root: neighbours are joined in pairs, then the pairs from the last to the first. */
 static br_batch_item *join_children(br_batch_item *root)
 {
     br_batch_item *pairs = NULL;
@@ -143,7 +142,8 @@ static int32_t *bucket_of(br_batcher *b, uint64_t id)
     return &b->buckets[(mixed >> 32) & (uint64_t)(b->bucket_count - 1)];
 }
 
-/* The client with that id, a new one when it had nothing waiting. There is always room: each has a query. */
+/* The client with that id; a new one, if it had no query waiting. There is always room: each client has a
+ * query. */
 static client *client_of(br_batcher *b, uint64_t id)
 {
     int32_t *bucket = bucket_of(b, id);
@@ -277,7 +277,7 @@ static void begin_turns(br_batcher *b)
     b->cursor = (b->cursor + count) % b->active_count;
 }
 
-/* Moves what has expired to its list. The earliest deadlines are at the roots. */
+/* Moves expired queries to their list. The earliest deadlines are at the roots. */
 static void pile_expired(br_batcher *b, uint64_t now_ns)
 {
     for (int32_t i = b->active_count - 1; i >= 0; i--) {
@@ -293,7 +293,7 @@ static void pile_expired(br_batcher *b, uint64_t now_ns)
     }
 }
 
-/* The taker's share of what waits; while contended, of what waits for clients that do not flood. */
+/* The taker's share of the waiting tokens; while contended, of those of clients that do not flood. */
 static int32_t share_of(const br_batcher *b, int32_t tokens_max, int32_t sharers)
 {
     if (sharers == 0) return tokens_max;

@@ -1,37 +1,36 @@
 /*
  * batcher.h - groups waiting queries into packed batches.
  *
- * Passive: it runs nothing, never blocks and never reads a clock; time comes in
- * as an argument, so a test can replay any timing. Not thread-safe: the workers
- * hold the lock. An idle worker takes whatever is queued; while all workers are
- * busy, the queue grows into larger batches.
+ * Passive: it runs nothing, never blocks and never reads a clock; time comes in as an argument, so a test can
+ * replay any timing. Not thread-safe: the workers hold the lock. An idle worker takes whatever is queued;
+ * while all workers are busy, the queue grows into larger batches.
  *
  * Order, of one client's queries: earliest deadline first, then arrival; a query without a deadline comes
  * after all that have one. Between clients: each has a turn of an eighth of the largest batch, in tokens; of
  * those whose turn is not used up, the one whose next query comes first in that order is served, and when all
  * turns are used up each begins another. A client that had nothing waiting is fresh for its first turn: fresh
  * ones go before the others, which are left at least a ninth of the tokens. So deadlines decide between
- * clients that use the service alike, and one that floods it, with whatever deadlines, delays another's query
- * by the passes under way. (Deficit round robin, Shreedhar and Varghese 1995; fresh ones first, as in
- * FQ-CoDel, RFC 8290. More than 64 clients at a time are compared 64 at a time.)
+ * clients that use the service alike, and a client that floods it, with whatever deadlines, delays a query of
+ * another client only by the passes under way. (Deficit round robin, Shreedhar and Varghese 1995; fresh ones
+ * first, as in FQ-CoDel, RFC 8290. More than 64 clients at a time are compared 64 at a time.)
  *
- * How much: as much as fits, for a taker whose pass takes about as long for one query as for many. On a core
- * a pass takes as long as it has tokens, and whoever is in it waits for all of it: there a taker takes its
- * share of what waits, so that the other cores have something to do and passes are long only when the queue
- * is. For a while after a client with no more than a turn to do was served beside one that floods (has more
- * than a turn waiting), only what waits for clients that do not flood is shared, one query at least, so that
- * a pass under way is short.
+ * How much: as much as fits, where a pass takes about as long for one query as for many. On a core the time
+ * of a pass grows with its tokens, and every query in it waits for all of them: there a taker takes only its
+ * share of the queue. So the other cores have work too, and passes are long only when the queue is. A client
+ * floods when more than a turn of its tokens is waiting. For a while after a client with less was served
+ * beside one that floods, only the queries of clients that do not flood are shared, one query at least, so
+ * that passes under way are short.
  *
  * A query that does not fit the batch is skipped, not waited for, so one long prompt delays nobody behind it;
- * it keeps its place and leads a next batch. A batch holds queries of one group only (a loaded bundle): that
- * of the query that leads it. The leader goes even if it is longer than the taker's budget.
+ * it keeps its place and leads one of the next batches. A batch holds queries of one group only (a loaded
+ * bundle): that of the query that leads it. The leader goes even if it is longer than the taker's budget.
  *
  *   push, put_back  O(1)
  *   take            O((taken + BR_BATCH_SKIPS_MAX) * (log waiting + clients, 64 at most)), and O(log waiting)
  *                   once in a query's life when it is found expired
  *   expire          O(clients + log waiting)
  *
- * Uses: limits, status.  Used by: worker.
+ * Uses: limits, status.  Used by: job, workers.
  */
 #ifndef BESTROUTE_WORKERS_BATCHER_H
 #define BESTROUTE_WORKERS_BATCHER_H
@@ -55,7 +54,7 @@ typedef struct br_batch_item {
     uint64_t deadline_ns; /* UINT64_MAX: none */
     uint64_t arrival;     /* written by push: order of arrival */
     const void *group;    /* only items of equal groups share a batch */
-    uint64_t client;      /* whose it is: any number */
+    uint64_t client;      /* the client that it belongs to: any number */
     int32_t tokens;       /* 1..tokens_max */
 
     struct br_batch_item *child; /* the batcher's own */
@@ -82,9 +81,9 @@ BR_NODISCARD br_status br_batcher_push(br_batcher *batcher, br_batch_item *item)
 BR_NODISCARD br_status br_batcher_put_back(br_batcher *batcher, br_batch_item *item);
 
 /* Moves the next batch of at most `tokens_max` tokens, 1 or more, into items[seqs_max], in order, and returns
- * its size; one longer than that goes alone. `sharers`: 0, or how many takers there are, this one among them,
- * whose passes take as long as they have tokens. Items whose deadline is <= now_ns are never in it: they wait
- * for br_batcher_expire, and still count. 0 when nothing else waits. */
+ * its size; one longer than that goes alone. `sharers`: how many takers there are, this one included, whose
+ * passes take as long as they have tokens; 0: this taker is none of them. Items whose deadline is <= now_ns
+ * are never in it: they wait for br_batcher_expire, and still count. 0 when nothing else waits. */
 int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t tokens_max, int32_t sharers,
                         uint64_t now_ns);
 
@@ -92,11 +91,11 @@ int32_t br_batcher_take(br_batcher *batcher, br_batch_item **items, int32_t toke
  * when there is none. */
 br_batch_item *br_batcher_expire(br_batcher *batcher, uint64_t now_ns);
 
-/* The earliest deadline of what waits; 0 when something is known to have expired, UINT64_MAX when there is
- * none. O(clients). */
+/* The earliest deadline of all waiting queries; 0 when something is known to have expired, UINT64_MAX when
+ * there is none. O(clients). */
 uint64_t br_batcher_deadline_ns(const br_batcher *batcher);
 
-/* What waits, expired or not. */
+/* Everything that waits, expired or not. */
 int32_t br_batcher_queries(const br_batcher *batcher);
 int64_t br_batcher_tokens(const br_batcher *batcher);
 

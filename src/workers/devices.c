@@ -1,4 +1,4 @@
-/* devices.c - see devices.h: the list of `devices`, read and opened. */
+/* devices.c - see devices.h. */
 #include "devices.h"
 
 #include <assert.h>
@@ -81,7 +81,8 @@ static br_status add_number(choice *c, const br_devices_options *options, const 
         return br_fail(error, BR_EINVAL, "devices (from %s): there is no device %.20s; there are %d",
                        options->source, part, (int)present);
     for (int32_t i = 0; i < c->count; i++)
-        if (c->numbers[i] == (int32_t)number) return refuse(options, error, part, "it is named twice");
+        if (c->numbers[i] == (int32_t)number)
+            return refuse(options, error, part, "the device is named twice");
     c->numbers[c->count++] = (int32_t)number;
     return BR_OK;
 }
@@ -107,7 +108,7 @@ static void choose_all(choice *c)
     }
     const int32_t present = br_engine_devices(BR_ENGINE_CUDA);
     for (int32_t i = 0; i < present && i < BR_DEVICES_MAX; i++) c->numbers[c->count++] = i;
-    if (c->count == 0) c->numbers[c->count++] = 0; /* opening it says that there is none */
+    if (c->count == 0) c->numbers[c->count++] = 0; /* opening it fails, and says that there is none */
 }
 
 static br_status choose(choice *c, const br_devices_options *options, br_error *error)
@@ -117,7 +118,8 @@ static br_status choose(choice *c, const br_devices_options *options, br_error *
         return BR_OK;
     }
     char list[256];
-    if (strlen(options->list) >= sizeof list) return refuse(options, error, options->list, "too long a list");
+    if (strlen(options->list) >= sizeof list)
+        return refuse(options, error, options->list, "the list is too long");
     memcpy(list, options->list, strlen(options->list) + 1);
     br_status status = BR_OK;
     char *rest = list;
@@ -165,7 +167,8 @@ static br_status open_one(br_devices *out, const choice *c, const br_devices_opt
 static br_status check_gemm_cache(const choice *c, const br_devices_options *options, br_error *error)
 {
     if (options->gemm_cache[0] == '\0' || c->engine == BR_ENGINE_CUDA) return BR_OK;
-    return br_fail(error, BR_EINVAL, "gemm_cache is '%s', but engine %s measures no products; only cuda does",
+    return br_fail(error, BR_EINVAL,
+                   "gemm_cache is '%s', but engine %s measures no matrix products; only cuda does",
                    options->gemm_cache, br_engine_name(c->engine));
 }
 
@@ -174,7 +177,7 @@ br_status br_devices_open(br_devices *out, const br_devices_options *options, br
     *out = (br_devices){0};
     if (options->noop) {
         if (strcmp(options->list, "auto") != 0)
-            return refuse(options, error, options->list, "engine noop has none to choose from");
+            return refuse(options, error, options->list, "engine noop has no devices");
         return br_devices_add(out, NULL, options->workers != 0 ? options->workers : 1);
     }
     choice c = {.engine = br_engine_resolve(options->engine)};

@@ -40,7 +40,7 @@ typedef struct br_devices_options {
     const char *list;       /* "auto": all that the engine has; or such as "0,2" or "0,1,cpu" */
     const char *source;     /* where the list was written, for errors: "--devices", "default" */
     int32_t workers;        /* of each device; 0: as many as serve the engine best */
-    const char *gemm_cache; /* a file that keeps what the engine measured; "": it measures nothing */
+    const char *gemm_cache; /* a file for what the engine measures; "": it measures nothing */
 } br_devices_options;
 
 /* Opens what the options ask for. The error names the option of the service.
@@ -51,8 +51,8 @@ BR_NODISCARD br_status br_devices_open(br_devices *out, const br_devices_options
  * the backend stays the caller's. `out` was zeroed before the first. */
 BR_NODISCARD br_status br_devices_add(br_devices *devices, br_backend *backend, int32_t workers);
 
-/* Decides every device's budget: `wanted`, or with 0 what suits the device; tokens_max is that or `needed`,
- * the longest prompt, whichever is more. */
+/* Decides every device's budget: `wanted`, or with 0 what suits the device; tokens_max is that budget, or
+ * `needed`, the longest prompt, if that is more. */
 void br_devices_fit(br_devices *devices, int32_t wanted, int32_t needed);
 
 /* The largest and the smallest tokens_max. */

@@ -5,7 +5,7 @@
  *   counts       c0        c1         ...     cn    c(n+1)      value <= b0, <= b1, ..., <= bn, above
  *
  * Lock-free, and adding costs two atomic additions; any thread may call anything. Counts and sum are read one
- * by one: what is read is not one instant.
+ * by one: they need not fit together exactly.
  *
  * Uses: nothing.  Used by: metrics.
  */
@@ -35,7 +35,7 @@ const uint64_t *br_scale_bounds(br_scale scale, int32_t *count);
 void br_histogram_init(br_histogram *histogram, br_scale scale);
 void br_histogram_add(br_histogram *histogram, uint64_t value);
 
-/* bucket: 0..the scale's bounds, of which the last is what lies above them all. */
+/* bucket: 0..the number of the scale's bounds. The last bucket is for values above all of them. */
 uint64_t br_histogram_count(const br_histogram *histogram, int32_t bucket);
 uint64_t br_histogram_sum(const br_histogram *histogram);
 

@@ -1,4 +1,4 @@
-/* loaded.c - a loaded bundle with its weights and one encoder per worker. */
+/* loaded.c - see loaded.h. */
 #include "loaded.h"
 
 #include <assert.h>
@@ -138,7 +138,7 @@ static const char *const probe_texts[] = {
 
 enum { PROBES = sizeof probe_texts / sizeof *probe_texts };
 
-/* How far a prompt's quality may move with its company: rounding alone, with room for any bundle. */
+/* How far a prompt's quality may differ alone and in a batch: by rounding, with room for any bundle. */
 static float probe_tolerance(br_precision precision)
 {
     return precision == BR_PRECISION_F32 ? 1e-3f : 5e-2f;
@@ -204,12 +204,12 @@ static br_status probe_run(probe *p, br_loaded *loaded, int32_t worker, br_error
             return br_fail(error, status, "probe: tokenising failed: %s", br_status_text(status));
         br_packing_clear(&p->alone);
         if (!br_packing_add(&p->alone, p->ids, prompt.tokens))
-            return br_fail(error, BR_EINTERNAL, "probe: no room");
+            return br_fail(error, BR_EINTERNAL, "probe: no room in the batch");
         /* A small batch budget may not hold all probes at once: then fewer go together. */
         const bool fits = p->together.seqs < loaded->options.seqs_max &&
                           p->together.tokens + prompt.tokens <= device_of(loaded, worker)->tokens_max;
         if (fits && !br_packing_add(&p->together, p->ids, prompt.tokens))
-            return br_fail(error, BR_EINTERNAL, "probe: no room");
+            return br_fail(error, BR_EINTERNAL, "probe: no room in the batch");
         status = br_loaded_run(loaded, worker, &p->alone, p->alone_quality + (ptrdiff_t)i * heads);
         if (status != BR_OK) return br_fail(error, status, "probe: %s", br_status_text(status));
         if (!fits) break;
@@ -246,7 +246,7 @@ br_status br_loaded_open(br_loaded *loaded, int32_t worker, br_error *error)
     if (status == BR_OK)
         status = probe_run(&p, loaded, worker, error);
     else
-        status = br_fail(error, status, "out of memory");
+        status = br_no_memory(error, "the probe");
     probe_deinit(&p);
     if (status != BR_OK) br_loaded_close(loaded, worker);
     return status;

@@ -9,14 +9,14 @@
  *   restore     a device's weights, dropped or never made       as create
  *   destroy     the rest                                        any thread, all encoders closed
  *
- * Counted: the service holds one reference while the loaded bundle is current, and each
- * call one from admission to its reply, so every reply comes from one bundle. The
- * count is atomic; who drops the last reference sees to closing and destroying.
+ * Counted: the service holds one reference while the loaded bundle is current, and each call one from
+ * admission to its reply, so every reply comes from one bundle. The count is atomic. The caller that drops
+ * the last reference closes and destroys.
  *
- * A device whose backend is NULL has no encoder and answers BR_NOOP_QUALITY for
- * everything: that measures the service alone.
+ * A device whose backend is NULL has no encoder and answers BR_NOOP_QUALITY for everything: that measures the
+ * service alone.
  *
- * Uses: bundle, comm, devices, encoder, packing.  Used by: worker, server.
+ * Uses: bundle, comm, devices, encoder, packing.  Used by: workers, and the service.
  */
 #ifndef BESTROUTE_WORKERS_LOADED_H
 #define BESTROUTE_WORKERS_LOADED_H
@@ -38,7 +38,7 @@ typedef struct br_loaded_options {
     const char *folder;        /* copied */
     const br_devices *devices; /* borrowed; tokens_max, once decided, at least the bundle's max_tokens */
     uint32_t without;          /* a bit for each device that is out: it gets no weights */
-    br_comm *ranks;            /* what the first accelerator's weights come through; NULL: alone */
+    br_comm *ranks;            /* the ranks that the first accelerator gets its weights with; NULL: none */
     int32_t seqs_max;          /* per batch, 1..BR_BATCH_SEQS_MAX */
 } br_loaded_options;
 
@@ -52,10 +52,11 @@ void br_loaded_destroy(br_loaded *loaded);
 
 void br_loaded_retain(br_loaded *loaded);
 
-/* True when that was the last reference: the caller then closes and destroys, or hands that to who may. */
+/* True when that was the last reference: the caller then closes and destroys, or hands the bundle to a thread
+ * that may. */
 BR_NODISCARD bool br_loaded_release(br_loaded *loaded);
 
-/* A link for whoever dropped the last reference. */
+/* A link for lists of bundles without a reference. */
 br_loaded **br_loaded_link(br_loaded *loaded);
 
 /* Makes the worker's encoder and tries it: probe prompts alone and together must give qualities that
@@ -73,8 +74,8 @@ BR_NODISCARD br_status br_loaded_restore(br_loaded *loaded, int32_t device, br_e
 BR_NODISCARD br_status br_loaded_run(br_loaded *loaded, int32_t worker, const br_packing *batch,
                                      float *quality);
 
-/* Whether the device has weights of it; on one that has none no encoder is open.
- * For whoever drops and restores. */
+/* Whether the device has weights of the bundle; if not, no encoder is open on it. For the thread that drops
+ * and restores. */
 bool br_loaded_is_on(const br_loaded *loaded, int32_t device);
 
 const br_bundle *br_loaded_bundle(const br_loaded *loaded);

@@ -48,7 +48,7 @@ static bool are_alike(const br_pieces *a, const br_pieces *b)
     return true;
 }
 
-/* All ranks hold the same bundle, and lay it out alike. */
+/* Checks that all ranks hold the same bundle, and lay it out alike. */
 static br_status agree(br_comm *ranks, const br_bundle *bundle, const br_pieces *pieces,
                        br_precision precision, br_error *error)
 {
@@ -115,7 +115,7 @@ static br_status copy_to_others(const crew *c, const br_loaded_options *options,
 static br_status hand_out(br_encoder_weights **weights, crew *c, const br_loaded_options *options,
                           const br_bundle *bundle)
 {
-    br_error why = {0}; /* nobody's: the file is there instead */
+    br_error why = {0}; /* not reported: the weights are read from the file instead */
     br_status status = reserve_others(weights, c, options, bundle, &why);
     if (status == BR_OK) status = copy_to_others(c, options, &why);
     for (int32_t m = 1; status != BR_OK && m < c->count; m++) {

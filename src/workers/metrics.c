@@ -80,7 +80,7 @@ void br_metrics_pass(br_metrics *metrics, int32_t device, uint64_t queries, uint
     br_metrics_add(metrics, BR_COUNTER_compute_ns, ns);
     br_metrics_add(metrics, BR_COUNTER_queries_scored, queries);
 
-    /* Two workers may race here: one sample of a moving average is lost, which harms nothing. */
+    /* Two workers may race here: then one sample of the moving average is lost, which does no harm. */
     const uint64_t sample = ns / queries;
     const uint64_t old = atomic_load_explicit(&metrics->query_ns, memory_order_relaxed);
     uint64_t next = old == 0 ? sample : old - old / 8 + sample / 8;

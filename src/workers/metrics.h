@@ -1,10 +1,10 @@
 /*
  * metrics.h - what the service counts, and the rate from which waiting times are estimated.
  *
- * Counters only grow and are read one by one: a snapshot is not one instant.
+ * Counters only grow. They are read one by one, so those of a snapshot need not fit together exactly.
  * Lock-free; any thread may call anything.
  *
- * Uses: histogram, limits, wire (the error codes).  Used by: loaded, worker, server, admin.
+ * Uses: histogram, limits, msgpack (the error codes).  Used by: workers, and the service.
  */
 #ifndef BESTROUTE_WORKERS_METRICS_H
 #define BESTROUTE_WORKERS_METRICS_H

@@ -8,7 +8,7 @@
 #include "core/thread.h"
 #include "dispatch.h"
 
-/* One pass; one that fails is tried once more, since not every failure outlasts it. */
+/* Runs the pass; if it fails, once more: some failures are gone at the second try. */
 static br_status run_encoder(br_worker *w, br_loaded *loaded)
 {
     const br_workers_options *options = &w->all->options;
@@ -24,7 +24,7 @@ static br_status run_encoder(br_worker *w, br_loaded *loaded)
 }
 
 /* Takes the worker's device out, unless it is the last; true when it is out and its jobs may go back. *first:
- * it was not out before. Lock held. */
+ * the device was not out before. Lock held. */
 static bool take_out(br_worker *w, bool *first)
 {
     br_workers *all = w->all;
@@ -180,20 +180,20 @@ static int32_t take_overdue(br_worker *w)
 }
 
 /* Whether any worker will take a batch again. Lock held. */
-static bool somebody_works(const br_workers *all)
+static bool any_works(const br_workers *all)
 {
     for (int32_t i = 0; i < all->options.devices->worker_count; i++)
         if (!all->workers[i].stuck && !all->stations[all->workers[i].device].out) return true;
     return false;
 }
 
-/* Hands back what waits when no worker will come to it. */
+/* Hands back all jobs that wait, if no worker is left to take them. */
 static void fail_waiting(br_workers *all)
 {
     for (;;) {
         const uint64_t now_ns = br_clock_now_ns();
         br_lock(&all->lock);
-        const int32_t count = somebody_works(all)
+        const int32_t count = any_works(all)
                                   ? 0
                                   : br_batcher_take(all->batcher, all->given_up, all->tokens_max, 0, now_ns);
         br_unlock(&all->lock);

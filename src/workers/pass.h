@@ -1,5 +1,5 @@
-/* pass.h - one batch's pass through a device, and its jobs when the pass fails or does not end. Without the
- * lock. */
+/* pass.h - one batch's pass through a device, and what happens to its jobs when the pass fails or does not
+ * end. Without the lock. */
 #ifndef BESTROUTE_WORKERS_PASS_H
 #define BESTROUTE_WORKERS_PASS_H
 

@@ -68,7 +68,7 @@ static bool serve_batch(br_worker *w)
                                           dispatch_sharers(w), now_ns);
     if (count == 0) return false;
     const int64_t tokens = dispatch_add_load(w, count);
-    /* What is left is for the others, who may all be asleep. */
+    /* The jobs that are left are for the other workers, which may all be asleep. */
     br_worker *other = br_batcher_queries(all->batcher) > 0 ? dispatch_reserve(all, false) : NULL;
     const bool abandoning = all->abandoning;
     br_unlock(&all->lock);
@@ -89,7 +89,8 @@ static void *serve(void *argument)
     br_workers *all = w->all;
     br_lock(&all->lock);
     for (;;) {
-        /* Errands take long, and nobody else was called for what this worker was: that comes first. */
+        /* Errands take long, and no other worker was called for the job that this one was called for: jobs
+         * come first. */
         const bool served = serve_batch(w);
         if (!served && feed(w)) continue; /* or: expired since serve_batch read the time */
         if (run_errand(w) || served) continue;

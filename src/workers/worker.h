@@ -37,7 +37,7 @@ typedef struct br_worker {
     bool idle;     /* waits on `work` */
     bool called;   /* and was signalled, or is about to be */
     int32_t held;  /* items of the pass under way; 0: none, or it was given up */
-    int32_t looks; /* that found this pass under way */
+    int32_t looks; /* so many looks found this pass under way */
     bool stuck;    /* its pass was given up and has not come back */
 } br_worker;
 
@@ -62,7 +62,7 @@ struct br_workers {
     int32_t errand_worker;
     bool errand_begun;
 
-    br_batch_item **given_up; /* [seqs_max]; the alarm's that looks at passes, alone */
+    br_batch_item **given_up; /* [seqs_max]; for the alarm that looks at passes, alone */
 };
 
 static inline const br_device *br_worker_device(const br_worker *w)
@@ -70,8 +70,8 @@ static inline const br_device *br_worker_device(const br_worker *w)
     return &w->all->options.devices->items[w->device];
 }
 
-/* Makes the worker in place and starts its thread. All other workers have their `all` by then: threads look
- * at each other. BR_ENOMEM, BR_EINTERNAL: no thread. On failure deinit is still due. */
+/* Makes the worker in place and starts its thread. Every worker has its `all` by then: threads look at each
+ * other. BR_ENOMEM, BR_EINTERNAL: no thread. After a failure br_worker_deinit is still to be called. */
 BR_NODISCARD br_status br_worker_init(br_worker *w, int32_t index);
 
 /* Its thread has ended, or was never started. Accepts what was only zeroed. */

@@ -11,7 +11,7 @@
 #include "pass.h"
 #include "worker.h"
 
-/* The alarm's that watches deadlines: hands back what has expired, while all workers are busy. */
+/* For the alarm that watches deadlines: hands back expired jobs, also while all workers are busy. */
 static uint64_t on_deadline(void *context)
 {
     br_workers *all = context;
@@ -27,8 +27,8 @@ static uint64_t next_look_ns(const br_workers *all)
     return br_clock_now_ns() + (uint64_t)all->options.pass_timeout_ms * (uint64_t)BR_NS_PER_MS / PASS_LOOKS;
 }
 
-/* The alarm's that watches passes. A whole interval lies between two looks, however long the process was
- * stopped. */
+/* For the alarm that watches passes. A whole interval lies between two looks, even if the process was stopped
+ * for a while. */
 static uint64_t on_look(void *context)
 {
     br_workers *all = context;
@@ -99,8 +99,8 @@ static void stop(br_workers *all)
 void br_workers_destroy(br_workers *workers)
 {
     if (workers == NULL) return;
-    /* Jobs that the alarms finish may push others, so alarms end before the workers, which may set them to
-     * their end. */
+    /* Jobs that an alarm finishes may push other jobs, so alarms stop before the workers. Workers may set an
+     * alarm until they end, so alarms are destroyed after them. */
     br_alarm_stop(workers->looks);
     br_alarm_stop(workers->deadlines);
     if (workers->workers != NULL) {
@@ -198,7 +198,7 @@ void br_workers_readmit(br_workers *workers, int32_t device)
 {
     br_lock(&workers->lock);
     workers->stations[device].out = false;
-    workers->stations[device].token_ns = 0; /* whether it is slow shows anew */
+    workers->stations[device].token_ns = 0; /* its speed is measured again */
     dispatch_wake_all(workers);
     br_unlock(&workers->lock);
 }

@@ -40,13 +40,13 @@ typedef struct br_workers br_workers;
 typedef struct br_workers_options {
     const br_devices *devices; /* borrowed; fitted. One thread for each of their workers */
     int32_t seqs_max;          /* per batch */
-    int32_t queue_max;         /* waiting jobs, with those that failed passes put back */
+    int32_t queue_max;         /* waiting jobs, including those of failed passes */
     int64_t pass_timeout_ms;   /* after which a pass is given up; 0: never */
     /* What an idle worker does before it sleeps: makes jobs, pushes them, returns false when there is nothing
      * to make them from. Called without the lock. May be NULL. */
     bool (*feed)(void *context);
     void *feed_context;
-    /* A pass failed, and failed again. `last`: no other device is left, and this one was not taken out;
+    /* A pass failed twice, or was given up. `last`: no other device is left, and this one was not taken out;
      * otherwise it was. Called when the jobs are back in the queue or finished, without the lock. May be
      * NULL. */
     void (*lost)(void *context, int32_t device, bool last);
@@ -62,14 +62,15 @@ BR_NODISCARD br_status br_workers_create(br_workers **out, const br_workers_opti
 /* Accepts NULL. Finishes every job that was pushed, then stops the threads: a stuck one is waited for. */
 void br_workers_destroy(br_workers *workers);
 
-/* From now on jobs are handed back with BR_ECLOSED, not computed: a shutdown that ran out of patience. */
+/* From now on jobs are handed back with BR_ECLOSED, not computed: a shutdown that waits no longer. */
 void br_workers_abandon(br_workers *workers);
 
 /* Queues jobs[count] together, so that they may leave in one batch. BR_EBUSY: there is no room for all of
  * them; none is kept. */
 BR_NODISCARD br_status br_workers_push(br_workers *workers, br_job *const *jobs, int32_t count);
 
-/* Wakes a sleeping worker, which will feed itself. False when none sleeps: somebody else has to. */
+/* Wakes a sleeping worker, which will feed itself. False when none sleeps: then another thread has to
+ * tokenise. */
 bool br_workers_nudge(br_workers *workers);
 
 /* Runs errand(context, worker) on that worker's thread, between batches, and waits for it. False when the
@@ -83,7 +84,7 @@ uint32_t br_workers_stuck(const br_workers *workers);
 /* Devices that are out, a bit each. */
 uint32_t br_workers_out(br_workers *workers);
 
-/* Takes a device in again, whose encoders were made anew. */
+/* Takes a device in again, whose encoders were made again. */
 void br_workers_readmit(br_workers *workers, int32_t device);
 
 int32_t br_workers_count(const br_workers *workers);

@@ -14,7 +14,7 @@
 
 #include "core/clock.h"
 
-#define REQUEST_BIT UINT32_C(0x80000000) /* marks the end of a request's way back */
+#define REQUEST_BIT UINT32_C(0x80000000) /* ends the list of hops of a request: nng's request id */
 
 enum { AFTERWARDS_MS = 100, TEXT_BYTES = 256 };
 
@@ -32,8 +32,8 @@ static int prompt_at(int first, int query)
     return (first + 7 * query) % CROWD_PROMPTS;
 }
 
-/* Whether any of the prompts is on the way already: computed once for both,
- * its reply would wait for the other's. */
+/* Whether any of the prompts is in flight already: it would be computed once for both requests, and one reply
+ * would wait for the other. */
 static bool is_under_way(const crowd_client *k, int first)
 {
     for (int place = 0; place < CROWD_WINDOW; place++)

@@ -2,8 +2,8 @@
  * crowd.h - clients that keep a service busy and look at every reply: each request is answered once, with the
  * qualities its prompts have.
  *
- * Each has a window of requests on the way over a raw socket,
- * which shows replies that nobody waits for any more.
+ * Each client has a window of requests in flight over a raw socket, which also receives replies that no
+ * request waits for.
  */
 #ifndef BESTROUTE_TESTS_SERVE_CROWD_H
 #define BESTROUTE_TESTS_SERVE_CROWD_H
@@ -40,12 +40,12 @@ struct crowd {
     atomic_int answered; /* requests */
     atomic_int out;      /* requests on the way */
     atomic_int internal; /* queries that a device failed twice with */
-    atomic_int wrong;    /* replies with anything but that or the qualities expected */
+    atomic_int wrong;    /* replies with neither that nor the expected qualities */
     atomic_int lost;     /* requests without a reply */
-    atomic_int strange;  /* replies nobody waits for: a second one, or one to nobody */
+    atomic_int strange;  /* replies that no request waits for */
 };
 
-/* Asks a sound service what it says to every prompt, and begins. */
+/* Learns the right answer to every prompt from a sound service, and begins. */
 void crowd_start(crowd *c, const service *s);
 
 /* Waits for so many more answers. */

@@ -204,8 +204,8 @@ static bool waits_for_the_keeper(br_server *server)
     return waits;
 }
 
-/* The keeper comes to it when the service is already to stop: a bundle takes long to load,
- * and nobody will use it. */
+/* The keeper comes to the reload when the service is already stopping: the bundle would take long to load and
+ * never be used. */
 static void test_a_reload_that_waits_when_the_service_stops_is_refused(void **state)
 {
     (void)state;
@@ -227,7 +227,7 @@ static void test_a_reload_that_waits_when_the_service_stops_is_refused(void **st
     service_stop(&b.s);
 }
 
-/* There is no keeper yet, as there is none for anything else while it loads a bundle. */
+/* The keeper does not run yet; it is as if it were busy loading a bundle. */
 static void test_a_drain_waits_for_no_keeper(void **state)
 {
     (void)state;

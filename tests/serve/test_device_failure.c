@@ -246,7 +246,8 @@ static void test_a_reload_passes_a_lost_device_over_and_it_comes_back_with_the_n
     assert_int_equal(two.s.ran, BR_OK);
 }
 
-/* Its weights come from the folder, which must be what the others compute with. */
+/* A device gets its weights back from the folder, which must still hold the bundle that the others compute
+ * with. */
 static void test_a_device_stays_out_while_its_folder_holds_another_bundle(void **state)
 {
     (void)state;
@@ -275,7 +276,8 @@ static void test_a_device_stays_out_while_its_folder_holds_another_bundle(void *
     folder_remove(folder);
 }
 
-/* Both workers' devices fail with the same query: the first retires, the last stays and the query is told. */
+/* Both workers' devices fail with the same query: the first device is taken out, the last one stays, and the
+ * query is answered with an error. */
 static void test_a_query_fails_only_when_a_second_device_failed_with_it(void **state)
 {
     (void)state;

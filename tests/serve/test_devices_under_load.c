@@ -33,8 +33,8 @@ static int32_t device_count(void)
     return present == 0 ? 4 : present < BR_DEVICES_MAX ? present : BR_DEVICES_MAX;
 }
 
-/* A service on the first `count` devices, all of which can be made to fail.
- * Their passes may take timeout_ms. */
+/* A service on the first `count` devices, all of which can be made to fail. Their passes may take
+ * timeout_ms. */
 static void start(service *s, int32_t count, int timeout_ms)
 {
     const bool cuda = br_engine_devices(BR_ENGINE_CUDA) > 0;
@@ -194,8 +194,7 @@ static void test_a_slow_device_is_passed_over_until_the_others_are_taken(void **
     peer_open(&p, x->s.url);
     const uint64_t longest_ns = longest_of(&p, ASKED);
 
-    /* One query at a time: the device shows that it is slow, whatever the machine's speed,
-     * and is left alone. */
+    /* One query at a time: whatever the machine's speed, the device is found to be slow, and is avoided. */
     atomic_store(&slow->slow_ms, (int)(40 * longest_ns / BR_NS_PER_MS));
     const int before = atomic_load(&slow->waits);
     for (int i = 0; i < ASKED; i++) ask(&p);
@@ -234,7 +233,7 @@ static void test_a_device_that_hangs_is_given_up_and_comes_back(void **state)
     assert_true(service_counted(&x->s, BR_COUNTER_queries_retried) > 0);
     assert_true(br_server_stuck(x->s.server));
 
-    /* Nobody waits for it: not the replies, not a reload, not the next. */
+    /* Nothing waits for the hung worker: no reply, no reload, nor the next one. */
     crowd_wait(&x->c, 4 * CROWD_WINDOW);
     service_reload(&x->s);
     service_reload(&x->s);
@@ -245,7 +244,7 @@ static void test_a_device_that_hangs_is_given_up_and_comes_back(void **state)
     assert_int_equal(atomic_load(&hung->streams), 1);
     assert_int_equal(service_counted(&x->s, BR_COUNTER_devices_readmitted), 0);
 
-    atomic_store(&hung->hangs, false); /* and its late results go nowhere */
+    atomic_store(&hung->hangs, false); /* and its late results are discarded */
     service_wait_counted(&x->s, BR_COUNTER_devices_readmitted, 1);
     wait_out(&x->s, 0);
     wait_until_busy(hung);
@@ -282,7 +281,7 @@ static void test_the_last_device_that_hangs_ends_the_service_and_all_are_answere
     service_join(&s); /* it stops by itself */
     assert_int_equal(s.ran, BR_EDEVICE);
     assert_true(br_server_stuck(s.server));
-    atomic_store(&service_faults[0].hangs, false); /* else destroying would wait for ever */
+    atomic_store(&service_faults[0].hangs, false); /* or destroying would wait for ever */
     answer_free(&a);
     peer_close(&p);
     service_stop(&s);

@@ -198,12 +198,12 @@ static void test_the_oldest_of_too_many_makes_room(void **state)
     for (int i = 0; i < MANY; i++) {
         fds[i] = dial(&f);
         say(fds[i], "GET /hel");
-        /* Whoever is prompt is served, whatever hangs. */
+        /* A client that is prompt is served, whatever other clients do. */
         expect_answer(&f, "GET /hello HTTP/1.1\r\n\r\n", HELLO);
     }
     char text[4096];
     for (int i = 0; i < MANY; i++) {
-        /* The last ones are still there to be answered; the first were hung up on. */
+        /* The last connections are still open and answered; the first ones were closed. */
         const bool kept = i >= MANY - HTTP_CONNECTIONS_MAX + 1;
         (void)send(fds[i], "lo HTTP/1.1\r\n\r\n", 15, MSG_NOSIGNAL);
         (void)read_all(fds[i], text, sizeof text);

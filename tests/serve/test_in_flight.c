@@ -1,4 +1,4 @@
-/* test_in_flight.c - work that is spared: identical prompts in flight, and prompts scored before. */
+/* test_in_flight.c - prompts that need no encoder pass: identical ones in flight, and those scored before. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +11,7 @@
 #include "serve/service.h"
 #include "support/service_fixture.h"
 
-/* A service whose only worker stands still until it is released, and somebody who asks it. */
+/* A service whose only worker is held until it is released, and a client. */
 typedef struct held {
     service s;
     peer p;

@@ -18,8 +18,7 @@
 
 #include "support/oom.h"
 
-/* nng never frees what waits in a listener that no longer accepts:
- * some kilobytes for each time it happens. */
+/* nng never frees what is queued in a listener that no longer accepts: some kilobytes each time. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
@@ -69,7 +68,7 @@ static void connect_and_leave(const fixture *f, size_t bytes)
     (void)close(fd);
 }
 
-/* A question through a new connection comes back. */
+/* A message sent over a new connection is answered. */
 static void assert_answers(const fixture *f)
 {
     nng_socket asker;

@@ -1,7 +1,7 @@
 /*
  * test_many_devices.c - one service over all CUDA devices at hand: weights that were handed from device to
- * device score as those read from the file do, and a device that fails is reset,
- * filled again and taken in again.
+ * device score as those read from the file do, and a device that fails is reset, filled again and taken in
+ * again.
  *
  * Skipped aloud where there are fewer than two devices.
  */

@@ -15,7 +15,7 @@
 #include "serve/service.h"
 #include "support/service_fixture.h"
 
-/* The second bundle's reference is 3 times as dear: its replies can be told by their costs. */
+/* The second bundle's reference is 3 times as expensive, so its replies are known by their costs. */
 static const char cheap_price[] = "\"output_price\": 1.5e-05";
 static const char dear_price[] = "\"output_price\": 4.5e-05";
 static const double first_cost = 1.5e-5 * 294.0;

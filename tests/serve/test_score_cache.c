@@ -1,4 +1,4 @@
-/* test_score_cache.c - what was put is found, exactly; what is new displaces what is old; nothing grows. */
+/* test_score_cache.c - entries are found, exactly; new ones displace old ones; the cache does not grow. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,7 +33,7 @@ static void put(score_cache *c, uint64_t bundle, uint32_t seed)
     score_cache_put(c, bundle, ids, tokens, quality, HEADS);
 }
 
-/* True when it is there, and then it is right. */
+/* True when the entry is there; then its qualities are checked. */
 static bool is_there(score_cache *c, uint64_t bundle, uint32_t seed)
 {
     int32_t ids[TOKENS_MAX];
@@ -86,7 +86,7 @@ static void test_the_newest_stay_and_the_oldest_go(void **state)
             uint32_t kept = 0;
             while (kept < seed && is_there(c, 1, seed - kept)) kept++;
             assert_true(seed < 12 || kept >= 12); /* an entry has 240 bytes at most */
-            if (seed % 97 == 0) /* what is gone is gone in order: nothing older than the first gap */
+            if (seed % 97 == 0) /* entries leave in order: none is left that is older than one that is gone */
                 for (uint32_t old = 0; old + kept < seed; old++) assert_false(is_there(c, 1, old));
         }
         score_cache_destroy(c);

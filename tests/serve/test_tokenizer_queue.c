@@ -1,4 +1,4 @@
-/* test_tokenizer_queue.c - every part of every entry is worked on once, by whichever thread. */
+/* test_tokenizer_queue.c - every part of every entry is worked on once, by any thread. */
 #include "serve/tokenizer_queue.h"
 
 #include <setjmp.h>

@@ -52,17 +52,17 @@ void service_stop(service *s);
 /* Waits for a keeper that was told to stop by other means. */
 void service_join(service *s);
 
-/* Until so many tokenised queries wait for a worker. */
+/* Waits until so many tokenised queries wait for a worker. */
 void service_wait_for_waiting(service *s, int32_t count);
 
 /* A counter of its metrics: now, and waited for until it is `value` or more. */
 uint64_t service_counted(const service *s, br_counter counter);
 void service_wait_counted(const service *s, br_counter counter, uint64_t value);
 
-/* Loads the bundle's folder again, well. */
+/* Loads the bundle's folder again, and waits until that has succeeded. */
 void service_reload(service *s);
 
-/* What ails a device where its errors come to light, at the wait for a pass. */
+/* The faults of a device. They show where a device's errors are reported: at the wait for a pass. */
 typedef struct service_fault {
     atomic_int streams;  /* of its encoders that are open */
     atomic_int waits;    /* so many there were */

@@ -207,7 +207,7 @@ static void test_the_earliest_deadline_leads_then_arrival(void **state)
     empty(batcher);
 }
 
-/* As what a device failed with is. */
+/* As queries are whose device failed. */
 static void test_what_is_put_back_finds_its_old_place(void **state)
 {
     (void)state;
@@ -741,7 +741,7 @@ static void test_many_small_clients_beside_a_flood_share_long_passes(void **stat
     empty(batcher);
 }
 
-/* Clients that come afresh again and again are favoured: the flood is served too. */
+/* Clients that are fresh again and again are favoured; the flood is served too. */
 static void test_fresh_clients_do_not_starve_the_others(void **state)
 {
     (void)state;
@@ -768,8 +768,8 @@ static void test_fresh_clients_do_not_starve_the_others(void **state)
     empty(batcher);
 }
 
-/* Clients that each have a query now and then, for as long as you like:
- * the first flood comes after them all the same. */
+/* Clients that each have a query now and then, for a long time: a flood that comes then is still served after
+ * them. */
 static void test_fresh_clients_go_first_however_many_came_before(void **state)
 {
     (void)state;
@@ -793,8 +793,8 @@ static void test_fresh_clients_go_first_however_many_came_before(void **state)
     empty(batcher);
 }
 
-/* Its turn is used up, and its last query, of another bundle than the batch, is put back:
- * that makes it no fresher. */
+/* The client's turn is used up, and its last query, of another bundle than the batch, is put back: that does
+ * not make the client fresh. */
 static void test_a_client_whose_last_query_is_skipped_does_not_begin_anew(void **state)
 {
     (void)state;

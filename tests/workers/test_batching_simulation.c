@@ -1,15 +1,13 @@
 /*
  * test_batching_simulation.c - the real batcher in virtual time: arrivals, devices with the time a pass takes
- * on them, and what the rule "take at once when idle, gather while busy" makes of them,
- * beside what no rule could better.
+ * on them, and what the rule "take at once when idle, gather while busy" makes of them, beside two lower bounds.
  *
  *   arrivals, recorded (data/traces) or drawn by seed
  *            -> br_batcher_push -> br_batcher_take by whichever device is idle -> a pass of a + b * tokens
  *
- * Two bounds hold for every rule. A query takes at least a pass of its own on an idle device. And all devices
+ * Both bounds hold for every rule. A query takes at least a pass of its own on an idle device. And all devices
  * together are no faster than one device of their summed speed that pays for a pass only a full batch's
- * share, and may interrupt what it does: shortest remaining time first is optimal there,
- * and its mean latency is below everybody's.
+ * share, and may interrupt what it does: shortest remaining time first is optimal there.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -90,8 +88,7 @@ static void arrive_at(const machine *m, double load, int count, uint64_t seed)
     for (int i = 0; i < count; i++) add((double)schedule_next(&times) / 1000, draw_tokens(&random), 0, 0);
 }
 
-/* A recorded trace as it was, but for its pace: stretched or pressed to `load` of the machine's capacity on
- * average. */
+/* A recorded trace, slowed down or sped up to `load` of the machine's capacity on average. */
 static void arrive_as_recorded(const char *name, const machine *m, double load)
 {
     char path[1024];
@@ -191,8 +188,8 @@ static double mean_latency(void)
     return sum / query_count;
 }
 
-/* The mean latency below which no rule comes: the larger of a pass alone, and shortest remaining first on one
- * device with all speed. */
+/* A lower bound for the mean latency of any rule: the larger of a pass alone, and shortest remaining first on
+ * one device with all speed. */
 static double least_mean(const machine *m)
 {
     static double left[QUERIES_MAX];
@@ -227,7 +224,7 @@ static double least_mean(const machine *m)
     return (alone > sum ? alone : sum) / query_count;
 }
 
-/* Says how the mean latency stands to the least, and holds it to `factor` of that. */
+/* Prints the ratio of the mean latency to the lower bound, and fails if it is above `factor`. */
 static void judge(const char *name, const machine *m, double factor)
 {
     const double mean = mean_latency();
@@ -244,7 +241,7 @@ static void test_latency_stays_near_what_no_rule_betters(void **state)
         const char *name;
         const machine *machine;
         double load;
-        double factor; /* of the least mean: what the rule is held to */
+        double factor; /* the largest ratio of its mean to the lower bound that passes */
     } cases[] = {
         {"one device, idle", &gpu, 0.05, 1.6},    {"one device, half", &gpu, 0.5, 2.6},
         {"one device, full", &gpu, 0.85, 4.3},    {"four devices, half", &four, 0.5, 2.5},
@@ -294,7 +291,8 @@ static void test_waiting_for_company_is_noticed(void **state)
     assert_true(mean_latency() > 1.6 * at_once);
 }
 
-/* All at once: the last is done when full batches on all devices say so, but for one pass. */
+/* All prompts at once: the last one is done when full batches on all devices would be done, give or take one
+ * pass. */
 static void test_a_burst_is_worked_off_at_full_speed(void **state)
 {
     (void)state;
@@ -314,8 +312,8 @@ static void test_a_burst_is_worked_off_at_full_speed(void **state)
     assert_true(last <= 1.05 * least + pass_time(&four, four.budget));
 }
 
-/* Where a pass takes as long as it has tokens, taking less than there is shortens the wait of most, and of
- * the last. */
+/* Where a pass takes as long as it has tokens, taking less than what waits shortens the mean wait, and the
+ * longest. */
 static void test_cores_that_share_what_waits_answer_sooner(void **state)
 {
     (void)state;

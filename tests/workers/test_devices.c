@@ -1,5 +1,5 @@
-/* test_devices.c - the list of devices: what it may say, what it is refused for,
- * who gets how many workers. */
+/* test_devices.c - the list of devices: what is accepted, what is refused, how many workers each device
+ * gets. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -139,7 +139,7 @@ static void push_follower(br_job *job)
     on_done(job);
 }
 
-/* With deadlines, of which the workers still tell who watches them. */
+/* With deadlines: the workers still set the alarm that watches them. */
 static void test_what_is_pushed_while_destroying_is_finished(void **state)
 {
     (void)state;
@@ -234,7 +234,7 @@ static void test_expired_jobs_come_back_uncomputed(void **state)
     br_workers_destroy(workers);
 }
 
-/* The only worker is held: a pass that lasts. */
+/* The only worker is held, as if by a long pass. */
 static void test_a_deadline_that_passes_in_the_queue_is_told_at_once(void **state)
 {
     (void)state;
