@@ -79,13 +79,19 @@ void state_drain(service_state *state)
     br_unlock(&state->lock);
 }
 
+/* Lock held. */
+static void stop(service_state *state)
+{
+    state->stop_wanted = true;
+    drain(state);
+    br_cond_signal(&state->changed);
+}
+
 void state_stop(service_state *state)
 {
     br_lock(&state->lock);
     if (state->stop_wanted) state->stop_hurried = true;
-    state->stop_wanted = true;
-    drain(state);
-    br_cond_signal(&state->changed);
+    stop(state);
     br_unlock(&state->lock);
 }
 
@@ -93,9 +99,7 @@ void state_stop_without_device(service_state *state)
 {
     br_lock(&state->lock);
     state->device_lost = true;
-    state->stop_wanted = true;
-    drain(state);
-    br_cond_signal(&state->changed);
+    stop(state);
     br_unlock(&state->lock);
 }
 
