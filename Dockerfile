@@ -9,8 +9,10 @@ FROM ${BUILD_IMAGE} AS build
 COPY cmake/install-packages.sh cmake/packages.txt /src/cmake/
 RUN apt-get update && /src/cmake/install-packages.sh /src/cmake/packages.txt
 COPY . /src
+# No device is visible while an image is built, so a toolkit decides.
 RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBESTROUTE_TESTS=OFF -DCMAKE_INSTALL_PREFIX=/usr \
-    && cmake --build /build && DESTDIR=/root-of-image cmake --install /build --strip \
+        -DBESTROUTE_CUDA=$(if command -v nvcc >/dev/null; then echo ON; else echo OFF; fi) \
+    && cmake --build /build --target programs && DESTDIR=/root-of-image cmake --install /build --strip \
     && mkdir -p /root-of-image/bundle && cp /src/weights/demo/*.json /src/weights/demo/model.safetensors \
        /src/weights/demo/spm.model /root-of-image/bundle/
 
