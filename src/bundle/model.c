@@ -305,16 +305,19 @@ static br_status read_absolute(br_model *model, const br_json *scope)
 
 static br_status read_family(br_model *model, const br_json *scope)
 {
-    br_family family = BR_FAMILY_DEBERTA; /* where the file does not say */
+    static const char expected[] = "\"deberta-v2\", \"bert\" or \"distilbert\"";
     const json_t *type = json_object_get(scope->object, "model_type");
-    if (type != NULL) {
-        static const char expected[] = "\"deberta-v2\", \"bert\" or \"distilbert\"";
-        if (!json_is_string(type)) return br_json_refuse(scope, BR_EFORMAT, "model_type", type, expected);
-        while (family < BR_FAMILIES && strcmp(json_string_value(type), families[family].name) != 0) family++;
-        if (family == BR_FAMILIES) return br_json_refuse(scope, BR_ENOTSUP, "model_type", type, expected);
+    if (type == NULL) {
+        *model = families[BR_FAMILY_DEBERTA].defaults;
+        return BR_OK;
     }
-    *model = families[family].defaults;
-    return BR_OK;
+    if (!json_is_string(type)) return br_json_refuse(scope, BR_EFORMAT, "model_type", type, expected);
+    for (int i = 0; i < BR_FAMILIES; i++) {
+        if (strcmp(json_string_value(type), families[i].name) != 0) continue;
+        *model = families[i].defaults;
+        return BR_OK;
+    }
+    return br_json_refuse(scope, BR_ENOTSUP, "model_type", type, expected);
 }
 
 br_status br_model_parse(br_model *out, br_str json, const char *file, br_error *error)

@@ -19,8 +19,9 @@ typedef enum br_family {
     BR_FAMILY_DEBERTA,    /* deberta-v2: relative positions */
     BR_FAMILY_BERT,       /* absolute positions and token types, type 0 throughout */
     BR_FAMILY_DISTILBERT, /* absolute positions */
-    BR_FAMILIES,
 } br_family;
+
+enum { BR_FAMILIES = BR_FAMILY_DISTILBERT + 1 }; /* how many there are */
 
 typedef struct br_model {
     br_family family;

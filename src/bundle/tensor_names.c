@@ -115,7 +115,6 @@ const char *br_classifier_name(br_heads_kind kind, bool *has_bias)
     case BR_HEADS_ROUTER_DC:
         return "embeddings";
     case BR_HEADS_BEST_ROUTE:
-    case BR_HEADS_KINDS:
         break;
     }
     return NULL;

@@ -32,8 +32,9 @@ typedef enum br_module {
     BR_MODULE_RELATIVE,      /* of the encoder again: rel_embeddings */
     BR_MODULE_RELATIVE_NORM, /* its LayerNorm */
     BR_MODULE_POOLER,        /* of the checkpoint */
-    BR_MODULES,
 } br_module;
+
+enum { BR_MODULES = BR_MODULE_POOLER + 1 }; /* how many there are */
 
 /* Writes the whole name of `module`'s tensor `kind`, "weight" or "bias";
  * `layer` counts for modules of a layer. */

@@ -118,7 +118,6 @@ static br_status read_head_rows(const weight_loader *l, const head_rows *out)
     case BR_HEADS_N_CLASS:
     case BR_HEADS_ZOOTER:
     case BR_HEADS_ROUTER_DC:
-    case BR_HEADS_KINDS:
         l->w->head_activation = BR_ACTIVATION_SOFTMAX;
         break;
     }

@@ -82,7 +82,7 @@ static br_status read_word(int *index, const br_json *scope, const char *key, co
 
 const br_heads_rule *br_heads_rule_of(br_heads_kind kind)
 {
-    assert(kind < BR_HEADS_KINDS);
+    assert((int)kind < BR_HEADS_KINDS);
     return &heads_rules[kind];
 }
 

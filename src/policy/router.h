@@ -41,8 +41,9 @@ typedef enum br_heads_kind {
     BR_HEADS_ZOOTER,         /* softmax over the candidates */
     BR_HEADS_ROUTER_DC,      /* softmax of cosines with one vector per candidate */
     BR_HEADS_ROUTE_LLM_BERT, /* 3-way classifier: strong wins, tie, weak wins */
-    BR_HEADS_KINDS,
 } br_heads_kind;
+
+enum { BR_HEADS_KINDS = BR_HEADS_ROUTE_LLM_BERT + 1 }; /* how many there are */
 
 /* What a kind asks of router.json. */
 typedef struct br_heads_rule {
