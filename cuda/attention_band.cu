@@ -516,21 +516,20 @@ br_status launch_type(const br_attention_args *args, attention_params &params, c
     return BR_ENOTSUP;
 }
 
-template <typename T, int D, int kTiles> cudaError_t prepare_tiles(const br_queue *queue)
+template <typename T, int D, int kTiles> br_status prepare_tiles(const br_queue *queue)
 {
     const size_t most = layout<T, D, kTiles>::shared_bytes(BR_BATCH_SEQS_MAX);
-    if (layout<T, D, kTiles>::shared_bytes(0) > queue->shared_bytes_max) return cudaSuccess;
-    return cudaFuncSetAttribute(
-        attention_band_kernel<T, D, kTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-        static_cast<int>(most < queue->shared_bytes_max ? most : queue->shared_bytes_max));
+    if (layout<T, D, kTiles>::shared_bytes(0) > queue->shared_bytes_max) return BR_OK;
+    return allow_shared_bytes(attention_band_kernel<T, D, kTiles>,
+                              most < queue->shared_bytes_max ? most : queue->shared_bytes_max);
 }
 
-template <typename T> cudaError_t prepare_type(const br_queue *queue)
+template <typename T> br_status prepare_type(const br_queue *queue)
 {
-    cudaError_t code = prepare_tiles<T, 32, kTilesSmall>(queue);
-    if (code == cudaSuccess) code = prepare_tiles<T, 32, kTilesLarge>(queue);
-    if (code == cudaSuccess) code = prepare_tiles<T, 64, kTilesSmall>(queue);
-    return code == cudaSuccess ? prepare_tiles<T, 64, kTilesLarge>(queue) : code;
+    br_status status = prepare_tiles<T, 32, kTilesSmall>(queue);
+    if (status == BR_OK) status = prepare_tiles<T, 32, kTilesLarge>(queue);
+    if (status == BR_OK) status = prepare_tiles<T, 64, kTilesSmall>(queue);
+    return status == BR_OK ? prepare_tiles<T, 64, kTilesLarge>(queue) : status;
 }
 
 bool aligned(const void *pointer)
@@ -551,9 +550,8 @@ bool br_attention_band_fits(const br_attention_args *a, br_dtype type, const br_
 
 br_status br_attention_band_prepare(const br_queue *queue)
 {
-    cudaError_t code = prepare_type<half>(queue);
-    if (code == cudaSuccess) code = prepare_type<bf16>(queue);
-    return code == cudaSuccess ? BR_OK : BR_EDEVICE;
+    const br_status status = prepare_type<half>(queue);
+    return status == BR_OK ? prepare_type<bf16>(queue) : status;
 }
 
 br_status br_launch_attention_band(const br_attention_args *a, const br_position_tables *positions,

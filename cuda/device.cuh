@@ -139,9 +139,17 @@ br_status launch(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t 
     return code == cudaSuccess ? BR_OK : BR_EDEVICE;
 }
 
-/* A size as a type, to pass a template argument to a generic lambda. */
-template <int kValue> struct constant {
-    static constexpr int value = kValue;
+/* Lets a kernel use so many bytes of dynamic shared memory: beyond 48 KiB this has to be asked for. */
+template <typename... Params> br_status allow_shared_bytes(void (*kernel)(Params...), size_t bytes)
+{
+    const cudaError_t code =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    return code == cudaSuccess ? BR_OK : BR_EDEVICE;
+}
+
+/* A value as a type, to pass a template argument to a generic lambda. */
+template <auto kValue> struct constant {
+    static constexpr auto value = kValue;
 };
 
 /* body(T()) with the element type that `type` names. */

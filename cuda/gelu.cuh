@@ -1,5 +1,5 @@
 /*
- * gelu.cuh - the exact GELU of DeBERTa, for the two places that compute it.
+ * gelu.cuh - the exact GELU, in its erf form.
  */
 #ifndef BESTROUTE_CUDA_GELU_CUH
 #define BESTROUTE_CUDA_GELU_CUH

@@ -69,36 +69,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<In>) linear_kernel(con
     const int warp_column = warp % Tile::kWarpsAcross * (Tile::kTilesN * 8);
     const int first_row = blockIdx.y * Tile::kRows;
     const int first_column = blockIdx.x * Tile::kColumns;
-    const int slices = a.row_bytes / kSliceBytes;
-
-    const auto copy_weight = [&](int s) {
-        copy_slice<Tile::kColumns>(w_stage<Tile>(base, s), a.weight, first_column, a.outputs, a.row_bytes, s);
-    };
-    const auto copy_x = [&](int s) {
-        copy_slice<Tile::kRows>(x_stage<Tile>(base, s), a.x, first_row, a.rows, a.row_bytes, s);
-    };
-
-    /* Weights depend on no kernel: their first slices travel while the predecessor finishes. */
-    let_successor_start();
-#pragma unroll
-    for (int s = 0; s < kStages - 1; s++)
-        if (s < slices) copy_weight(s);
-    wait_for_predecessor();
-#pragma unroll
-    for (int s = 0; s < kStages - 1; s++) {
-        if (s < slices) copy_x(s);
-        copies_commit();
-    }
+    const slice_copier<Tile> copier = {a, base, first_row, first_column, a.row_bytes / kSliceBytes};
+    copier.template start<kStages - 1>();
 
     product<In, Out, Tile, kEpilogue> sum;
-    for (int s = 0; s < slices; s++) {
+    for (int s = 0; s < copier.count; s++) {
         copies_wait<kStages - 2>();
         __syncthreads(); /* slice s is there, and nobody reads the stage that is filled next */
-        if (s + kStages - 1 < slices) {
-            copy_weight(s + kStages - 1);
-            copy_x(s + kStages - 1);
-        }
-        copies_commit();
+        copier.copy(s + kStages - 1);
         add_slice(sum, x_stage<Tile>(base, s), w_stage<Tile>(base, s), warp_row, warp_column, lane);
     }
     copies_wait<0>();
@@ -128,13 +106,6 @@ br_status launch_epilogue(const linear_params &params, const br_queue *queue)
                : launch_tile<In, Out, large_tile, kEpilogue>(params, queue);
 }
 
-template <typename In, typename Out, br_epilogue kEpilogue> cudaError_t prepare_epilogue()
-{
-    return cudaFuncSetAttribute(linear_kernel<In, Out, large_tile, kEpilogue>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                static_cast<int>(large_tile::kSharedBytes));
-}
-
 } // namespace
 
 bool br_linear_fits(int32_t outputs, int32_t inputs, br_epilogue epilogue, bool e4m3, br_dtype type,
@@ -150,12 +121,12 @@ bool br_linear_fits(int32_t outputs, int32_t inputs, br_epilogue epilogue, bool 
 br_status br_linear_prepare(const br_queue *queue)
 {
     if (large_tile::kSharedBytes > queue->shared_bytes_max) return BR_OK;
-    cudaError_t code = prepare_epilogue<half, half, BR_EPILOGUE_GELU>();
-    if (code == cudaSuccess) code = prepare_epilogue<bf16, bf16, BR_EPILOGUE_GELU>();
-    if (code == cudaSuccess) code = prepare_epilogue<e4m3, half, BR_EPILOGUE_STORE>();
-    if (code == cudaSuccess) code = prepare_epilogue<e4m3, half, BR_EPILOGUE_GELU>();
-    if (code == cudaSuccess) code = prepare_epilogue<e4m3, half, BR_EPILOGUE_ACCUMULATE>();
-    if (code != cudaSuccess) return BR_EDEVICE;
+    const br_status status = for_each_product([](auto in, auto out, auto epilogue) {
+        return allow_shared_bytes(
+            linear_kernel<decltype(in), decltype(out), large_tile, decltype(epilogue)::value>,
+            large_tile::kSharedBytes);
+    });
+    if (status != BR_OK) return status;
     return queue->has_warpgroups ? br_linear_warpgroup_prepare() : BR_OK;
 }
 
@@ -166,7 +137,6 @@ br_status br_launch_linear(const br_own_linear_args *a, br_dtype type, const br_
         return br_launch_linear_warpgroup(a, type, queue);
     const linear_params params = params_of(a);
     return with_product(a, type, [&](auto in, auto out, auto epilogue) {
-        return launch_epilogue<decltype(in), decltype(out),
-                               static_cast<br_epilogue>(decltype(epilogue)::value)>(params, queue);
+        return launch_epilogue<decltype(in), decltype(out), decltype(epilogue)::value>(params, queue);
     });
 }

@@ -72,6 +72,63 @@ __device__ void copy_slice(uint32_t to, const unsigned char *from, int first_row
     }
 }
 
+/* Where slice s of x and of W lies. */
+template <typename Tile> __device__ inline uint32_t x_stage(uint32_t base, int s)
+{
+    return base + static_cast<uint32_t>(s % kStages * Tile::kStageBytes);
+}
+template <typename Tile> __device__ inline uint32_t w_stage(uint32_t base, int s)
+{
+    return x_stage<Tile>(base, s) + Tile::kRows * kSliceBytes;
+}
+
+/* The slices of a block's rows of x and W, on their way into the stages. */
+template <typename Tile> struct slice_copier {
+    const linear_params &a;
+    uint32_t base; /* of the stages */
+    int first_row;
+    int first_column;
+    int count;
+
+    __device__ void copy_weight(int s) const
+    {
+        if (s < count)
+            copy_slice<Tile::kColumns>(w_stage<Tile>(base, s), a.weight, first_column, a.outputs, a.row_bytes,
+                                       s);
+    }
+
+    __device__ void copy_x(int s) const
+    {
+        if (s < count)
+            copy_slice<Tile::kRows>(x_stage<Tile>(base, s), a.x, first_row, a.rows, a.row_bytes, s);
+    }
+
+    /* Enqueues the first kAhead slices, a group each. Weights depend on no kernel: theirs travel while the
+     * predecessor finishes. */
+    template <int kAhead> __device__ void start() const
+    {
+        let_successor_start();
+#pragma unroll
+        for (int s = 0; s < kAhead; s++) copy_weight(s);
+        wait_for_predecessor();
+#pragma unroll
+        for (int s = 0; s < kAhead; s++) {
+            copy_x(s);
+            copies_commit();
+        }
+    }
+
+    /* Enqueues slice s, where there is one, as a group. */
+    __device__ void copy(int s) const
+    {
+        if (s < count) {
+            copy_weight(s);
+            copy_x(s);
+        }
+        copies_commit();
+    }
+};
+
 /* In: elements of x and W. Out: of y. */
 template <typename In, typename Out, typename Tile, br_epilogue kEpilogue> struct product {
     static constexpr bool kScaled = sizeof(In) == 1;
@@ -144,16 +201,6 @@ __device__ void for_each_chunk(const linear_params &a, int first_row, int first_
     }
 }
 
-/* Where slice s of x and of W lies. */
-template <typename Tile> __device__ inline uint32_t x_stage(uint32_t base, int s)
-{
-    return base + static_cast<uint32_t>(s % kStages * Tile::kStageBytes);
-}
-template <typename Tile> __device__ inline uint32_t w_stage(uint32_t base, int s)
-{
-    return x_stage<Tile>(base, s) + Tile::kRows * kSliceBytes;
-}
-
 /* From accumulators to y, once nobody reads the stages any more. */
 template <typename In, typename Out, typename Tile, br_epilogue kEpilogue>
 __device__ void store_tile(const product<In, Out, Tile, kEpilogue> &sum, unsigned char *shared,
@@ -187,25 +234,37 @@ inline linear_params params_of(const br_own_linear_args *a)
     return params;
 }
 
-/* The whole list of instantiations: body(In(), Out(), constant<epilogue>()). */
+/* The whole list of instantiations: body(In(), Out(), constant<epilogue>()) for each, up to the first error. */
+template <typename Body> br_status for_each_product(Body body)
+{
+    br_status status = body(half(), half(), constant<BR_EPILOGUE_GELU>());
+    if (status == BR_OK) status = body(bf16(), bf16(), constant<BR_EPILOGUE_GELU>());
+    if (status == BR_OK) status = body(e4m3(), half(), constant<BR_EPILOGUE_STORE>());
+    if (status == BR_OK) status = body(e4m3(), half(), constant<BR_EPILOGUE_GELU>());
+    if (status == BR_OK) status = body(e4m3(), half(), constant<BR_EPILOGUE_ACCUMULATE>());
+    return status;
+}
+
+inline br_dtype dtype_of(half)
+{
+    return BR_F16;
+}
+inline br_dtype dtype_of(bf16)
+{
+    return BR_BF16;
+}
+
+/* body(In(), Out(), constant<epilogue>()) for the instantiation that computes `a`; `type` is y's. */
 template <typename Body> br_status with_product(const br_own_linear_args *a, br_dtype type, Body body)
 {
-    if (a->x_scale == nullptr) {
-        if (a->epilogue != BR_EPILOGUE_GELU) return BR_ENOTSUP;
-        if (type == BR_F16) return body(half(), half(), constant<BR_EPILOGUE_GELU>());
-        if (type == BR_BF16) return body(bf16(), bf16(), constant<BR_EPILOGUE_GELU>());
-        return BR_ENOTSUP;
-    }
-    if (type != BR_F16) return BR_ENOTSUP;
-    switch (a->epilogue) {
-    case BR_EPILOGUE_STORE:
-        return body(e4m3(), half(), constant<BR_EPILOGUE_STORE>());
-    case BR_EPILOGUE_GELU:
-        return body(e4m3(), half(), constant<BR_EPILOGUE_GELU>());
-    case BR_EPILOGUE_ACCUMULATE:
-        return body(e4m3(), half(), constant<BR_EPILOGUE_ACCUMULATE>());
-    }
-    return BR_ENOTSUP;
+    const bool scaled = a->x_scale != nullptr;
+    br_status result = BR_ENOTSUP;
+    (void)for_each_product([&](auto in, auto out, auto epilogue) {
+        if (scaled == (sizeof(in) == 1) && type == dtype_of(out) && a->epilogue == decltype(epilogue)::value)
+            result = body(in, out, epilogue);
+        return BR_OK;
+    });
+    return result;
 }
 
 /* The blocks of a launch: tiles across, tiles down. */

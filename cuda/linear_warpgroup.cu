@@ -95,38 +95,17 @@ __global__ void __launch_bounds__(kThreads, 2) linear_warpgroup_kernel(const lin
     const int warp = threadIdx.x / kWarp;
     const int first_row = blockIdx.y * Tile::kRows;
     const int first_column = blockIdx.x * Tile::kColumns;
-    const int slices = a.row_bytes / kSliceBytes;
     const uint32_t group_rows = static_cast<uint32_t>(warp / 4 * 64 * kSliceBytes);
 
-    const auto copy_weight = [&](int s) {
-        copy_slice<Tile::kColumns>(w_stage<Tile>(base, s), a.weight, first_column, a.outputs, a.row_bytes, s);
-    };
-    const auto copy_x = [&](int s) {
-        copy_slice<Tile::kRows>(x_stage<Tile>(base, s), a.x, first_row, a.rows, a.row_bytes, s);
-    };
-
-    /* Weights depend on no kernel: their first slices travel while the predecessor finishes. */
-    let_successor_start();
-#pragma unroll
-    for (int s = 0; s < kAhead; s++)
-        if (s < slices) copy_weight(s);
-    wait_for_predecessor();
-#pragma unroll
-    for (int s = 0; s < kAhead; s++) {
-        if (s < slices) copy_x(s);
-        copies_commit();
-    }
+    const slice_copier<Tile> copier = {a, base, first_row, first_column, a.row_bytes / kSliceBytes};
+    copier.template start<kAhead>();
 
     product<In, Out, Tile, kEpilogue> sum;
-    for (int s = 0; s < slices; s++) {
+    for (int s = 0; s < copier.count; s++) {
         copies_wait<kAhead - 1>();
         show_copies_to_tensor_cores();
         __syncthreads(); /* slice s is there, and nobody multiplies slice s - 2 any more */
-        if (s + kAhead < slices) {
-            copy_weight(s + kAhead);
-            copy_x(s + kAhead);
-        }
-        copies_commit();
+        copier.copy(s + kAhead);
         products_begin();
 #pragma unroll
         for (int k = 0; k < kSliceBytes / 32; k++)
@@ -145,31 +124,22 @@ __global__ void __launch_bounds__(kThreads, 2) linear_warpgroup_kernel(const lin
 #endif
 }
 
-template <typename In, typename Out, br_epilogue kEpilogue> cudaError_t prepare_product()
-{
-    return cudaFuncSetAttribute(linear_warpgroup_kernel<In, Out, kEpilogue>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                static_cast<int>(block_tile::kSharedBytes));
-}
-
 } // namespace
 
 br_status br_linear_warpgroup_prepare(void)
 {
-    cudaError_t code = prepare_product<half, half, BR_EPILOGUE_GELU>();
-    if (code == cudaSuccess) code = prepare_product<bf16, bf16, BR_EPILOGUE_GELU>();
-    if (code == cudaSuccess) code = prepare_product<e4m3, half, BR_EPILOGUE_STORE>();
-    if (code == cudaSuccess) code = prepare_product<e4m3, half, BR_EPILOGUE_GELU>();
-    if (code == cudaSuccess) code = prepare_product<e4m3, half, BR_EPILOGUE_ACCUMULATE>();
-    return code == cudaSuccess ? BR_OK : BR_EDEVICE;
+    return for_each_product([](auto in, auto out, auto epilogue) {
+        return allow_shared_bytes(
+            linear_warpgroup_kernel<decltype(in), decltype(out), decltype(epilogue)::value>,
+            block_tile::kSharedBytes);
+    });
 }
 
 br_status br_launch_linear_warpgroup(const br_own_linear_args *a, br_dtype type, const br_queue *queue)
 {
     const linear_params params = params_of(a);
     return with_product(a, type, [&](auto in, auto out, auto epilogue) {
-        const auto kernel = linear_warpgroup_kernel<decltype(in), decltype(out),
-                                                    static_cast<br_epilogue>(decltype(epilogue)::value)>;
+        const auto kernel = linear_warpgroup_kernel<decltype(in), decltype(out), decltype(epilogue)::value>;
         return launch(kernel, grid_of<block_tile>(params), kThreads, block_tile::kSharedBytes, queue, params);
     });
 }
