@@ -14,6 +14,7 @@
  * Checked   tests/engine/test_op_heads.c against loops in double.
  */
 #include "device.cuh"
+#include "gelu.cuh"
 
 namespace
 {
@@ -44,7 +45,7 @@ __device__ void divide_by_norm(float *x, int width, int lane)
     for (int c = lane; c < width; c += kWarp) x[c] *= scale;
 }
 
-__device__ float activated(float z, br_heads_activation activation)
+__device__ float activated(float z, br_activation activation)
 {
     switch (activation) {
     case BR_ACTIVATION_SIGMOID:
@@ -52,7 +53,7 @@ __device__ float activated(float z, br_heads_activation activation)
     case BR_ACTIVATION_TANH:
         return tanhf(z);
     case BR_ACTIVATION_GELU:
-        return 0.5f * z * (1.0f + erff(z * 0.70710678f));
+        return gelu(z);
     case BR_ACTIVATION_RELU:
         return z < 0.0f ? 0.0f : z; /* NaN stays */
     default:
@@ -60,8 +61,8 @@ __device__ float activated(float z, br_heads_activation activation)
     }
 }
 
-/* A row of logits to its softmax, or to what the softmax leaves to the others, by one warp. */
-__device__ void softmax_row(float *z, int count, bool others, int lane)
+/* A row of logits to its softmax, or with `complement` to 1 - softmax, by one warp. */
+__device__ void softmax_row(float *z, int count, bool complement, int lane)
 {
     float highest = -INFINITY;
     for (int k = lane; k < count; k += kWarp) highest = fmaxf(highest, z[k]);
@@ -71,7 +72,7 @@ __device__ void softmax_row(float *z, int count, bool others, int lane)
     total = warp_sum(total);
     for (int k = lane; k < count; k += kWarp) {
         const float own = expf(z[k] - highest);
-        z[k] = (others ? total - own : own) / total;
+        z[k] = (complement ? total - own : own) / total;
     }
 }
 
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock *kWarp)
     heads_kernel(float *__restrict__ quality, const T *__restrict__ residual, const float *__restrict__ gamma,
                  const float *__restrict__ beta, const float *__restrict__ weight,
                  const float *__restrict__ bias, int seqs, int width, int heads_count, float epsilon,
-                 br_heads_activation activation, bool unit)
+                 br_activation activation, bool unit)
 {
     extern __shared__ float rows[]; /* [kRows, width] */
     const int warp = threadIdx.x / kWarp;
@@ -111,11 +112,11 @@ __global__ void __launch_bounds__(kWarpsPerBlock *kWarp)
                 quality[static_cast<size_t>(first + r) * heads_count + k] = activated(logit, activation);
         }
     }
-    if (activation != BR_ACTIVATION_SOFTMAX && activation != BR_ACTIVATION_OTHERS) return;
+    if (activation != BR_ACTIVATION_SOFTMAX && activation != BR_ACTIVATION_COMPLEMENT) return;
     __syncthreads(); /* every warp's logits are written */
     if (warp < kRows && first + warp < seqs)
         softmax_row(quality + static_cast<size_t>(first + warp) * heads_count, heads_count,
-                    activation == BR_ACTIVATION_OTHERS, lane);
+                    activation == BR_ACTIVATION_COMPLEMENT, lane);
 }
 
 } // namespace

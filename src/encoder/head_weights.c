@@ -113,7 +113,7 @@ static br_status read_head_rows(const weight_loader *l, const head_rows *out)
         l->w->head_activation = BR_ACTIVATION_SIGMOID;
         break;
     case BR_HEADS_ROUTE_LLM_BERT:
-        l->w->head_activation = BR_ACTIVATION_OTHERS;
+        l->w->head_activation = BR_ACTIVATION_COMPLEMENT;
         break;
     case BR_HEADS_N_CLASS:
     case BR_HEADS_ZOOTER:
@@ -129,7 +129,7 @@ static br_status read_head_rows(const weight_loader *l, const head_rows *out)
 
 static br_status make_pooler(const weight_loader *l)
 {
-    static const br_heads_activation activations[] = {
+    static const br_activation activations[] = {
         [BR_POOLER_NONE] = BR_ACTIVATION_SIGMOID, /* never asked for */
         [BR_POOLER_TANH] = BR_ACTIVATION_TANH,
         [BR_POOLER_GELU] = BR_ACTIVATION_GELU,

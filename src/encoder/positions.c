@@ -7,11 +7,11 @@
  */
 #include "positions.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
+#include "engine/host/host.h"
 
 enum { OUTPUTS = 2, LANES = 4 };
 
@@ -38,19 +38,6 @@ static void number_rows(br_position_rows *rows, const br_model *model, int32_t s
     }
 }
 
-static void normalise(float *out, const float *x, const float *gamma, const float *beta, float epsilon,
-                      int32_t width)
-{
-    double mean = 0;
-    for (int32_t c = 0; c < width; c++) mean += (double)x[c];
-    mean /= width;
-    double variance = 0;
-    for (int32_t c = 0; c < width; c++) variance += ((double)x[c] - mean) * ((double)x[c] - mean);
-    const double scale = 1 / sqrt(variance / width + (double)epsilon);
-    for (int32_t c = 0; c < width; c++)
-        out[c] = (float)(((double)x[c] - mean) * scale * (double)gamma[c] + (double)beta[c]);
-}
-
 br_status br_position_rows_init(br_position_rows *rows, const br_model *model, int32_t seq_tokens_max,
                                 const float *table, const float *gamma, const float *beta)
 {
@@ -72,7 +59,7 @@ br_status br_position_rows_init(br_position_rows *rows, const br_model *model, i
     for (size_t r = 0; r < (size_t)rows->reached; r++) {
         const float *row = table + (size_t)source_of[r] * width;
         if (gamma != NULL) {
-            normalise(normal, row, gamma, beta, model->layer_norm_epsilon, model->width);
+            br_host_layernorm_row(normal, row, gamma, beta, model->layer_norm_epsilon, model->width);
             row = normal;
         }
         float *panel = rows->panels + r / BR_PANEL_ROWS * BR_PANEL_ROWS * width;

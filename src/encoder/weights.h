@@ -36,11 +36,11 @@ struct br_encoder_weights {
     br_encoder_layer *layers; /* [L] */
     float *head_weight;       /* [K, C] */
     float *head_bias;         /* [K] */
-    br_heads_activation head_activation;
+    br_activation head_activation;
     bool head_unit;
     float *pooler_weight; /* [C, C]; NULL: none */
     float *pooler_bias;   /* [C] */
-    br_heads_activation pooler_activation;
+    br_activation pooler_activation;
     int32_t pool_index; /* of the token in its sequence */
     size_t bytes;
 };

@@ -150,15 +150,15 @@ typedef struct br_gather_args {
     int32_t width;
 } br_gather_args;
 
-/* What becomes of a row's K logits z. */
-typedef enum br_heads_activation {
-    BR_ACTIVATION_SIGMOID, /* 1 / (1 + exp(-z)) */
-    BR_ACTIVATION_SOFTMAX, /* exp(z) / sum over the row of exp(z) */
-    BR_ACTIVATION_OTHERS,  /* 1 - softmax */
+/* The function that the heads op applies to a row's K logits z. */
+typedef enum br_activation {
+    BR_ACTIVATION_SIGMOID,    /* 1 / (1 + exp(-z)) */
+    BR_ACTIVATION_SOFTMAX,    /* exp(z) / sum over the row of exp(z) */
+    BR_ACTIVATION_COMPLEMENT, /* 1 - softmax: the probability that it is one of the row's other classes */
     BR_ACTIVATION_TANH,
     BR_ACTIVATION_GELU, /* erf form */
-    BR_ACTIVATION_RELU,
-} br_heads_activation;
+    BR_ACTIVATION_RELU, /* max(z, 0) */
+} br_activation;
 
 /* quality[b] = activation(x . weight[k] + bias[k] for all k), x = layernorm(residual[b]) or that over its
  * norm, in float32. With gamma the rows of residual and input are used up: they may or may not hold the
@@ -172,7 +172,7 @@ typedef struct br_heads_args {
     const float *weight; /* [K, C], folded: w0 - w1 */
     const float *bias;   /* [K] */
     float *quality;      /* [B, K] */
-    br_heads_activation activation;
+    br_activation activation;
     bool unit; /* x is divided by its Euclidean norm, so that unit weights give cosines */
     bool wide; /* residual is what another heads op wrote, whatever the residual type */
     int32_t seqs;

@@ -90,7 +90,7 @@ typedef struct op_attention_case {
     /* gamma NULL: no LayerNorm first */                                                                     \
     void op_heads_##suffix(real *out, const float *x, const float *gamma, const float *beta, float epsilon,  \
                            const float *weight, const float *bias, int32_t rows, int32_t width,              \
-                           int32_t heads_count, br_heads_activation activation, bool unit);
+                           int32_t heads_count, br_activation activation, bool unit);
 
 OP_ORACLES(double, double)
 OP_ORACLES(float, float)

@@ -12,7 +12,7 @@ typedef struct heads_case {
     float scale;  /* of the weights */
     float offset; /* of x */
     bool norm;    /* a LayerNorm first */
-    br_heads_activation activation;
+    br_activation activation;
     bool unit; /* cosines */
     bool wide; /* rows of another heads op */
 } heads_case;
@@ -35,8 +35,8 @@ static const heads_case cases[] = {
     {"classes far apart", 9, 64, 40, 8, 0, false, BR_ACTIVATION_SOFTMAX, false, false},
     {"cosines", 9, 768, 7, 0.04F, 0, false, BR_ACTIVATION_SOFTMAX, true, false},
     {"cosines, normalised, an odd width", 5, 65, 33, 0.3F, 0, true, BR_ACTIVATION_SOFTMAX, true, false},
-    {"the others", 5, 65, 3, 0.1F, 0, true, BR_ACTIVATION_OTHERS, false, false},
-    {"wide rows", 5, 65, 3, 0.1F, 0, false, BR_ACTIVATION_OTHERS, false, true},
+    {"the others", 5, 65, 3, 0.1F, 0, true, BR_ACTIVATION_COMPLEMENT, false, false},
+    {"wide rows", 5, 65, 3, 0.1F, 0, false, BR_ACTIVATION_COMPLEMENT, false, true},
     {"tanh", 5, 96, 96, 0.1F, 0, true, BR_ACTIVATION_TANH, false, false},
     {"gelu", 5, 65, 65, 0.1F, 0, false, BR_ACTIVATION_GELU, false, false},
     {"relu", 5, 96, 96, 0.1F, 0, false, BR_ACTIVATION_RELU, false, false},
@@ -114,7 +114,7 @@ static void run_cases(op_device *device, const void *context)
 }
 
 /* One sequence, one head, width 16: x is `x` in one place and 0 elsewhere, the weight is 1. */
-static float quality_of(op_device *device, float x, br_heads_activation activation)
+static float quality_of(op_device *device, float x, br_activation activation)
 {
     float row[16] = {0};
     float ones[16];
@@ -155,7 +155,7 @@ static void extremes(op_device *device, const void *context)
     assert_true(quality_of(device, 1000, BR_ACTIVATION_TANH) == 1);
     assert_true(quality_of(device, 1000, BR_ACTIVATION_SOFTMAX) == 1);
     /* Policies refuse NaN; it must not turn into a number here. */
-    for (br_heads_activation a = BR_ACTIVATION_SIGMOID; a <= BR_ACTIVATION_RELU; a++)
+    for (br_activation a = BR_ACTIVATION_SIGMOID; a <= BR_ACTIVATION_RELU; a++)
         assert_true(isnan(quality_of(device, NAN, a)));
 }
 

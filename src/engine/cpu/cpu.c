@@ -219,27 +219,20 @@ fail:
 
 static br_status embed_layernorm(br_stream *stream, const br_embed_args *a)
 {
-    const br_backend *backend = &stream->backend->base;
-    const br_embedding *e = a->embedding;
-    const size_t width = (size_t)e->width;
-    const size_t row_bytes = width * br_dtype_bytes(e->type);
-    int32_t b = 0;
+    const size_t width = (size_t)a->embedding->width;
+    const size_t input_bytes = width * br_dtype_bytes(stream->backend->base.activation);
+    int32_t seq = 0;
     for (int32_t t = 0; t < a->tokens; t++) {
         float *residual = (float *)a->residual + (size_t)t * width;
-        br_dtype_to_f32(residual, (const char *)e->table + (size_t)a->ids[t] * row_bytes, e->type, width);
-        if (a->positions != NULL) {
-            while (t >= a->offsets[b + 1]) b++;
-            const float *position = a->positions + (size_t)(t - a->offsets[b]) * width;
-            for (size_t c = 0; c < width; c++) residual[c] += position[c];
-        }
+        br_host_embed_token(residual, a, t, &seq);
         stream->backend->kernels->layernorm(&(br_layernorm_args){
             .residual = residual,
-            .input = (char *)a->input + (size_t)t * width * br_dtype_bytes(backend->activation),
+            .input = (char *)a->input + (size_t)t * input_bytes,
             .gamma = a->gamma,
             .beta = a->beta,
             .epsilon = a->epsilon,
             .rows = 1,
-            .width = e->width,
+            .width = a->embedding->width,
         });
     }
     return BR_OK;
@@ -309,7 +302,7 @@ static br_status layernorm(br_stream *stream, const br_layernorm_args *a)
 
 static br_status gather_rows(br_stream *stream, const br_gather_args *a)
 {
-    host_gather_rows(&stream->backend->base, a);
+    br_host_gather_rows(&stream->backend->base, a);
     return BR_OK;
 }
 
@@ -337,22 +330,14 @@ static void close_backend(br_backend *backend)
 
 static const br_backend_table table = {
     .engine = "cpu",
+    BR_HOST_ENTRIES,
     .close = close_backend,
     .matrix_create = matrix_create,
     .matrix_destroy = matrix_destroy,
-    .embedding_create = host_embedding_create,
-    .embedding_destroy = host_embedding_destroy,
     .positions_create = positions_create,
     .positions_destroy = positions_destroy,
-    .vector_create = host_vector_create,
-    .alloc = host_alloc,
-    .free = host_free,
     .stream_create = stream_create,
     .stream_destroy = stream_destroy,
-    .upload = host_copy,
-    .download = host_copy,
-    .run = host_run,
-    .wait = host_wait,
     .embed_layernorm = embed_layernorm,
     .linear = linear,
     .attention = attention,

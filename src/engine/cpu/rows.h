@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <math.h>
 
+#include "engine/host/host.h"
 #include "kernels.h"
 #include "vector.h"
 
@@ -125,30 +126,17 @@ static void relu_row(float *z, int32_t count)
     for (int32_t k = 0; k < count; k++) z[k] = z[k] < 0.0f ? 0.0f : z[k]; /* NaN stays */
 }
 
-/* `others`: what the softmax leaves to the rest of the row; in double, for the difference may be small. */
-static void heads_softmax(float *z, int32_t count, bool others)
-{
-    float highest = -INFINITY;
-    for (int32_t k = 0; k < count; k++) highest = z[k] > highest ? z[k] : highest;
-    double total = 0;
-    for (int32_t k = 0; k < count; k++) total += exp((double)z[k] - (double)highest);
-    for (int32_t k = 0; k < count; k++) {
-        const double own = exp((double)z[k] - (double)highest);
-        z[k] = (float)((others ? total - own : own) / total);
-    }
-}
-
-static void activate_row(float *z, int32_t count, br_heads_activation kind)
+static void activate_row(float *z, int32_t count, br_activation kind)
 {
     switch (kind) {
     case BR_ACTIVATION_SIGMOID:
         sigmoid_row(z, count);
         break;
     case BR_ACTIVATION_SOFTMAX:
-        heads_softmax(z, count, false);
+        br_host_softmax_row(z, count, false);
         break;
-    case BR_ACTIVATION_OTHERS:
-        heads_softmax(z, count, true);
+    case BR_ACTIVATION_COMPLEMENT:
+        br_host_softmax_row(z, count, true);
         break;
     case BR_ACTIVATION_TANH:
         tanh_row(z, count);

@@ -183,26 +183,11 @@ fail:
 
 /* Ops. */
 
-/* y = (x - mean) / sqrt(variance + epsilon) * gamma + beta; x and y may be the same. */
-static void normalised(float *y, const float *x, const float *gamma, const float *beta, float epsilon,
-                       int32_t width)
-{
-    double mean = 0;
-    for (int32_t c = 0; c < width; c++) mean += (double)x[c];
-    mean /= width;
-    double variance = 0;
-    for (int32_t c = 0; c < width; c++) variance += ((double)x[c] - mean) * ((double)x[c] - mean);
-    variance /= width;
-    const double scale = 1 / sqrt(variance + (double)epsilon);
-    for (int32_t c = 0; c < width; c++)
-        y[c] = (float)(((double)x[c] - mean) * scale * (double)gamma[c] + (double)beta[c]);
-}
-
 /* Normalises `row` and stores it twice, at element `first`. */
 static void normalise(const br_backend *backend, void *residual, void *input, size_t first, float *row,
                       const float *gamma, const float *beta, float epsilon, int32_t width)
 {
-    normalised(row, row, gamma, beta, epsilon, width);
+    br_host_layernorm_row(row, row, gamma, beta, epsilon, width);
     for (int32_t c = 0; c < width; c++) {
         br_dtype_set(residual, first + (size_t)c, backend->residual, row[c]);
         if (input != residual) br_dtype_set(input, first + (size_t)c, backend->activation, row[c]);
@@ -211,19 +196,12 @@ static void normalise(const br_backend *backend, void *residual, void *input, si
 
 static br_status embed_layernorm(br_stream *stream, const br_embed_args *a)
 {
-    const size_t width = (size_t)a->embedding->width;
-    const size_t row_bytes = width * br_dtype_bytes(a->embedding->type);
-    const char *table = a->embedding->table;
-    int32_t b = 0;
+    const int32_t width = a->embedding->width;
+    int32_t seq = 0;
     for (int32_t t = 0; t < a->tokens; t++) {
-        br_dtype_to_f32(stream->row, table + (size_t)a->ids[t] * row_bytes, a->embedding->type, width);
-        if (a->positions != NULL) {
-            while (t >= a->offsets[b + 1]) b++;
-            const float *position = a->positions + (size_t)(t - a->offsets[b]) * width;
-            for (size_t c = 0; c < width; c++) stream->row[c] += position[c];
-        }
-        normalise(stream->backend, a->residual, a->input, (size_t)t * width, stream->row, a->gamma, a->beta,
-                  a->epsilon, a->embedding->width);
+        br_host_embed_token(stream->row, a, t, &seq);
+        normalise(stream->backend, a->residual, a->input, (size_t)t * (size_t)width, stream->row, a->gamma,
+                  a->beta, a->epsilon, width);
     }
     return BR_OK;
 }
@@ -371,11 +349,11 @@ static br_status layernorm(br_stream *stream, const br_layernorm_args *a)
 
 static br_status gather_rows(br_stream *stream, const br_gather_args *a)
 {
-    host_gather_rows(stream->backend, a);
+    br_host_gather_rows(stream->backend, a);
     return BR_OK;
 }
 
-static double activated(double z, br_heads_activation activation)
+static double activated(double z, br_activation activation)
 {
     switch (activation) {
     case BR_ACTIVATION_SIGMOID:
@@ -387,23 +365,10 @@ static double activated(double z, br_heads_activation activation)
     case BR_ACTIVATION_RELU:
         return z < 0 ? 0 : z; /* NaN stays */
     case BR_ACTIVATION_SOFTMAX:
-    case BR_ACTIVATION_OTHERS:
+    case BR_ACTIVATION_COMPLEMENT:
         return z; /* of the whole row, below */
     }
     return z;
-}
-
-/* A row of logits to its softmax, or to what the softmax leaves to the others. */
-static void softmax(float *row, int32_t count, bool others)
-{
-    double highest = -(double)INFINITY;
-    for (int32_t k = 0; k < count; k++) highest = (double)row[k] > highest ? (double)row[k] : highest;
-    double total = 0;
-    for (int32_t k = 0; k < count; k++) total += exp((double)row[k] - highest);
-    for (int32_t k = 0; k < count; k++) {
-        const double own = exp((double)row[k] - highest);
-        row[k] = (float)((others ? total - own : own) / total);
-    }
 }
 
 static br_status heads(br_stream *stream, const br_heads_args *a)
@@ -413,14 +378,15 @@ static br_status heads(br_stream *stream, const br_heads_args *a)
         const size_t first = (size_t)b * (size_t)a->width;
         float *quality = a->quality + (size_t)b * (size_t)a->heads_count;
         widen(stream->row, a->residual, first, a->width, type);
-        if (a->gamma != NULL) normalised(stream->row, stream->row, a->gamma, a->beta, a->epsilon, a->width);
+        if (a->gamma != NULL)
+            br_host_layernorm_row(stream->row, stream->row, a->gamma, a->beta, a->epsilon, a->width);
         const double norm = a->unit ? sqrt(dot(stream->row, stream->row, a->width)) : 1;
         for (int32_t k = 0; k < a->heads_count; k++) {
             const double z = dot(stream->row, a->weight + (size_t)k * (size_t)a->width, a->width) / norm;
             quality[k] = (float)activated(z + (double)a->bias[k], a->activation);
         }
-        if (a->activation == BR_ACTIVATION_SOFTMAX) softmax(quality, a->heads_count, false);
-        if (a->activation == BR_ACTIVATION_OTHERS) softmax(quality, a->heads_count, true);
+        if (a->activation == BR_ACTIVATION_SOFTMAX) br_host_softmax_row(quality, a->heads_count, false);
+        if (a->activation == BR_ACTIVATION_COMPLEMENT) br_host_softmax_row(quality, a->heads_count, true);
     }
     return BR_OK;
 }
@@ -434,22 +400,14 @@ br_status br_backend_open_reference(br_backend **out, br_precision precision, br
 {
     static const br_backend_table table = {
         .engine = "reference",
+        BR_HOST_ENTRIES,
         .close = close_reference,
         .matrix_create = matrix_create,
         .matrix_destroy = matrix_destroy,
-        .embedding_create = host_embedding_create,
-        .embedding_destroy = host_embedding_destroy,
         .positions_create = positions_create,
         .positions_destroy = positions_destroy,
-        .vector_create = host_vector_create,
-        .alloc = host_alloc,
-        .free = host_free,
         .stream_create = stream_create,
         .stream_destroy = stream_destroy,
-        .upload = host_copy,
-        .download = host_copy,
-        .run = host_run,
-        .wait = host_wait,
         .embed_layernorm = embed_layernorm,
         .linear = linear,
         .attention = attention,
