@@ -234,7 +234,7 @@ inline linear_params params_of(const br_own_linear_args *a)
     return params;
 }
 
-/* The whole list of instantiations: body(In(), Out(), constant<epilogue>()) for each, up to the first error. */
+/* All instantiations: calls body(In(), Out(), constant<epilogue>()) for each, up to the first error. */
 template <typename Body> br_status for_each_product(Body body)
 {
     br_status status = body(half(), half(), constant<BR_EPILOGUE_GELU>());

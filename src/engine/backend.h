@@ -5,13 +5,14 @@
  * embeddings, position tables, vectors) belongs to the backend, is immutable
  * once made, and is shared by its streams. A stream is an order of execution:
  * ops enqueued on it run one after the other. A stream belongs to the thread
- * that created it (the CPU engine binds per-thread settings to it); everything
- * else may be called from any thread, making and freeing from one at a time.
+ * that created it (the CPU engine binds per-thread settings to it). Everything
+ * else may be called from any thread, but one thread at a time creates and destroys.
  *
  * Two element types of a precision:
  *   residual     the stream of hidden states that LayerNorm writes and GEMMs accumulate into
  *   activation   what a GEMM or the attention reads
- * f32: both float32. bf16 and f16: residual float32, activation 16 bits on the CPU; a device may choose 16 bits for both.
+ * f32: both float32. bf16 and f16: the activation has 16 bits; the residual is float32 on the CPU, and may
+ * have 16 bits on a device.
  *
  * Pointers in op arguments are device pointers; on the CPU they are plain ones.
  * Rows may be 0 everywhere: the op does nothing. Launching an op allocates
@@ -68,9 +69,9 @@ typedef struct br_positions_source {
     int32_t head_size;
 } br_positions_source;
 
-/* residual[t] = layernorm(embedding[ids[t]] + positions[index of t in its sequence]); input[t] = the same as activation.
- * ids are in 0 .. V - 1: checked where they enter, not here. Tokens behind the last sequence, which pad a recorded pass,
- * take the first position: they are computed, never used, and read nothing that is not there. */
+/* residual[t] = layernorm(embedding[ids[t]] + positions[index of t in its sequence]); input[t] = the same as
+ * activation. ids are in 0 .. V - 1: this is checked where prompts enter, not here. Tokens after the last
+ * sequence pad a recorded pass: they take position 0, and nobody uses their results. */
 typedef struct br_embed_args {
     const br_embedding *embedding;
     const int32_t *ids; /* [T] */
@@ -160,13 +161,12 @@ typedef enum br_activation {
     BR_ACTIVATION_RELU, /* max(z, 0) */
 } br_activation;
 
-/* quality[b] = activation(x . weight[k] + bias[k] for all k), x = layernorm(residual[b]) or that over its
- * norm, in float32. With gamma the rows of residual and input are used up: they may or may not hold the
- * normalised ones afterwards. */
+/* quality[b] = activation(x . weight[k] + bias[k] for all k), in float32; x = layernorm(residual[b]), with
+ * `unit` divided by its norm. With gamma the op may overwrite the rows of residual and input. */
 typedef struct br_heads_args {
     void *residual;     /* [B, C]; float32 where `wide` */
     void *input;        /* [B, C]; not read */
-    const float *gamma; /* [C]; NULL: the rows come normalised and stay as they are */
+    const float *gamma; /* [C]; NULL: the rows are normalised already, and are not written */
     const float *beta;  /* [C] */
     float epsilon;
     const float *weight; /* [K, C], folded: w0 - w1 */
@@ -174,16 +174,16 @@ typedef struct br_heads_args {
     float *quality;      /* [B, K] */
     br_activation activation;
     bool unit; /* x is divided by its Euclidean norm, so that unit weights give cosines */
-    bool wide; /* residual is what another heads op wrote, whatever the residual type */
+    bool wide; /* residual is float32: the output of another heads op */
     int32_t seqs;
     int32_t width;
     int32_t heads_count;
 } br_heads_args;
 
-/* What a pass is computed as: at least as large in each number as the batch it is for. */
+/* The shape in which a pass is computed. Each number is at least that of the batch. */
 typedef struct br_pass_shape {
     int32_t tokens;         /* T: rows of the ops over all tokens */
-    int32_t seqs;           /* B: those beyond the batch's have no tokens */
+    int32_t seqs;           /* B; sequences beyond the batch's have no tokens */
     int32_t seq_tokens_max; /* the longest sequence that may occur */
 } br_pass_shape;
 
@@ -199,7 +199,7 @@ typedef struct br_stream_shape {
 
 typedef br_status (*br_enqueue_fn)(br_stream *stream, void *context);
 
-/* Device memory that holds weights, in the order it was made. */
+/* Device memory that holds weights, in the order in which it was allocated. */
 typedef struct br_piece {
     void *memory;
     size_t bytes;
@@ -216,8 +216,8 @@ typedef struct br_backend_table {
 
     void (*close)(br_backend *);
 
-    /* From now on streams measure how their products are best computed, and remember it in `file`, which
-     * may not exist yet. NULL on engines with nothing to measure. BR_ENOMEM. */
+    /* From now on streams measure which algorithm is fastest for each product, and keep the result in `file`,
+     * which may not exist yet. NULL on engines with nothing to measure. BR_ENOMEM. */
     br_status (*tune)(br_backend *, const char *file, br_error *);
 
     /* Made from weights; shared by all streams. The sources are borrowed during the call.
@@ -232,12 +232,12 @@ typedef struct br_backend_table {
     /* Device memory holding a copy of source[count]; release it with free. */
     br_status (*vector_create)(br_backend *, float **out, const float *source, size_t count, br_error *);
 
-    /* After the device failed, and everything made by the backend is gone: makes it usable again. NULL where there
-     * is nothing to do. BR_EDEVICE: it is not. */
+    /* Makes the device usable again after a failure. Everything made by the backend has been destroyed
+     * before. NULL where there is nothing to do. BR_EDEVICE: the device stays unusable. */
     br_status (*recover)(br_backend *, br_error *);
 
-    /* Until the next call lists in `pieces` the memory of all weights that are made; NULL: no longer. With `empty`
-     * it is only taken, not written. Accelerators alone have it. */
+    /* From now on the memory of all weights that are made is listed in `pieces`; NULL ends this. With `empty`
+     * that memory is allocated, but not written. Accelerators alone have it. */
     void (*collect)(br_backend *, br_pieces *pieces, bool empty);
 
     /* Plain device memory, aligned to BR_ALIGNMENT; NULL when there is none left. free accepts NULL. */
@@ -249,7 +249,7 @@ typedef struct br_backend_table {
                                br_error *);
     void (*stream_destroy)(br_stream *);
 
-    /* Bytes of device memory the stream holds for itself. NULL on engines where that is the host's. */
+    /* Bytes of device memory that the stream holds. NULL on engines whose memory is the host's. */
     size_t (*stream_bytes)(const br_stream *);
 
     /* Copies between host and device in stream order. The host bytes of an upload may be
@@ -258,10 +258,10 @@ typedef struct br_backend_table {
     br_status (*download)(br_stream *, void *host, const void *device, size_t bytes);
 
     /* The shapes of pass that the stream records, ascending; returns how many. NULL on engines
-     * that compute every batch as it comes. */
+     * that record nothing. */
     int32_t (*pass_shapes)(const br_stream *, br_pass_shape out[BR_PASS_SHAPES_MAX]);
 
-    /* Records what enqueue(stream, context) enqueues, without doing it. Keys are new.
+    /* Records what enqueue(stream, context) enqueues, without executing it. Keys are new.
      * BR_ENOMEM, BR_EDEVICE, or what enqueue returned. NULL where pass_shapes is. */
     br_status (*record)(br_stream *, uint64_t key, br_enqueue_fn enqueue, void *context);
 
@@ -269,7 +269,7 @@ typedef struct br_backend_table {
      * A key stands for every shape and pointer the enqueued ops were given. */
     br_status (*run)(br_stream *, uint64_t key, br_enqueue_fn enqueue, void *context);
 
-    /* Returns when everything enqueued has happened. BR_EDEVICE: some of it failed. */
+    /* Returns when everything enqueued has been executed. BR_EDEVICE: some of it failed. */
     br_status (*wait)(br_stream *);
 
     br_status (*embed_layernorm)(br_stream *, const br_embed_args *);

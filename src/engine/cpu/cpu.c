@@ -24,7 +24,7 @@
 #include <cpuid.h>
 #endif
 
-/* Rows of a product that GELU follows: the float32 results of a block are still in the cache when GELU reads them. */
+/* Rows of a product that GELU follows: few enough that GELU finds the float32 results still in the cache. */
 enum { GELU_ROWS_MAX = 128 };
 
 /* Longer passes gain a hundredth of throughput: bench/README.md. */

@@ -33,8 +33,8 @@ br_status br_host_wait(br_stream *stream);
     .vector_create = br_host_vector_create, .alloc = br_host_alloc, .free = br_host_free,                    \
     .upload = br_host_copy, .download = br_host_copy, .run = br_host_run, .wait = br_host_wait
 
-/* row [C] = what embed_layernorm normalises for `token`: its row of the embedding plus its position. `*seq` is the
- * token's sequence: start with 0, and take the tokens in ascending order. */
+/* row [C] = the token's row of the embedding plus its position: the input of embed_layernorm's LayerNorm.
+ * `*seq` is the token's sequence: start with 0, and take the tokens in ascending order. */
 void br_host_embed_token(float *row, const br_embed_args *args, int32_t token, int32_t *seq);
 
 /* The op, for rows in the backend's types. */
@@ -44,7 +44,8 @@ void br_host_gather_rows(const br_backend *backend, const br_gather_args *args);
 void br_host_layernorm_row(float *y, const float *x, const float *gamma, const float *beta, float epsilon,
                            int32_t width);
 
-/* A row of logits to its softmax, or with `complement` to 1 - softmax. In double: the difference may be small. */
+/* A row of logits to its softmax, or with `complement` to 1 - softmax. In double, since 1 - softmax may be
+ * small. */
 void br_host_softmax_row(float *row, int32_t count, bool complement);
 
 #endif
