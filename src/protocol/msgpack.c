@@ -139,68 +139,76 @@ static br_wire read_head(br_reader *reader, br_wire_type type, uint64_t count)
     return (br_wire){.type = type, .as.count = (uint32_t)count};
 }
 
-/* The bytes 0xc0 to 0xdf: everything that is not a small integer, string, array or map. */
-static br_wire read_marked(br_reader *reader, uint8_t mark)
+/* What a value begins with that is no small integer, string, array or map. */
+typedef struct mark {
+    enum { UNDEFINED, NIL, FALSE, TRUE, UINT, INT, FLOAT, STR, BIN, EXT, FIXED_EXT, ARRAY, MAP } form;
+    uint8_t
+        bytes; /* of the number that follows: the value itself, a size or a count; FIXED_EXT: of the value */
+} mark;
+
+enum { FIRST_MARK = 0xc0, LAST_MARK = 0xdf };
+
+static const mark marks[LAST_MARK - FIRST_MARK + 1] = {
+    [0xc0 - FIRST_MARK] = {NIL, 0},        [0xc1 - FIRST_MARK] = {UNDEFINED, 0},
+    [0xc2 - FIRST_MARK] = {FALSE, 0},      [0xc3 - FIRST_MARK] = {TRUE, 0},
+    [0xc4 - FIRST_MARK] = {BIN, 1},        [0xc5 - FIRST_MARK] = {BIN, 2},
+    [0xc6 - FIRST_MARK] = {BIN, 4},        [0xc7 - FIRST_MARK] = {EXT, 1},
+    [0xc8 - FIRST_MARK] = {EXT, 2},        [0xc9 - FIRST_MARK] = {EXT, 4},
+    [0xca - FIRST_MARK] = {FLOAT, 4},      [0xcb - FIRST_MARK] = {FLOAT, 8},
+    [0xcc - FIRST_MARK] = {UINT, 1},       [0xcd - FIRST_MARK] = {UINT, 2},
+    [0xce - FIRST_MARK] = {UINT, 4},       [0xcf - FIRST_MARK] = {UINT, 8},
+    [0xd0 - FIRST_MARK] = {INT, 1},        [0xd1 - FIRST_MARK] = {INT, 2},
+    [0xd2 - FIRST_MARK] = {INT, 4},        [0xd3 - FIRST_MARK] = {INT, 8},
+    [0xd4 - FIRST_MARK] = {FIXED_EXT, 1},  [0xd5 - FIRST_MARK] = {FIXED_EXT, 2},
+    [0xd6 - FIRST_MARK] = {FIXED_EXT, 4},  [0xd7 - FIRST_MARK] = {FIXED_EXT, 8},
+    [0xd8 - FIRST_MARK] = {FIXED_EXT, 16}, [0xd9 - FIRST_MARK] = {STR, 1},
+    [0xda - FIRST_MARK] = {STR, 2},        [0xdb - FIRST_MARK] = {STR, 4},
+    [0xdc - FIRST_MARK] = {ARRAY, 2},      [0xdd - FIRST_MARK] = {ARRAY, 4},
+    [0xde - FIRST_MARK] = {MAP, 2},        [0xdf - FIRST_MARK] = {MAP, 4},
+};
+
+static br_wire read_marked(br_reader *reader, mark m)
 {
-    switch (mark) {
-    case 0xc0:
+    switch (m.form) {
+    case UNDEFINED: /* by msgpack */
+        break;
+    case NIL:
         return (br_wire){.type = BR_WIRE_NIL};
-    case 0xc2:
-    case 0xc3:
-        return (br_wire){.type = BR_WIRE_BOOL, .as.boolean = mark == 0xc3};
-    case 0xc4:
-    case 0xc5:
-    case 0xc6:
-        return read_bytes(reader, BR_WIRE_BIN, take(reader, (size_t)1 << (mark - 0xc4)));
-    case 0xc7:
-    case 0xc8:
-    case 0xc9:
-        return read_ext(reader, take(reader, (size_t)1 << (mark - 0xc7)));
-    case 0xca:
-        return read_float(reader, 4);
-    case 0xcb:
-        return read_float(reader, 8);
-    case 0xcc:
-    case 0xcd:
-    case 0xce:
-    case 0xcf:
-        return read_uint(reader, (size_t)1 << (mark - 0xcc));
-    case 0xd0:
-    case 0xd1:
-    case 0xd2:
-    case 0xd3:
-        return read_int(reader, (size_t)1 << (mark - 0xd0));
-    case 0xd4:
-    case 0xd5:
-    case 0xd6:
-    case 0xd7:
-    case 0xd8:
-        return read_ext(reader, UINT64_C(1) << (mark - 0xd4));
-    case 0xd9:
-    case 0xda:
-    case 0xdb:
-        return read_bytes(reader, BR_WIRE_STR, take(reader, (size_t)1 << (mark - 0xd9)));
-    case 0xdc:
-    case 0xdd:
-        return read_head(reader, BR_WIRE_ARRAY, take(reader, (size_t)2 << (mark - 0xdc)));
-    case 0xde:
-    case 0xdf:
-        return read_head(reader, BR_WIRE_MAP, take(reader, (size_t)2 << (mark - 0xde)));
-    default: /* 0xc1: never used by msgpack */
-        return fail(reader);
+    case FALSE:
+    case TRUE:
+        return (br_wire){.type = BR_WIRE_BOOL, .as.boolean = m.form == TRUE};
+    case UINT:
+        return read_uint(reader, m.bytes);
+    case INT:
+        return read_int(reader, m.bytes);
+    case FLOAT:
+        return read_float(reader, m.bytes);
+    case STR:
+        return read_bytes(reader, BR_WIRE_STR, take(reader, m.bytes));
+    case BIN:
+        return read_bytes(reader, BR_WIRE_BIN, take(reader, m.bytes));
+    case EXT:
+        return read_ext(reader, take(reader, m.bytes));
+    case FIXED_EXT:
+        return read_ext(reader, m.bytes);
+    case ARRAY:
+        return read_head(reader, BR_WIRE_ARRAY, take(reader, m.bytes));
+    case MAP:
+        return read_head(reader, BR_WIRE_MAP, take(reader, m.bytes));
     }
+    return fail(reader);
 }
 
 br_wire br_read(br_reader *reader)
 {
     if (reader->failed || reader->at == reader->end) return fail(reader);
-    const uint8_t mark = *reader->at++;
-    if (mark <= 0x7f) return (br_wire){.type = BR_WIRE_UINT, .as.uint = mark};
-    if (mark <= 0x8f) return read_head(reader, BR_WIRE_MAP, mark & 0x0f);
-    if (mark <= 0x9f) return read_head(reader, BR_WIRE_ARRAY, mark & 0x0f);
-    if (mark <= 0xbf) return read_bytes(reader, BR_WIRE_STR, mark & 0x1f);
-    if (mark <= 0xdf) return read_marked(reader, mark);
-    return (br_wire){.type = BR_WIRE_INT, .as.sint = (int64_t)mark - 0x100};
+    const uint8_t first = *reader->at++;
+    if (first <= 0x7f) return (br_wire){.type = BR_WIRE_UINT, .as.uint = first};
+    if (first <= 0x8f) return read_head(reader, BR_WIRE_MAP, first & 0x0f);
+    if (first <= 0x9f) return read_head(reader, BR_WIRE_ARRAY, first & 0x0f);
+    if (first <= 0xbf) return read_bytes(reader, BR_WIRE_STR, first & 0x1f);
+    if (first <= LAST_MARK) return read_marked(reader, marks[first - FIRST_MARK]);
+    return (br_wire){.type = BR_WIRE_INT, .as.sint = (int64_t)first - 0x100};
 }
 
 void br_skip_body(br_reader *reader, br_wire head)

@@ -311,16 +311,40 @@ static br_status read_bundle(const br_fields *fields, const decoder *d)
     return BR_OK;
 }
 
-static br_status decode(const decoder *d, const void *message, size_t size)
+/* The whole message is one map: notes where its keys stand. */
+static br_status read_message(br_fields *out, const decoder *d, const void *message, size_t size)
 {
     br_reader reader = br_reader_make(message, size);
-    br_fields fields;
     const size_t key_count = d->limits->admin ? REQUEST_KEYS : BUNDLE;
-    br_status status = br_fields_read(&fields, &reader, request_keys, key_count, NULL, d->error);
-    if (status != BR_EFORMAT && !br_reader_done(&reader)) {
-        status = br_fail(d->error, BR_EFORMAT, "the message: %zu bytes after its end",
-                         (size_t)(reader.end - reader.at));
-    }
+    const br_status status = br_fields_read(out, &reader, request_keys, key_count, NULL, d->error);
+    if (status == BR_EFORMAT || br_reader_done(&reader)) return status;
+    return br_fail(d->error, BR_EFORMAT, "the message: %zu bytes after its end",
+                   (size_t)(reader.end - reader.at));
+}
+
+static br_status read_deadline(const br_fields *fields, const decoder *d)
+{
+    d->out->has_deadline = br_field_present(fields, DEADLINE_MS);
+    return br_field_uint(fields, DEADLINE_MS, &d->out->deadline_ms);
+}
+
+/* In the order in which faults are reported. */
+static br_status read_values(const br_fields *fields, const decoder *d)
+{
+    br_status status = read_op(fields, d);
+    if (status == BR_OK) status = read_deadline(fields, d);
+    if (status == BR_OK) status = br_field_bool(fields, EXPLAIN, &d->out->explain);
+    if (status == BR_OK) status = read_policy(fields, d);
+    if (status == BR_OK) status = read_bundle(fields, d);
+    if (status == BR_OK) status = read_queries(fields, d);
+    return status;
+}
+
+/* The id is read first, because every refusal echoes it, but a fault in it is reported only after the version's. */
+static br_status decode(const decoder *d, const void *message, size_t size)
+{
+    br_fields fields;
+    br_status status = read_message(&fields, d, message, size);
     br_error id_error;
     br_status id_status = BR_OK;
     if (status != BR_EFORMAT) {
@@ -328,21 +352,14 @@ static br_status decode(const decoder *d, const void *message, size_t size)
         id_status = read_id(&fields, d);
         fields.error = d->error;
     }
-
     if (size > d->limits->message_bytes_max) {
         return br_fail(d->error, BR_ETOOBIG, "the message: %zu bytes, the limit is %zu", size,
                        d->limits->message_bytes_max);
     }
     if (status == BR_OK) status = read_version(&fields);
-    if (status == BR_OK && id_status != BR_OK) status = br_fail(d->error, id_status, "%s", id_error.text);
-    if (status == BR_OK) status = read_op(&fields, d);
-    d->out->has_deadline = status == BR_OK && br_field_present(&fields, DEADLINE_MS);
-    if (status == BR_OK) status = br_field_uint(&fields, DEADLINE_MS, &d->out->deadline_ms);
-    if (status == BR_OK) status = br_field_bool(&fields, EXPLAIN, &d->out->explain);
-    if (status == BR_OK) status = read_policy(&fields, d);
-    if (status == BR_OK) status = read_bundle(&fields, d);
-    if (status == BR_OK) status = read_queries(&fields, d);
-    return status;
+    if (status != BR_OK) return status;
+    if (id_status != BR_OK) return br_fail(d->error, id_status, "%s", id_error.text);
+    return read_values(&fields, d);
 }
 
 br_code br_request_decode(br_request *out, const void *message, size_t size, const br_request_limits *limits,
