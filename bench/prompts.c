@@ -8,15 +8,15 @@
 
 #include "bundle/bundle.h"
 #include "core/memory.h"
+#include "core/random.h"
 #include "protocol/request.h"
-#include "schedule.h"
 
 enum { REQUESTS = 256, TEXTS_MAX = 1 << 16, WORDS_MAX = 100000, WORD_BYTES_MAX = 16 };
 
 /* One of the standard normal distribution. */
 static double normal(uint64_t *random)
 {
-    return sqrt(-2 * log(1 - random_unit(random))) * cos(6.283185307179586 * random_unit(random));
+    return sqrt(-2 * log(1 - br_random_unit(random))) * cos(6.283185307179586 * br_random_unit(random));
 }
 
 /* Words of the next prompt. False: the distribution is none. */
@@ -28,7 +28,7 @@ static bool draw_words(int *out, const char *lengths, uint64_t *random)
     if (*end == '-') {
         const double last = strtod(end + 1, &end);
         if (last < first) return false;
-        words = first + floor(random_unit(random) * (last - first + 1));
+        words = first + floor(br_random_unit(random) * (last - first + 1));
     } else if (*end == '~') {
         const double sigma = strtod(end + 1, &end);
         words = first * exp(sigma * normal(random));
@@ -46,7 +46,7 @@ static char *make_text(int words, uint64_t *random)
     char *text = malloc((size_t)words * WORD_BYTES_MAX + 1);
     size_t size = 0;
     for (int w = 0; text != NULL && w < words; w++)
-        size += (size_t)sprintf(text + size, "%s%s", w == 0 ? "" : " ", vocabulary[random_bits(random) % 16]);
+        size += (size_t)sprintf(text + size, "%s%s", w == 0 ? "" : " ", vocabulary[br_random_bits(random) % 16]);
     return text;
 }
 

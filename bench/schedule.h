@@ -21,8 +21,4 @@ void schedule_init(schedule *s, double rate, bool poisson, uint64_t seed);
 /* Nanoseconds from the beginning to the next; never falls. */
 uint64_t schedule_next(schedule *s);
 
-/* SplitMix64: the next of a sequence of 64 random bits, and of numbers in [0, 1). */
-uint64_t random_bits(uint64_t *state);
-double random_unit(uint64_t *state);
-
 #endif

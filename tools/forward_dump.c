@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/file.h"
 #include "core/limits.h"
 #include "core/memory.h"
 #include "encoder/encoder.h"
@@ -38,21 +39,20 @@ static double seconds_since(uint64_t start_ns)
 
 static br_status read_input(dump *d, const char *path, br_error *error)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) return br_fail(error, BR_EIO, "%s: cannot be opened", path);
-    br_status status = BR_OK;
-    fseek(file, 0, SEEK_END);
-    const long size = ftell(file);
-    rewind(file);
-    d->input_count = size > 0 ? (size_t)size / sizeof *d->input : 0;
+    char *bytes;
+    size_t size;
+    br_status status = br_file_read(&bytes, &size, path, error);
+    if (status != BR_OK) return status;
+    d->input_count = size / sizeof *d->input;
     d->input = br_alloc_array(d->input_count, sizeof *d->input);
     if (d->input == NULL) {
-        status = br_fail(error, BR_ENOMEM, "%s: no memory for it", path);
-    } else if (d->input_count < 1 ||
-               fread(d->input, sizeof *d->input, d->input_count, file) != d->input_count) {
-        status = br_fail(error, BR_EIO, "%s: cannot be read", path);
+        status = br_no_memory(error, "%s", path);
+    } else if (d->input_count < 1) {
+        status = br_fail(error, BR_EINVAL, "%s: is empty", path);
+    } else {
+        memcpy(d->input, bytes, d->input_count * sizeof *d->input);
     }
-    fclose(file);
+    free(bytes);
     return status;
 }
 

@@ -11,23 +11,9 @@
 #include <stdlib.h>
 
 #include "bundle/tokenizer/tokenizer.h"
+#include "core/file.h"
 #include "core/limits.h"
 #include "core/options.h"
-
-static char *read_file(const char *path, size_t *size)
-{
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) return NULL;
-    char *bytes = NULL;
-    if (fseek(file, 0, SEEK_END) == 0) {
-        const long end = ftell(file);
-        rewind(file);
-        bytes = end < 0 ? NULL : malloc((size_t)end + 1);
-        *size = bytes == NULL ? 0 : fread(bytes, 1, (size_t)end, file);
-    }
-    (void)fclose(file);
-    return bytes;
-}
 
 /* True until the input ends or does not make sense. */
 static bool answer_one(const br_tokenizer *tokenizer, char *text, int32_t *ids, size_t ids_max)
@@ -74,16 +60,19 @@ static br_status create(br_tokenizer **out, br_str file, const char *path, const
 
 static int run(const char *path, const options *o)
 {
-    size_t size = 0;
-    char *model = read_file(path, &size);
+    size_t size;
+    char *model;
     br_error error = {0};
     br_tokenizer *tokenizer = NULL;
     int result = 1;
     const size_t ids_max = 8 * (size_t)BR_TEXT_BYTES_MAX;
     char *text = malloc(BR_TEXT_BYTES_MAX);
     int32_t *ids = malloc(ids_max * sizeof *ids);
-    if (model == NULL || text == NULL || ids == NULL) goto done;
-
+    if (br_file_read(&model, &size, path, &error) != BR_OK) {
+        (void)fprintf(stderr, "%s\n", error.text);
+        goto done;
+    }
+    if (text == NULL || ids == NULL) goto done;
     if (create(&tokenizer, (br_str){model, size}, path, o, &error) != BR_OK) {
         (void)fprintf(stderr, "%s\n", error.text);
         goto done;

@@ -168,3 +168,17 @@ br_str br_json_view(const json_t *string)
 {
     return (br_str){json_string_value(string), json_string_length(string)};
 }
+
+br_status br_json_item(br_json *out, char path[BR_JSON_PATH_BYTES], const br_json *scope, const char *key,
+                       const json_t *list, size_t index)
+{
+    const json_t *value = json_array_get(list, index);
+    if (!json_is_object(value)) {
+        char name[BR_JSON_PATH_BYTES];
+        snprintf(name, sizeof name, "%s[%zu]", key, index);
+        return br_json_refuse(scope, BR_EFORMAT, name, value, "an object");
+    }
+    snprintf(path, BR_JSON_PATH_BYTES, "%s%s[%zu].", scope->path, key, index);
+    *out = (br_json){.object = value, .file = scope->file, .path = path, .error = scope->error};
+    return BR_OK;
+}

@@ -26,7 +26,7 @@ typedef struct br_json {
     br_error *error;  /* may be NULL */
 } br_json;
 
-enum { BR_JSON_FOUND_BYTES = 96 };
+enum { BR_JSON_FOUND_BYTES = 96, BR_JSON_PATH_BYTES = 96 };
 
 /* Parses a text whose top is an object. The caller releases *out with json_decref.
  * BR_EFORMAT, BR_ETOOBIG, BR_ENOMEM. On failure *out is NULL. */
@@ -59,6 +59,11 @@ BR_NODISCARD br_status br_json_number(const br_json *scope, const char *key, dou
 
 /* A string of 1..size - 1 bytes, copied and terminated. */
 BR_NODISCARD br_status br_json_text(const br_json *scope, const char *key, char *value, size_t size);
+
+/* Element `index` of `list`, the array at `key`, as a scope of its own; `path` holds its path. BR_EFORMAT: it
+ * is no object. */
+BR_NODISCARD br_status br_json_item(br_json *out, char path[BR_JSON_PATH_BYTES], const br_json *scope,
+                                    const char *key, const json_t *list, size_t index);
 
 /* A view of a string, valid while the JSON value is. */
 br_str br_json_view(const json_t *string);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/random.h"
+
 br_status br_eval_table_init(br_eval_table *out, const br_router *router, size_t rows, size_t tasks)
 {
     const size_t cells = rows * (size_t)router->candidate_count + 1;
@@ -396,15 +398,6 @@ void br_eval_weights(double *weights, const br_eval_table *t, bool by_task)
     }
 }
 
-/* splitmix64 */
-static uint64_t draw(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15U;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
-}
-
 void br_eval_resample(double *out, const br_eval_table *t, const double *weights, uint64_t *state)
 {
     /* First out[story] counts how often a story is drawn, in place of each of its own task. Then rows are
@@ -413,7 +406,7 @@ void br_eval_resample(double *out, const br_eval_table *t, const double *weights
     for (size_t story = 0; story < t->stories; story++) {
         size_t other;
         do {
-            other = (size_t)(draw(state) % t->stories);
+            other = (size_t)(br_random_bits(state) % t->stories);
         } while (t->task[t->story_row[other]] != t->task[t->story_row[story]]);
         out[other] += 1;
     }

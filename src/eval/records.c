@@ -221,13 +221,10 @@ static br_status read_row(br_records *r, br_records_row *row, bool *known, const
     for (size_t p = 0; p < options->pair_count; p++) row->measures[p].output_tokens = NAN;
     status = read_reference(row, known, list, top, reference, options);
     for (size_t i = 0; i < json_array_size(list) && status == BR_OK && *known; i++) {
-        char path[40];
-        const json_t *value = json_array_get(list, i);
-        snprintf(path, sizeof path, "candidates[%zu]", i);
-        if (!json_is_object(value)) return br_json_refuse(top, BR_EFORMAT, path, value, "an object");
-        snprintf(path, sizeof path, "candidates[%zu].", i);
-        const br_json scope = {.object = value, .file = top->file, .path = path, .error = top->error};
-        status = read_candidate(row, list, &scope, options);
+        char path[BR_JSON_PATH_BYTES];
+        br_json scope;
+        status = br_json_item(&scope, path, top, "candidates", list, i);
+        if (status == BR_OK) status = read_candidate(row, list, &scope, options);
     }
     return status;
 }

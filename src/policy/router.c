@@ -345,13 +345,10 @@ static br_status read_candidates(br_router *router, const br_json *top)
 
     router->reference = -1;
     for (size_t i = 0; i < json_array_size(list); i++) {
-        char path[40];
-        const json_t *value = json_array_get(list, i);
-        snprintf(path, sizeof path, "candidates[%zu]", i);
-        if (!json_is_object(value)) return br_json_refuse(top, BR_EFORMAT, path, value, "an object");
-        snprintf(path, sizeof path, "candidates[%zu].", i);
-        const br_json scope = {.object = value, .file = top->file, .path = path, .error = top->error};
-        const br_status status = read_candidate(router, &scope);
+        char path[BR_JSON_PATH_BYTES];
+        br_json scope;
+        br_status status = br_json_item(&scope, path, top, "candidates", list, i);
+        if (status == BR_OK) status = read_candidate(router, &scope);
         if (status != BR_OK) return status;
     }
     if (router->reference < 0) {
@@ -519,13 +516,10 @@ static br_status read_policy_rows(br_router *router, const br_json *scope)
     br_policy_row *rows = br_arena_array(&router->arena, count, sizeof *rows);
     if (rows == NULL) return br_no_memory(scope->error, "%s", scope->file);
     for (size_t i = 0; i < count; i++) {
-        char path[48];
-        const json_t *value = json_array_get(list, i);
-        snprintf(path, sizeof path, "table[%zu]", i);
-        if (!json_is_object(value)) return br_json_refuse(scope, BR_EFORMAT, path, value, "an object");
-        snprintf(path, sizeof path, "policy_table.table[%zu].", i);
-        const br_json row = {.object = value, .file = scope->file, .path = path, .error = scope->error};
-        const br_status status = read_policy_row(&rows[i], &row, i == 0 ? -1 : rows[i - 1].threshold);
+        char path[BR_JSON_PATH_BYTES];
+        br_json row;
+        br_status status = br_json_item(&row, path, scope, "table", list, i);
+        if (status == BR_OK) status = read_policy_row(&rows[i], &row, i == 0 ? -1 : rows[i - 1].threshold);
         if (status != BR_OK) return status;
     }
     router->measured.rows = rows;

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "core/limits.h"
+#include "support/files.h"
 #include "support/oom.h"
 
 enum { PATH_BYTES = 4096 };
@@ -32,17 +33,7 @@ static char *load(const char *folder, const char *name, size_t *size)
 {
     char path[2 * PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, 0, SEEK_END), 0);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    char *bytes = malloc(*size + 1);
-    assert_non_null(bytes);
-    assert_int_equal(fread(bytes, 1, *size, file), *size);
-    bytes[*size] = '\0';
-    fclose(file);
-    return bytes;
+    return read_whole(path, size);
 }
 
 static void store(const char *folder, const char *name, const char *bytes, size_t size)

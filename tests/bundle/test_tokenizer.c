@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 #include "core/limits.h"
+#include "support/files.h"
 #include "support/oom.h"
 #include "support/spm_fixture.h"
 
@@ -24,23 +25,6 @@ static void path_in(char *path, size_t size, const char *variable, const char *o
     (void)snprintf(path, size, "%s/%s", folder == NULL ? otherwise : folder, name);
 }
 
-/* All bytes of a file and a NUL, to be freed; NULL when it cannot be read. */
-static char *read_file(const char *path, size_t *size)
-{
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) return NULL;
-    assert_int_equal(fseek(file, 0, SEEK_END), 0);
-    const long end = ftell(file);
-    assert_true(end >= 0);
-    rewind(file);
-    char *bytes = calloc((size_t)end + 1, 1);
-    assert_non_null(bytes);
-    *size = fread(bytes, 1, (size_t)end, file);
-    assert_int_equal(*size, (size_t)end);
-    (void)fclose(file);
-    return bytes;
-}
-
 static br_tokenizer *create(br_str model)
 {
     br_tokenizer *tokenizer = NULL;
@@ -52,9 +36,9 @@ static br_tokenizer *create(br_str model)
 /* NULL when there is no such file. */
 static br_tokenizer *load(const char *path, bool use_bytes)
 {
-    size_t size = 0;
-    char *bytes = read_file(path, &size);
-    if (bytes == NULL) return NULL;
+    size_t size;
+    char *bytes;
+    if (br_file_read(&bytes, &size, path, NULL) != BR_OK) return NULL;
     br_tokenizer *tokenizer = create((br_str){bytes, size});
     if (use_bytes) assert_int_equal(br_tokenizer_use_bytes(tokenizer), BR_OK);
     free(bytes);
@@ -107,8 +91,7 @@ static void read_case(golden *to, const json_t *line)
 static void check_model(const json_t *line, const char *path)
 {
     size_t size = 0;
-    char *model = read_file(path, &size);
-    assert_non_null(model);
+    char *model = read_whole(path, &size);
     golden made = {0};
     read_expected(&made, 0, json_object_get(line, "model"));
     if (made.count[0] != size || made.hash[0] != fnv1a(model, size)) {
@@ -130,10 +113,9 @@ static int set_up(void **state)
     f->tokenizers[1] = load(model, true);
     f->ids = malloc(IDS_MAX * sizeof *f->ids);
     size_t size = 0;
-    char *lines = read_file(path, &size);
+    char *lines = read_whole(path, &size);
     assert_non_null(f->tokenizers[0]);
     assert_non_null(f->ids);
-    assert_non_null(lines);
 
     f->cases = calloc(4096, sizeof *f->cases);
     assert_non_null(f->cases);
@@ -343,7 +325,6 @@ static void test_sentencepiece_gives_the_same_ids_for_real_prompts(void **state)
             "tokenizer/deberta-v3/reference_spm_encode.jsonl.gz");
     (void)snprintf(command, sizeof command, "gzip -dc '%s'", path);
     FILE *lines = popen(command, "r");
-    assert_non_null(lines);
     size_t compared = 0;
     size_t total = 0;
     for (;;) {

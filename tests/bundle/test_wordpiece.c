@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "bundle/tokenizer/tokenizer.h"
+#include "support/files.h"
 #include "support/oom.h"
 
 enum { PATH_BYTES = 4096, IDS_MAX = 512 };
@@ -32,17 +33,8 @@ static char *load(const char *name)
     const char *source = getenv("BESTROUTE_SOURCE");
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/tests/data/%s", source == NULL ? "." : source, name);
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, 0, SEEK_END), 0);
-    const size_t size = (size_t)ftell(file);
-    rewind(file);
-    char *text = malloc(size + 1);
-    assert_non_null(text);
-    assert_int_equal(fread(text, 1, size, file), size);
-    text[size] = '\0';
-    fclose(file);
-    return text;
+    size_t size;
+    return read_whole(path, &size);
 }
 
 static void check_answer(const br_tokenizer *t, const json_t *line, const char *key)

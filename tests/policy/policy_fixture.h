@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "core/random.h"
 #include "policy/policy.h"
 
 static inline uint64_t seed_from_environment(void)
@@ -25,24 +26,9 @@ static inline uint64_t seed_from_environment(void)
     return seed;
 }
 
-static inline uint64_t random_next(uint64_t *seed)
-{
-    *seed += UINT64_C(0x9e3779b97f4a7c15); /* splitmix64 */
-    uint64_t x = *seed;
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
 static inline int32_t below(uint64_t *seed, int32_t bound)
 {
-    return (int32_t)(random_next(seed) % (uint64_t)bound);
-}
-
-/* [0, 1) */
-static inline double uniform(uint64_t *seed)
-{
-    return (double)(random_next(seed) >> 11) * 0x1p-53;
+    return (int32_t)(br_random_bits(seed) % (uint64_t)bound);
 }
 
 static inline void add_model(br_router *router, const char *name, bool has_price, double input_price,

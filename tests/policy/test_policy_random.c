@@ -23,7 +23,7 @@ typedef struct instance {
 
 static double quantised(uint64_t *seed, bool coarse, double scale)
 {
-    return scale * (coarse ? below(seed, 5) / 4.0 : uniform(seed));
+    return scale * (coarse ? below(seed, 5) / 4.0 : br_random_unit(seed));
 }
 
 static void random_router(instance *x, uint64_t *seed, bool coarse)

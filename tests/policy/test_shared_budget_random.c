@@ -79,8 +79,8 @@ static void random_instance(instance *x, uint64_t *seed, int32_t queries_max, bo
     for (int32_t q = 0; q < x->query_count; q++) {
         for (int32_t c = 0; c < candidates; c++) {
             br_option *o = &x->options[q][c];
-            o->quality = whole ? random_units(seed, QUALITY_UNITS, coarse) / QUALITY_UNITS : uniform(seed);
-            o->cost = whole ? random_units(seed, COST_MAX, coarse) / COST_UNITS : 1e-3 * uniform(seed);
+            o->quality = whole ? random_units(seed, QUALITY_UNITS, coarse) / QUALITY_UNITS : br_random_unit(seed);
+            o->cost = whole ? random_units(seed, COST_MAX, coarse) / COST_UNITS : 1e-3 * br_random_unit(seed);
             o->reason = random_reason(seed);
             if (c == x->router.reference) o->quality = 1;
         }
@@ -124,7 +124,7 @@ static double random_budget(const instance *x, uint64_t *seed, bool whole)
         least += low;
         most += high;
     }
-    const double budget = least + (1.2 * uniform(seed) - 0.1) * (most - least);
+    const double budget = least + (1.2 * br_random_unit(seed) - 0.1) * (most - least);
     const double units = whole ? floor(budget * COST_UNITS) / COST_UNITS : budget;
     return fmax(units, 0);
 }
@@ -365,7 +365,7 @@ static void test_the_order_of_queries_changes_no_decision(void **state)
     for (int32_t i = 0; i < LARGE_INSTANCES; i++) {
         const bool whole = below(&seed, 2) == 0;
         random_instance(&x, &seed, CROWD, whole, false);
-        x.budget = (double)x.query_count * 1e-3 * uniform(&seed) * (whole ? COST_MAX : 1);
+        x.budget = (double)x.query_count * 1e-3 * br_random_unit(&seed) * (whole ? COST_MAX : 1);
         /* Some queries are copies of others, some but for one number that plays no part. */
         for (int32_t q = 1; q < x.query_count; q += 3) {
             memcpy(x.options[q], x.options[q - 1], sizeof x.options[q]);
@@ -484,14 +484,14 @@ static void test_many_purchases_leave_no_drift_in_the_total(void **state)
         for (int32_t q = 0; q < QUERIES; q++) {
             double cost = 0;
             for (int32_t c = 0; c < STEPS; c++) {
-                cost += uniform(&seed);
+                cost += br_random_unit(&seed);
                 options[q][c] = (br_option){.quality = sqrt(cost / STEPS), .cost = cost};
             }
             most += cost;
             queries[q] = (br_shared_budget_query){.options = options[q], .policy = &policy};
         }
         /* The choice at some budget, then at a few bits less than it costs. */
-        br_shared_budget_decide(queries, QUERIES, &router, (0.1 + 0.8 * uniform(&seed)) * most, scratch);
+        br_shared_budget_decide(queries, QUERIES, &router, (0.1 + 0.8 * br_random_unit(&seed)) * most, scratch);
         double costs[QUERIES];
         for (int32_t q = 0; q < QUERIES; q++) costs[q] = queries[q].decision.cost;
         const double budget = largest_sum(costs, QUERIES, &seed) * (1 - (1 + below(&seed, 8)) * 0x1p-53);

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "support/files.h"
 #include "support/oom.h"
 
 enum { ARGUMENTS_MAX = 12 };
@@ -260,20 +261,16 @@ static void test_the_documentation_has_the_table_of_options(void **state)
     if (source == NULL) skip();
     char path[512];
     (void)snprintf(path, sizeof path, "%s/docs/CONFIGURATION.md", source);
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    static char page[1 << 16];
-    page[fread(page, 1, sizeof page - 1, file)] = '\0';
-    (void)fclose(file);
-
-    char *table = NULL;
     size_t size = 0;
+    char *page = read_whole(path, &size);
+    char *table = NULL;
     FILE *stream = open_memstream(&table, &size);
     assert_non_null(stream);
     br_config_print_table(stream);
     (void)fclose(stream);
     if (strstr(page, table) == NULL) fail_msg("docs/CONFIGURATION.md should hold:\n%s", table);
     free(table);
+    free(page);
 }
 
 int main(void)

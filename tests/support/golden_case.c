@@ -8,6 +8,7 @@
 
 #include "bundle/tensor_names.h"
 #include "core/memory.h"
+#include "support/files.h"
 
 const char *const golden_names[] = {
     "log_buckets",   "one_layer",      "own_projections",
@@ -236,16 +237,7 @@ static char *read_file(const golden_case *g, const char *ending, size_t *size)
     const char *source = getenv("BESTROUTE_SOURCE");
     char path[1024];
     snprintf(path, sizeof path, "%s/tests/golden/%s.%s", source != NULL ? source : ".", g->name, ending);
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) fail_msg("%s: cannot be opened", path);
-    assert_int_equal(fseek(file, 0, SEEK_END), 0);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    char *bytes = malloc(*size + 1);
-    assert_non_null(bytes);
-    assert_int_equal(fread(bytes, 1, *size, file), *size);
-    fclose(file);
-    return bytes;
+    return read_whole(path, size);
 }
 
 /* What "router" declares, read by policy/router.c: the rest of a router.json is made up around it. */

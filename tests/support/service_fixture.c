@@ -16,6 +16,7 @@
 
 #include "core/clock.h"
 #include "serve/service.h"
+#include "support/files.h"
 #include "workers/workers.h"
 
 const char *service_tiny_bundle(void)
@@ -356,21 +357,6 @@ void peer_ask_bytes(peer *p, peer_answer *a, const void *bytes, size_t size)
 br_query text_query(const char *text)
 {
     return (br_query){.has_text = true, .text = br_str_from(text), .max_cost = INFINITY};
-}
-
-static char *read_whole(const char *path, size_t *size)
-{
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, 0, SEEK_END), 0);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    char *bytes = malloc(*size + 1);
-    assert_non_null(bytes);
-    assert_int_equal(fread(bytes, 1, *size, file), *size);
-    bytes[*size] = '\0';
-    (void)fclose(file);
-    return bytes;
 }
 
 static void write_piece(FILE *file, const char *bytes, size_t size)

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "core/random.h"
 #include "support/oom.h"
 
 enum { SEQS_MAX = 4, TOKENS_MAX = 1024, QUEUE_MAX = 100, NONE = -1 };
@@ -467,18 +468,9 @@ static bool model_has_expired(const model *m, uint64_t now)
     return false;
 }
 
-static uint64_t random_next(uint64_t *seed)
-{
-    *seed += UINT64_C(0x9e3779b97f4a7c15); /* splitmix64 */
-    uint64_t x = *seed;
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
 static uint64_t below(uint64_t *seed, uint64_t bound)
 {
-    return random_next(seed) % bound;
+    return br_random_bits(seed) % bound;
 }
 
 static void check_counts(const br_batcher *batcher, const model *m)

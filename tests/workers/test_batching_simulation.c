@@ -22,6 +22,7 @@
 
 #include "bench/schedule.h"
 #include "bench/trace.h"
+#include "core/random.h"
 #include "workers/batcher.h"
 
 enum { QUERIES_MAX = 40000, DEVICES_MAX = 8, SEQS = 256 };
@@ -62,7 +63,7 @@ static double capacity(const machine *m)
 /* Prompts as they come: log-normal, median 40 tokens, 512 at most. */
 static int32_t draw_tokens(uint64_t *random)
 {
-    const double u = sqrt(-2 * log(1 - random_unit(random))) * cos(6.283185307179586 * random_unit(random));
+    const double u = sqrt(-2 * log(1 - br_random_unit(random))) * cos(6.283185307179586 * br_random_unit(random));
     const double tokens = 40 * exp(0.9 * u);
     return tokens < 4 ? 4 : tokens > 512 ? 512 : (int32_t)tokens;
 }
@@ -346,7 +347,7 @@ static void test_beside_a_flood_cores_answer_a_single_prompt_within_twice_its_ti
         uint64_t random = 3;
         query_count = 0;
         double at = 20 * alone;
-        for (int k = 0; k < SINGLES; k++) add(at += 2 * alone * (1 + random_unit(&random)), TOKENS, 1, 0);
+        for (int k = 0; k < SINGLES; k++) add(at += 2 * alone * (1 + br_random_unit(&random)), TOKENS, 1, 0);
         for (int k = 0; k < FLOOD; k++) add(0, TOKENS, 2, 0);
         simulate(&cores, &(rule){.take_all = all});
         print_message("%s: alone %.1f ms, beside the flood p50 %.1f, p99 %.1f\n", all ? "take all" : "share",
@@ -412,7 +413,7 @@ static void test_deadlines_that_can_be_kept_are_kept(void **state)
     arrive_at(&gpu, 0.6, 5000, 31);
     const double pass = pass_time(&gpu, gpu.budget);
     for (int i = 0; i < query_count; i++) {
-        const double patience = (random_bits(&random) % 4 == 0 ? 3 : 200) * pass;
+        const double patience = (br_random_bits(&random) % 4 == 0 ? 3 : 200) * pass;
         queries[i].item.deadline_ns = (uint64_t)((queries[i].arrives_us + patience) * 1000);
     }
     simulate(&gpu, &ours);
