@@ -38,7 +38,9 @@ function(bestroute_library name)
   target_link_libraries(${name} PUBLIC bestroute_flags)
 endfunction()
 
+# Programs lie beside one another, where scripts and programs look for them.
 function(bestroute_program name)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE bestroute_flags)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
 endfunction()
