@@ -249,32 +249,33 @@ static br_status check_buckets(const br_model *model, const br_json *scope)
     return BR_OK;
 }
 
-static br_status read_positions(br_model *model, const br_json *scope)
+/* Which terms attention has, and what they share. */
+static br_status read_position_terms(br_model *model, const br_json *scope)
 {
+    uint32_t terms = 0;
+    uint32_t norms = 0;
     br_status status = br_json_bool(scope, "relative_attention", &model->relative_attention);
-    if (status != BR_OK) return status;
-    status = br_json_bool(scope, "share_att_key", &model->share_att_key);
-    if (status != BR_OK) return status;
+    if (status == BR_OK) status = br_json_bool(scope, "share_att_key", &model->share_att_key);
+    if (status == BR_OK) status = read_words(&terms, &position_terms, scope, "pos_att_type");
+    if (status == BR_OK) status = read_words(&norms, &norm_terms, scope, "norm_rel_ebd");
+    model->c2p = (terms & 1u) != 0;
+    model->p2c = (terms & 2u) != 0;
+    model->norm_rel_ebd = (norms & 1u) != 0;
+    return status;
+}
 
-    uint32_t set;
-    status = read_words(&set, &position_terms, scope, "pos_att_type");
-    if (status != BR_OK) return status;
-    model->c2p = (set & 1u) != 0;
-    model->p2c = (set & 2u) != 0;
-    status = read_words(&set, &norm_terms, scope, "norm_rel_ebd");
-    if (status != BR_OK) return status;
-    model->norm_rel_ebd = (set & 1u) != 0;
-
+/* How far positions reach; without relative_attention the model's three numbers stay 0. */
+static br_status read_position_reach(br_model *model, const br_json *scope)
+{
     int32_t buckets = -1;
     int32_t positions = -1;
     int32_t embeddings = 512;
-    status = br_json_int32(scope, "position_buckets", INT32_MIN, INT32_MAX, &buckets);
-    if (status != BR_OK) return status;
-    status = br_json_int32(scope, "max_relative_positions", INT32_MIN, INT32_MAX, &positions);
-    if (status != BR_OK) return status;
-    status = br_json_int32(scope, "max_position_embeddings", INT32_MIN, INT32_MAX, &embeddings);
-    if (status != BR_OK) return status;
-    if (!model->relative_attention) return BR_OK; /* the three stay 0: there are no positions */
+    br_status status = br_json_int32(scope, "position_buckets", INT32_MIN, INT32_MAX, &buckets);
+    if (status == BR_OK)
+        status = br_json_int32(scope, "max_relative_positions", INT32_MIN, INT32_MAX, &positions);
+    if (status == BR_OK)
+        status = br_json_int32(scope, "max_position_embeddings", INT32_MIN, INT32_MAX, &embeddings);
+    if (status != BR_OK || !model->relative_attention) return status;
 
     model->position_buckets = buckets > 0 ? buckets : 0;
     model->max_positions = positions < 1 ? embeddings : positions;
@@ -330,16 +331,15 @@ br_status br_model_parse(br_model *out, br_str json, const char *file, br_error 
     const br_json scope = {.object = top, .file = file, .path = "", .error = error};
 
     status = read_family(out, &scope);
-    if (status != BR_OK) goto done;
-    status = read_sizes(out, &scope);
+    if (status == BR_OK) status = read_sizes(out, &scope);
     if (status != BR_OK) goto done;
     if (out->family != BR_FAMILY_DEBERTA) {
         status = read_absolute(out, &scope);
         goto done;
     }
     status = refuse_unsupported(&scope, out);
-    if (status != BR_OK) goto done;
-    status = read_positions(out, &scope);
+    if (status == BR_OK) status = read_position_terms(out, &scope);
+    if (status == BR_OK) status = read_position_reach(out, &scope);
 
 done:
     json_decref(top);

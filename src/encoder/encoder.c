@@ -294,10 +294,9 @@ static br_pass_shape shape_for(const br_encoder *e, br_pass_shape batch)
     return batch;
 }
 
-br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
-                            const br_encoder_options *options, br_error *error)
+static br_status check_options(const br_encoder_options *options, const br_encoder_weights *weights,
+                               br_error *error)
 {
-    *out = NULL;
     if (options->tokens_max < weights->seq_tokens_max || options->tokens_max > BR_BATCH_TOKENS_MAX)
         return br_fail(error, BR_EINVAL,
                        "tokens per batch is %d; expected %d, the bundle's max_tokens, to %d",
@@ -305,6 +304,44 @@ br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
     if (options->seqs_max < 1 || options->seqs_max > BR_BATCH_SEQS_MAX)
         return br_fail(error, BR_EINVAL, "queries per batch is %d; expected 1 to %d", (int)options->seqs_max,
                        (int)BR_BATCH_SEQS_MAX);
+    return BR_OK;
+}
+
+static br_status make_workspace(br_encoder *e, br_error *error)
+{
+    const br_encoder_weights *w = e->weights;
+    const br_plan_shape shape = {
+        .tokens_max = e->options.tokens_max,
+        .seqs_max = e->options.seqs_max,
+        .heads_count = w->heads_count,
+        .residual = e->backend->residual,
+        .activation = e->backend->activation,
+        .has_pooler = w->pooler_weight != NULL,
+    };
+    br_plan_make(&e->plan, &w->model, &shape);
+    e->workspace = e->ops->alloc(e->backend, e->plan.total_bytes);
+    if (e->workspace == NULL) return br_no_memory(error, "a workspace of %zu bytes", e->plan.total_bytes);
+    e->offsets = br_alloc_array((size_t)e->options.seqs_max + 1, sizeof *e->offsets);
+    return e->offsets != NULL ? BR_OK : br_no_memory(error, "an encoder");
+}
+
+static br_status make_stream(br_encoder *e, br_error *error)
+{
+    const br_stream_shape shape = {
+        .tokens_max = e->options.tokens_max,
+        .seqs_max = e->options.seqs_max,
+        .seq_tokens_max = e->weights->seq_tokens_max,
+        .heads_count = e->weights->heads_count,
+    };
+    return e->ops->stream_create(e->backend, &e->stream, &e->weights->model, &shape, error);
+}
+
+br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
+                            const br_encoder_options *options, br_error *error)
+{
+    *out = NULL;
+    br_status status = check_options(options, weights, error);
+    if (status != BR_OK) return status;
 
     br_encoder *e = calloc(1, sizeof *e); /* zeroed: destroy is safe from here on */
     if (e == NULL) return br_no_memory(error, "an encoder");
@@ -313,43 +350,15 @@ br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
     e->ops = weights->backend->table;
     e->options = *options;
 
-    const br_plan_shape shape = {
-        .tokens_max = options->tokens_max,
-        .seqs_max = options->seqs_max,
-        .heads_count = weights->heads_count,
-        .residual = e->backend->residual,
-        .activation = e->backend->activation,
-        .has_pooler = weights->pooler_weight != NULL,
-    };
-    const br_stream_shape stream_shape = {
-        .tokens_max = options->tokens_max,
-        .seqs_max = options->seqs_max,
-        .seq_tokens_max = weights->seq_tokens_max,
-        .heads_count = weights->heads_count,
-    };
-    br_plan_make(&e->plan, &weights->model, &shape);
-    br_status status;
-    e->workspace = e->ops->alloc(e->backend, e->plan.total_bytes);
-    if (e->workspace == NULL) {
-        status = br_no_memory(error, "a workspace of %zu bytes", e->plan.total_bytes);
-        goto fail;
+    status = make_workspace(e, error);
+    if (status == BR_OK) status = make_stream(e, error);
+    if (status == BR_OK) status = record_passes(e, error);
+    if (status != BR_OK) {
+        br_encoder_destroy(e);
+        return status;
     }
-    e->offsets = br_alloc_array((size_t)options->seqs_max + 1, sizeof *e->offsets);
-    if (e->offsets == NULL) {
-        status = br_no_memory(error, "an encoder");
-        goto fail;
-    }
-    status = e->ops->stream_create(e->backend, &e->stream, &weights->model, &stream_shape, error);
-    if (status != BR_OK) goto fail;
-    status = record_passes(e, error);
-    if (status != BR_OK) goto fail;
-
     *out = e;
     return BR_OK;
-
-fail:
-    br_encoder_destroy(e);
-    return status;
 }
 
 void br_encoder_destroy(br_encoder *encoder)
