@@ -154,52 +154,69 @@ static cublasStatus_t multiply(const br_gemm *g, const plan *p, const br_gemm_ar
                           a->y, p->y, algo, g->workspace, WORKSPACE_BYTES, stream);
 }
 
+/* Operands of zeros for the products of one shape, and what their time is taken with. */
+typedef struct trial {
+    br_gemm_args args;
+    void *memory[4]; /* x, weight, bias, y */
+    cudaStream_t stream;
+    cudaEvent_t events[2];
+} trial;
+
+static void trial_close(trial *t)
+{
+    for (int i = 0; i < 4; i++) (void)cudaFree(t->memory[i]);
+    for (int i = 0; i < 2; i++)
+        if (t->events[i] != NULL) (void)cudaEventDestroy(t->events[i]);
+    if (t->stream != NULL) (void)cudaStreamDestroy(t->stream);
+}
+
+/* False: something failed. Close it in any case. */
+static bool trial_open(trial *t, const br_gemm *g, const br_gemm_shape *shape)
+{
+    const size_t element = g->type == CUDA_R_32F ? 4 : 2;
+    const size_t outputs = (size_t)shape->outputs;
+    const size_t inputs = (size_t)shape->inputs;
+    const size_t rows = (size_t)shape->rows;
+    const size_t bytes[4] = {rows * inputs * element, outputs * inputs * element, outputs * element,
+                             rows * outputs * element};
+    *t = (trial){0};
+    bool ready = cudaStreamCreateWithFlags(&t->stream, cudaStreamNonBlocking) == cudaSuccess;
+    for (int i = 0; i < 2; i++) ready = ready && cudaEventCreate(&t->events[i]) == cudaSuccess;
+    for (int i = 0; i < 4; i++)
+        ready = ready && cudaMalloc(&t->memory[i], bytes[i]) == cudaSuccess &&
+                cudaMemsetAsync(t->memory[i], 0, bytes[i], t->stream) == cudaSuccess;
+    t->args = (br_gemm_args){*shape, t->memory[0], t->memory[1], t->memory[2], t->memory[3]};
+    return ready;
+}
+
 /* Milliseconds of MEASURED_RUNS products, or a negative number where one failed. */
-static float measure_one(const br_gemm *g, const plan *p, const br_gemm_args *a,
-                         const cublasLtMatmulAlgo_t *algo, cudaStream_t stream, const cudaEvent_t events[2])
+static float measure_one(const br_gemm *g, const plan *p, const trial *t, const cublasLtMatmulAlgo_t *algo)
 {
     float elapsed = -1;
-    if (multiply(g, p, a, algo, stream) != CUBLAS_STATUS_SUCCESS) return -1; /* warms up */
-    bool sound = cudaEventRecord(events[0], stream) == cudaSuccess;
+    if (multiply(g, p, &t->args, algo, t->stream) != CUBLAS_STATUS_SUCCESS) return -1; /* warms up */
+    bool sound = cudaEventRecord(t->events[0], t->stream) == cudaSuccess;
     for (int i = 0; i < MEASURED_RUNS && sound; i++)
-        sound = multiply(g, p, a, algo, stream) == CUBLAS_STATUS_SUCCESS;
-    sound = sound && cudaEventRecord(events[1], stream) == cudaSuccess;
-    sound = cudaStreamSynchronize(stream) == cudaSuccess && sound;
-    if (!sound || cudaEventElapsedTime(&elapsed, events[0], events[1]) != cudaSuccess) return -1;
+        sound = multiply(g, p, &t->args, algo, t->stream) == CUBLAS_STATUS_SUCCESS;
+    sound = sound && cudaEventRecord(t->events[1], t->stream) == cudaSuccess;
+    sound = cudaStreamSynchronize(t->stream) == cudaSuccess && sound;
+    if (!sound || cudaEventElapsedTime(&elapsed, t->events[0], t->events[1]) != cudaSuccess) return -1;
     return elapsed;
 }
 
-/* The fastest of `count` guesses, on operands of zeros. The first where measuring fails. */
+/* The fastest of `count` guesses; the first where measuring fails. */
 static int fastest(const br_gemm *g, const plan *p, const cublasLtMatmulHeuristicResult_t *guesses, int count)
 {
-    const size_t element = g->type == CUDA_R_32F ? 4 : 2;
-    const size_t outputs = (size_t)p->shape.outputs;
-    const size_t inputs = (size_t)p->shape.inputs;
-    const size_t rows = (size_t)p->shape.rows;
-    const size_t bytes[4] = {rows * inputs * element, outputs * inputs * element, outputs * element,
-                             rows * outputs * element};
-    void *memory[4] = {0};
-    cudaStream_t stream = NULL;
-    cudaEvent_t events[2] = {NULL, NULL};
-    bool ready = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess;
-    for (int i = 0; i < 2; i++) ready = ready && cudaEventCreate(&events[i]) == cudaSuccess;
-    for (int i = 0; i < 4; i++)
-        ready = ready && cudaMalloc(&memory[i], bytes[i]) == cudaSuccess &&
-                cudaMemsetAsync(memory[i], 0, bytes[i], stream) == cudaSuccess;
-
+    trial t;
     int best = 0;
     float best_elapsed = -1;
-    const br_gemm_args a = {p->shape, memory[0], memory[1], memory[2], memory[3]};
+    const bool ready = trial_open(&t, g, &p->shape);
     for (int i = 0; i < count && ready; i++) {
-        const float elapsed = measure_one(g, p, &a, &guesses[i].algo, stream, events);
+        const float elapsed = measure_one(g, p, &t, &guesses[i].algo);
         if (elapsed < 0 || (best_elapsed >= 0 && elapsed >= best_elapsed)) continue;
         best = i;
         best_elapsed = elapsed;
     }
-    for (int i = 0; i < 4; i++) (void)cudaFree(memory[i]);
-    for (int i = 0; i < 2; i++)
-        if (events[i] != NULL) (void)cudaEventDestroy(events[i]);
-    if (stream != NULL) (void)cudaStreamDestroy(stream);
+    trial_close(&t);
     return best;
 }
 
