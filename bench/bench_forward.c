@@ -398,10 +398,42 @@ static br_status complete(options *o, br_error *error)
     return BR_OK;
 }
 
+/* BR_EINTERNAL: the results differ from the reference engine's by more than the precision explains. */
+static br_status check_first(const br_encoder_weights *weights, const br_bundle *bundle,
+                             br_precision precision, br_error *error)
+{
+    double worst = 0;
+    const br_status status = check(weights, bundle, &worst, error);
+    if (status != BR_OK) return status;
+    fprintf(stderr, "largest |quality - reference|: %.2g\n", worst);
+    if (worst <= quality_bar(precision)) return BR_OK;
+    return br_fail(error, BR_EINTERNAL, "the results differ from the reference engine's: not timed");
+}
+
+static int32_t prompts_per_pass(const options *o, int32_t length)
+{
+    int32_t prompts = o->batch_tokens > length ? o->batch_tokens / length : 1;
+    if (o->batch > 0) prompts = o->batch;
+    if (prompts > BR_BATCH_TOKENS_MAX / length) prompts = BR_BATCH_TOKENS_MAX / length;
+    return prompts < BR_BATCH_SEQS_MAX ? prompts : BR_BATCH_SEQS_MAX;
+}
+
+static br_status measure_lengths(const br_encoder_weights *weights, const br_bundle *bundle, const options *o,
+                                 result *results, br_error *error)
+{
+    br_status status = BR_OK;
+    for (int32_t i = 0; i < o->lengths_count && status == BR_OK; i++) {
+        results[i].length = o->lengths[i];
+        results[i].batch = prompts_per_pass(o, o->lengths[i]);
+        status = measure_throughput(weights, bundle, o, &results[i], error);
+        if (status == BR_OK) status = measure_latency(weights, bundle, o, &results[i], error);
+    }
+    return status;
+}
+
 static br_status bench(const options *o, const br_bundle *bundle, br_backend *backend, br_error *error)
 {
     result results[LENGTHS_MAX] = {0};
-    double worst = 0;
     br_encoder_weights *weights = NULL;
     const uint64_t begin = br_clock_now_ns();
     br_status status = br_encoder_weights_create(&weights, backend, bundle, error);
@@ -410,31 +442,10 @@ static br_status bench(const options *o, const br_bundle *bundle, br_backend *ba
         status = dump(weights, bundle, o, error);
         goto done;
     }
-    if (status == BR_OK && !o->no_check) {
-        status = check(weights, bundle, &worst, error);
-        if (status == BR_OK) fprintf(stderr, "largest |quality - reference|: %.2g\n", worst);
-        if (status == BR_OK && worst > quality_bar(backend->precision)) {
-            status =
-                br_fail(error, BR_EINTERNAL, "the results differ from the reference engine's: not timed");
-            goto done;
-        }
-    }
-    for (int32_t i = 0; i < o->lengths_count && status == BR_OK; i++) {
-        results[i].length = o->lengths[i];
-        results[i].batch = o->batch_tokens > o->lengths[i] ? o->batch_tokens / o->lengths[i] : 1;
-        if (o->batch > 0) results[i].batch = o->batch;
-        if (results[i].batch > BR_BATCH_TOKENS_MAX / o->lengths[i])
-            results[i].batch = BR_BATCH_TOKENS_MAX / o->lengths[i];
-        if (results[i].batch > BR_BATCH_SEQS_MAX) results[i].batch = BR_BATCH_SEQS_MAX;
-        status = measure_throughput(weights, bundle, o, &results[i], error);
-        if (status == BR_OK) status = measure_latency(weights, bundle, o, &results[i], error);
-    }
-    if (status == BR_OK) {
-        if (o->json)
-            print_json(o, backend, results, load_s);
-        else
-            print_table(o, backend, results);
-    }
+    if (status == BR_OK && !o->no_check) status = check_first(weights, bundle, backend->precision, error);
+    if (status == BR_OK) status = measure_lengths(weights, bundle, o, results, error);
+    if (status == BR_OK && o->json) print_json(o, backend, results, load_s);
+    if (status == BR_OK && !o->json) print_table(o, backend, results);
 
 done:
     br_encoder_weights_destroy(weights);
