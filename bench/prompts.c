@@ -46,7 +46,8 @@ static char *make_text(int words, uint64_t *random)
     char *text = malloc((size_t)words * WORD_BYTES_MAX + 1);
     size_t size = 0;
     for (int w = 0; text != NULL && w < words; w++)
-        size += (size_t)sprintf(text + size, "%s%s", w == 0 ? "" : " ", vocabulary[br_random_bits(random) % 16]);
+        size +=
+            (size_t)sprintf(text + size, "%s%s", w == 0 ? "" : " ", vocabulary[br_random_bits(random) % 16]);
     return text;
 }
 

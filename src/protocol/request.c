@@ -340,7 +340,8 @@ static br_status read_values(const br_fields *fields, const decoder *d)
     return status;
 }
 
-/* The id is read first, because every refusal echoes it, but a fault in it is reported only after the version's. */
+/* The id is read first, because every refusal echoes it,
+ * but a fault in it is reported only after the version's. */
 static br_status decode(const decoder *d, const void *message, size_t size)
 {
     br_fields fields;

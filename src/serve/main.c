@@ -48,8 +48,8 @@ static void watch_serving(signals *s)
     br_unlock(&s->lock);
 }
 
-/* Tidying only frees memory. Ends the process when that takes longer than TIDY_S, or at a second signal: nng 1.5
- * may wait for ever when it closes a connection in the middle of a message (nanomsg/nng issue 1636). */
+/* Tidying only frees memory. Ends the process when that takes longer than TIDY_S, or at a second signal: nng
+ * 1.5 may wait for ever when it closes a connection in the middle of a message (nanomsg/nng issue 1636). */
 static void watch_tidying(const signals *s)
 {
     const struct timespec patience = {.tv_sec = TIDY_S};

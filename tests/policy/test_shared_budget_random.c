@@ -79,7 +79,8 @@ static void random_instance(instance *x, uint64_t *seed, int32_t queries_max, bo
     for (int32_t q = 0; q < x->query_count; q++) {
         for (int32_t c = 0; c < candidates; c++) {
             br_option *o = &x->options[q][c];
-            o->quality = whole ? random_units(seed, QUALITY_UNITS, coarse) / QUALITY_UNITS : br_random_unit(seed);
+            o->quality =
+                whole ? random_units(seed, QUALITY_UNITS, coarse) / QUALITY_UNITS : br_random_unit(seed);
             o->cost = whole ? random_units(seed, COST_MAX, coarse) / COST_UNITS : 1e-3 * br_random_unit(seed);
             o->reason = random_reason(seed);
             if (c == x->router.reference) o->quality = 1;
@@ -491,7 +492,8 @@ static void test_many_purchases_leave_no_drift_in_the_total(void **state)
             queries[q] = (br_shared_budget_query){.options = options[q], .policy = &policy};
         }
         /* The choice at some budget, then at a few bits less than it costs. */
-        br_shared_budget_decide(queries, QUERIES, &router, (0.1 + 0.8 * br_random_unit(&seed)) * most, scratch);
+        br_shared_budget_decide(queries, QUERIES, &router, (0.1 + 0.8 * br_random_unit(&seed)) * most,
+                                scratch);
         double costs[QUERIES];
         for (int32_t q = 0; q < QUERIES; q++) costs[q] = queries[q].decision.cost;
         const double budget = largest_sum(costs, QUERIES, &seed) * (1 - (1 + below(&seed, 8)) * 0x1p-53);

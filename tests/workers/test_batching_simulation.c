@@ -1,13 +1,14 @@
 /*
  * test_batching_simulation.c - the real batcher in virtual time: arrivals, devices with the time a pass takes
- * on them, and what the rule "take at once when idle, gather while busy" makes of them, beside two lower bounds.
+ * on them, and what the rule "take at once when idle, gather while busy" makes of them,
+ * beside two lower bounds.
  *
  *   arrivals, recorded (data/traces) or drawn by seed
  *            -> br_batcher_push -> br_batcher_take by whichever device is idle -> a pass of a + b * tokens
  *
- * Both bounds hold for every rule. A query takes at least a pass of its own on an idle device. And all devices
- * together are no faster than one device of their summed speed that pays for a pass only a full batch's
- * share, and may interrupt what it does: shortest remaining time first is optimal there.
+ * Both bounds hold for every rule. A query takes at least a pass of its own on an idle device. And all
+ * devices together are no faster than one device of their summed speed that pays for a pass only a full
+ * batch's share, and may interrupt what it does: shortest remaining time first is optimal there.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -63,7 +64,8 @@ static double capacity(const machine *m)
 /* Prompts as they come: log-normal, median 40 tokens, 512 at most. */
 static int32_t draw_tokens(uint64_t *random)
 {
-    const double u = sqrt(-2 * log(1 - br_random_unit(random))) * cos(6.283185307179586 * br_random_unit(random));
+    const double u =
+        sqrt(-2 * log(1 - br_random_unit(random))) * cos(6.283185307179586 * br_random_unit(random));
     const double tokens = 40 * exp(0.9 * u);
     return tokens < 4 ? 4 : tokens > 512 ? 512 : (int32_t)tokens;
 }

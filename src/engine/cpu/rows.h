@@ -62,7 +62,6 @@ static void layernorm(const br_layernorm_args *a)
  *   gelu(x) = max(x, 0) - t P(-t),  t = |x|
  * log2 P(-t) is smooth: -1 + t q(t), with q fitted on [0, 6] so that P is within 4e-8. One exponential
  * then serves both signs. Beyond 6 the second term is held at its 6e-9. */
-
 BR_INLINE vec gelu_of(vec x)
 {
     const vec magnitude = (vec)((uvec)x & splat_unit(0x7fffffffu));
@@ -104,8 +103,7 @@ static float dot(const float *a, const float *b, int32_t width)
     return sum;
 }
 
-/* The activations of a row's logits, in place. */
-
+/* An activation of a row's logits, in place, as those below. */
 static void sigmoid_row(float *z, int32_t count)
 {
     for (int32_t k = 0; k < count; k++) z[k] = 1.0f / (1.0f + expf(-z[k]));

@@ -43,8 +43,6 @@ struct br_stream {
     double *sums;  /* [D] */
 };
 
-/* Rows of the storage types. */
-
 static void widen(float *out, const void *rows, size_t first, int32_t count, br_dtype type)
 {
     for (int32_t i = 0; i < count; i++) out[i] = br_dtype_get(rows, first + (size_t)i, type);
@@ -72,8 +70,6 @@ static double dot(const float *a, const float *b, int32_t count)
     for (; i < count; i++) sum += (double)a[i] * (double)b[i];
     return sum;
 }
-
-/* Made from weights. */
 
 static void matrix_destroy(br_backend *backend, br_matrix *matrix)
 {
@@ -140,8 +136,6 @@ fail:
     return br_no_memory(error, "%zu projected positions", rows);
 }
 
-/* Streams: everything happens at once, on the caller's thread. */
-
 static void stream_destroy(br_stream *stream)
 {
     if (stream == NULL) return;
@@ -180,8 +174,6 @@ fail:
     stream_destroy(stream);
     return br_no_memory(error, "a stream's scratch");
 }
-
-/* Ops. */
 
 /* Normalises `row` and stores it twice, at element `first`. */
 static void normalise(const br_backend *backend, void *residual, void *input, size_t first, float *row,
