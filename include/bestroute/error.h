@@ -18,7 +18,7 @@ typedef struct br_error {
 
 /* Formats into *error (which may be NULL) and returns `status`, so that a
  * failing function reads `return br_fail(error, BR_EFORMAT, "...", ...)`.
- * Control characters in the result are replaced by '?': texts quote outside bytes. */
+ * Control characters in the result are replaced by '?', because texts may quote bytes from outside. */
 BR_NODISCARD br_status br_fail(br_error *error, br_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -38,9 +38,11 @@ typedef struct calibration {
     br_eval_point curve[BR_SWEEP_SETTINGS_MAX]; /* scratch */
     size_t index;                               /* of the setting chosen */
     outcome chosen;                             /* on all records */
-    double low[OUTCOME_FIGURES];  /* its interval: of the setting as each sample would have chosen it, */
-    double high[OUTCOME_FIGURES]; /* and of what the chosen one gives */
-    json_t *table;                /* of evenly spaced thresholds */
+    /* Intervals, in the order of outcome: of the setting, as each sample would have chosen it; of the rest,
+     * as the setting chosen on all records gives them. */
+    double low[OUTCOME_FIGURES];
+    double high[OUTCOME_FIGURES];
+    json_t *table; /* of evenly spaced thresholds */
     json_t *report;
 } calibration;
 
@@ -52,7 +54,7 @@ static outcome outcome_at(calibration *c, size_t index, const double *weights)
 }
 
 /* The best setting that meets the target: the dearest that is cheap enough, or the cheapest that is good
- * enough. False where none is. */
+ * enough. False: none meets it. */
 static bool find(calibration *c, size_t *index, const double *weights)
 {
     const cli_options *o = c->options;

@@ -2,8 +2,7 @@
  * eval.c - `bestroute eval`: what this bundle's decisions would have cost, and how good the answers would
  * have been.
  *
- *   measured (records, the service's scores) -> analysis of each task and of all -> report -> JSON, table,
- *   plot
+ *   measured: records, scores -> analysis: each task, and all -> report -> JSON, table, plot
  */
 #include "eval.h"
 

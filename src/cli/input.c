@@ -3,8 +3,8 @@
  *
  *   read -> [ buffer of one line and what follows it ] -> prompt
  *
- * Lines end in LF or CRLF; the last one needs no end. Blank lines are skipped but counted. A line over the
- * limit becomes a prompt with an error and is passed over without being kept.
+ * Lines end in LF or CRLF; the last line may have no end. Blank lines are skipped but counted. A line over
+ * the limit becomes a prompt with an error, and its bytes are dropped as they come.
  */
 #include "input.h"
 

@@ -35,7 +35,7 @@ static cli_exit run_info(const cli_options *options, br_client *client)
     return CLI_EXIT_OK;
 }
 
-/* A service that answers not_ready is asked again for as long as one that does not answer is waited for. */
+/* Asks again while the service answers not_ready, for as long as a call would wait for a connection. */
 static br_status ping_until_ready(const cli_options *options, br_client *client, double *ms, br_error *error)
 {
     const uint64_t end_ns = br_clock_now_ns() + (uint64_t)options->wait_ms * BR_NS_PER_MS;
@@ -137,7 +137,7 @@ static cli_exit run_reload(const cli_options *options, br_client *client)
     br_error error = {0};
     char *folder = NULL;
     if (options->argument_count > 0) {
-        folder = realpath(options->arguments[0], NULL); /* the service stands in another folder */
+        folder = realpath(options->arguments[0], NULL); /* the service runs in another folder */
         if (folder == NULL) {
             (void)!br_fail(&error, BR_EINVAL, "%s: %s", options->arguments[0], strerror(errno));
             return cli_report(options, CLI_EXIT_USAGE, &error);

@@ -1,4 +1,4 @@
-/* measured.c - records in, the service's qualities beside them. */
+/* measured.c - reads records and puts the service's qualities beside them. */
 #include "measured.h"
 
 #include <math.h>
@@ -12,12 +12,12 @@
 
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status)
 {
-    /* With the service's info in hand what fails next are files and what stands in them. */
+    /* Once the service's info is there, what fails are files and their content. */
     const bool own = status == BR_EIO || status == BR_EFORMAT || status == BR_EINVAL || status == BR_ETOOBIG;
     return scores->info != NULL && own ? CLI_EXIT_USAGE : cli_exit_of(status);
 }
 
-/* The bundle as far as `info` tells it: enough to decide as the service decides. */
+/* The part of the bundle that `info` describes: enough to decide as the service decides. */
 static br_status make_router(cli_scores *s, br_error *error)
 {
     const br_answer *info = s->info;
@@ -67,7 +67,7 @@ static br_status read_records(cli_scores *s, const cli_options *options, br_erro
                    s->records.passed_over);
 }
 
-/* USD with what was measured: the row's own answer length where it is known. */
+/* USD for the answer as it was measured: with its own length where that is known. */
 static double paid(const cli_scores *s, const br_records_row *row, size_t candidate)
 {
     const br_router *router = s->router;
@@ -151,7 +151,7 @@ static br_status score_all(cli_scores *s, const cli_options *options, br_client 
     return status;
 }
 
-/* Of each record the line of the file with its id; other lines are for other splits. */
+/* Takes for each record the line with its id. Lines that no record takes belong to other splits. */
 static br_status take_scores(cli_scores *s, const char *path, br_error *error)
 {
     const size_t candidates = s->info->candidate_count;

@@ -17,7 +17,7 @@
 typedef struct cli_scores {
     br_answer *info;
     br_router
-        *router; /* candidates in info's order, head = index; the reference has its head's score, or 1 */
+        *router; /* candidates in info's order, head = index; the reference's score is its head's, or 1 */
     br_records_pair pairs[BR_CANDIDATES_MAX];
     br_records records;
     br_eval_table table;
@@ -34,8 +34,8 @@ void cli_scores_deinit(cli_scores *scores);
 /* Adds what the figures of a report come from: bundle, files, rows, options. */
 void cli_scores_describe(json_t *report, const cli_scores *scores, const cli_options *options);
 
-/* Its exit code: a file that cannot be read or records that are wrong are the user's to mend, unlike a
- * service that cannot be reached. */
+/* The exit code for a failure of cli_scores_load and of what follows: files and records are the user's to
+ * correct (wrong usage), unlike a service that cannot be reached. */
 cli_exit cli_scores_exit_of(const cli_scores *scores, br_status status);
 
 #endif

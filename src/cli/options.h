@@ -35,7 +35,7 @@ typedef struct cli_options {
     br_option_list urls; /* the services, interchangeable; at least one */
     const char *admin;
     uint32_t hedge_ms;
-    bool endpoints; /* tell in the end what became of the requests to each url */
+    bool endpoints; /* at the end, print how the requests to each url ended */
     const char *tls_ca;
     const char *tls_cert;
     const char *tls_name;
@@ -48,7 +48,7 @@ typedef struct cli_options {
     bool no_progress;
     br_option_list data; /* eval, calibrate: files of records */
     const char *split;   /* of the records; "all" takes every one */
-    const char *scores;  /* file of qualities that stand for the service's, or NULL */
+    const char *scores;  /* file of qualities to use instead of the service's, or NULL */
     const char *plot;    /* stem of the files, or NULL */
     const char *bundle;
     double selector; /* strength in [0, 1]: 1 finds the best of n, 0 picks at random */

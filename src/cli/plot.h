@@ -1,10 +1,10 @@
 /*
  * plot.h - pictures of a JSON report, drawn by the program bestroute-plot.
  *
- * It is a program of its own (python/ in the source tree),
- * so that no library for fonts or pictures is linked here.
+ * bestroute-plot is a Python program (python/ in the source tree), so that the command links no library for
+ * fonts or pictures.
  *
- * Uses: error, jansson.  Used by: measured, eval, calibrate, bench.
+ * Uses: error, jansson.  Used by: report, eval, calibrate, bench.
  */
 #ifndef BESTROUTE_CLI_PLOT_H
 #define BESTROUTE_CLI_PLOT_H
@@ -13,8 +13,8 @@
 
 #include "bestroute/error.h"
 
-/* For before the work: BR_EINVAL where bestroute-plot is not on the PATH;
- * the error says how to install it. */
+/* To be called before the work. BR_EINVAL: bestroute-plot is not on the PATH; the error says how to install
+ * it. */
 BR_NODISCARD br_status br_plot_check(br_error *error);
 
 /* Runs `bestroute-plot - STEM`, which reads the report from its standard input, and waits for it. What it

@@ -1,4 +1,4 @@
-/* progress.c - one line on standard error: how far, how fast, how long still. */
+/* progress.c - draws the line on standard error, again and again. */
 #include "progress.h"
 
 #include <stdio.h>

@@ -150,8 +150,8 @@ static void read_names(reader *r, const json_t *object, const char *key, const c
     *count = size;
 }
 
-/* A word nobody knows is this prompt's error; sent,
- * the client library would refuse the whole request for it. */
+/* An unknown word is an error of this prompt alone. If it were sent, the client library would refuse the
+ * whole request. */
 static void check_words(reader *r, const br_client_policy *policy)
 {
     br_policy_kind kind;

@@ -15,7 +15,7 @@ cli_exit cli_exit_of(br_status status)
         return CLI_EXIT_OK;
     case BR_EIO:
     case BR_ETIMEDOUT:
-    case BR_EFORMAT: /* whatever answers there, it is no service of ours */
+    case BR_EFORMAT: /* what answers there is not a bestroute service */
     case BR_ECLOSED:
         return CLI_EXIT_UNREACHABLE;
     case BR_EINVAL:

@@ -49,7 +49,7 @@ typedef struct job {
     size_t count;
     br_client_query *queries; /* of the prompts that are sent */
     size_t query_count;
-    uint64_t bytes;      /* of the message, estimated from above */
+    uint64_t bytes;      /* of the message, at most */
     uint64_t since_ns;   /* its first prompt */
     uint64_t read_bytes; /* of the input, up to its last prompt */
     br_answer *answer;
@@ -120,7 +120,7 @@ static void *work(void *context)
         call_service(j);
         br_lock(&r->mutex);
         j->state = DONE;
-        (void)!write(r->wake[1], "", 1); /* never blocks: a full pipe wakes just as well */
+        (void)!write(r->wake[1], "", 1); /* never blocks; a full pipe wakes main too */
     }
     br_unlock(&r->mutex);
     return NULL;
@@ -243,7 +243,8 @@ static void print_results(run *r, job *j)
     }
 }
 
-/* A failure that the next request would meet again. A deadline that the service speaks of is not one. */
+/* Whether the next request would fail in the same way. A deadline that the service itself reports is only of
+ * this request. */
 static bool ends_the_run(const job *j)
 {
     switch (j->status) {
@@ -259,7 +260,7 @@ static bool ends_the_run(const job *j)
     }
 }
 
-/* A failure that ends the run is told once; only --json repeats it for each prompt of the request. */
+/* A failure that ends the run is reported once; only --json repeats it for each prompt of the request. */
 static void print_job(run *r, job *j)
 {
     if (r->options->json || !ends_the_run(j)) print_results(r, j);
@@ -300,7 +301,7 @@ static cli_exit print_done(run *r, br_error *error)
     return CLI_EXIT_OK;
 }
 
-/* Until input or a finished job, or `most_ms`; -1: no limit. */
+/* Waits for input (where `for_input`) or for a finished job, at most `most_ms`; -1: no limit. */
 static void wait_for(run *r, bool for_input, int most_ms)
 {
     if (r->progress.enabled && (most_ms < 0 || most_ms > REDRAW_MS)) most_ms = REDRAW_MS;
@@ -313,7 +314,7 @@ static void wait_for(run *r, bool for_input, int most_ms)
     while (read(r->wake[0], bytes, sizeof bytes) > 0) continue;
 }
 
-/* The job's prompts have waited long enough for company; else waits for more. */
+/* Sends the job if its prompts have waited LINGER_MS for others; else waits for more input. */
 static void linger(run *r, job *j)
 {
     if (j->count == 0 || r->one_request) {
@@ -388,7 +389,7 @@ static void settle(run *r, const cli_options *options)
 {
     r->one_request = is_pool(r);
     r->capacity = smaller(r->one_request ? CLI_BATCH_MAX : options->batch, r->info->max_queries);
-    if (r->capacity == 0) r->capacity = 1; /* a service that does not tell */
+    if (r->capacity == 0) r->capacity = 1; /* the service does not say */
     r->job_count = r->one_request ? 1 : options->parallel;
     const uint64_t overhead = MESSAGE_BYTES_SLACK + policy_bytes(&options->policy);
     r->bytes_max = r->info->max_message_bytes > overhead ? r->info->max_message_bytes - overhead : 0;
@@ -396,7 +397,7 @@ static void settle(run *r, const cli_options *options)
         .policy = options->has_policy ? &options->policy : NULL,
         .has_deadline = options->has_deadline,
         .deadline_ms = options->deadline_ms,
-        /* The table ends with what the reference alone would have cost, which only explain tells. */
+        /* The table ends with what the reference alone would have cost, which only explain brings. */
         .explain = options->command == CLI_ROUTE && (options->explain || !options->json),
     };
 }
@@ -466,7 +467,7 @@ cli_exit cli_run(const cli_options *options, br_client *client)
 
     br_error error = {0};
     const cli_exit code = run_all(&r, options, &error);
-    /* Behind results an object for the whole run would not be one of theirs. */
+    /* After results, one more JSON object would be taken for one of them. */
     if (error.text[0] != '\0')
         cli_report_error(options->json && r.output.totals.prompts == 0, cli_code_of(code, error.status),
                          error.text, NULL);

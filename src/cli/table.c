@@ -46,7 +46,7 @@ void cli_table_init(cli_table *table, FILE *to, const br_answer *info, bool has_
                                   PROMPT_COLUMNS_MIN, PROMPT_COLUMNS_MAX);
 }
 
-/* Ten columns: fixed where six decimals say enough, else with an exponent. */
+/* Ten columns, with six decimals, or for small costs with an exponent. */
 static void print_cost(FILE *to, double cost)
 {
     if (!isfinite(cost)) {
@@ -260,7 +260,7 @@ static void print_model(FILE *to, const br_answer *info, const br_answer_model *
     fputc('\n', to);
 }
 
-/* Rows that a reader can take in; the rest are in --json. Always the first and the last. */
+/* At most SHOWN rows, always the first and the last; --json has all. */
 static void print_policy_table(FILE *to, const br_answer *info)
 {
     enum { SHOWN = 21 };

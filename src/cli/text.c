@@ -1,8 +1,8 @@
 /*
  * text.c - text in columns of a terminal.
  *
- * What comes from outside never steers the terminal: control characters, the marks that turn the direction of
- * writing, and bytes that are not UTF-8 are shown, not sent.
+ * Text from outside must not control the terminal. Control characters and the marks that change the direction
+ * of writing are shown as escapes, and bytes that are not UTF-8 as a replacement character.
  */
 #include "text.h"
 

@@ -9,7 +9,7 @@ void cli_totals_init(cli_totals *totals, const br_answer *info, bool of_route)
     *totals = (cli_totals){.info = info, .of_route = of_route, .reference_known = true};
 }
 
-/* What the reference alone would have cost for this prompt; NAN where the answer does not tell. */
+/* What the reference alone would have cost for this prompt; NAN where the answer does not say. */
 static double reference_cost(const br_answer *info, const br_answer_result *result)
 {
     const br_answer_candidate *reference = &info->candidates[info->reference];

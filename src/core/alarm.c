@@ -30,7 +30,7 @@ static void *serve(void *argument)
             br_cond_wait_until(&a->changed, &a->lock, at_ns);
             continue;
         }
-        /* Before `ring` looks: what is set while it looks may be something that it has not seen. */
+        /* Cleared before `ring` looks: a moment that is set while it looks may be one that it misses. */
         atomic_store(&a->at_ns, UINT64_MAX);
         br_unlock(&a->lock);
         const uint64_t next_ns = a->ring(a->context);

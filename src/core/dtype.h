@@ -16,7 +16,7 @@ typedef enum br_dtype {
 
 /* What the GEMMs compute in. Sums, softmax, LayerNorm and heads are float32 in all of them. */
 typedef enum br_precision {
-    BR_PRECISION_AUTO, /* the fastest whose error the engine's table vouches for */
+    BR_PRECISION_AUTO, /* the fastest whose error is known to be small: the engine has a table */
     BR_PRECISION_F32,
     BR_PRECISION_BF16,
     BR_PRECISION_F16,

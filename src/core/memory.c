@@ -79,8 +79,8 @@ void br_arena_reset(br_arena *arena, size_t keep_bytes_max)
         return;
     }
     br_arena_deinit(arena);
-    /* One block of the joint size serves the next request of this size without growing.
-     * Failing is harmless. */
+    /* One block that is as large as all of them: the next request of this size needs no other. It does not
+     * matter if there is no memory for it. */
     if (total > 0 && total <= keep_bytes_max) (void)add_block(arena, total);
 }
 

@@ -1,4 +1,4 @@
-/* thread.c - pthread's calls with their results checked. */
+/* thread.c - pthread's calls, with their results asserted. */
 #include "thread.h"
 
 #include <assert.h>
@@ -7,7 +7,7 @@
 
 #include "clock.h"
 
-/* Asserts stay in release builds; the cast is for builds that define NDEBUG all the same. */
+/* Asserts stay in release builds; the cast is for builds that define NDEBUG nevertheless. */
 static void must(int failed)
 {
     assert(failed == 0);

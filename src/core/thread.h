@@ -1,8 +1,8 @@
 /*
- * thread.h - mutexes, conditions and threads of which nothing can fail that the caller could mend.
+ * thread.h - mutexes, conditions and threads, without statuses to check.
  *
- * The calls below return errors only for mistakes of ours (a mutex that was never made, one locked twice), so
- * they return nothing and assert. Timed waits go by br_clock_now_ns's clock.
+ * The system's calls fail only where our own code is wrong (a mutex that was never made, or is locked twice).
+ * So the calls below return nothing and assert. Timed waits go by br_clock_now_ns's clock.
  *
  * Uses: clock.
  */

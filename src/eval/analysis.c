@@ -44,7 +44,7 @@ static br_status make_hulls(br_analysis *a, const double *weights)
                              weights);
 }
 
-/* A curve that was made of sweep `s`, against the hulls. */
+/* Compares the curve of sweep `s` with the hulls. */
 static void compare(const br_analysis *a, br_figures *out, int s, size_t count)
 {
     for (int i = 0; i < BR_ANALYSIS_COSTS; i++) {
@@ -98,7 +98,7 @@ static void take_task(br_analysis *a, const double *weights)
     }
 }
 
-/* From where both hulls begin to the reference. */
+/* From the cost at which both hulls have begun to the cost of the reference. */
 static br_status choose_costs(br_analysis *a)
 {
     const br_status status = make_hulls(a, a->weights);

@@ -1,13 +1,12 @@
 /*
  * analysis.h - the figures of a report on one task, or on all together, with intervals.
  *
- * The figures are computed on all rows, and again on bootstrap samples of them; the interval of a figure is
- * where 95 % of the samples have it.
+ * The figures are computed on all rows, and again on bootstrap samples of the rows. The interval of a figure
+ * holds its value in 95 % of the samples.
  *
  * Words: a *sweep* is one kind of policy over the whole range of its setting (sweep.h). A *hull* is the best
- * that static choices can do: one candidate for every prompt, or a coin between two; per task, the same with
- * a choice for each task. Curves and hulls are compared at costs from the cheapest static choice to the
- * reference.
+ * of the static choices (evaluation.h), either the same for every prompt or one for each task. Curves and
+ * hulls are compared at costs from the cheapest static choice to the reference.
  *
  * Pure, like evaluation.h.
  *
@@ -43,7 +42,7 @@ BR_NODISCARD br_status br_replay_init(br_replay *out, const br_eval_table *table
                                       const br_policy *current);
 void br_replay_deinit(br_replay *replay);
 
-/* What one set of weights gives. NAN: never, or nothing there. */
+/* What one set of weights gives. NAN: the curve never gets there, or nothing was measured. */
 typedef struct br_figures {
     br_eval_point reference; /* alone */
     br_eval_point current;

@@ -220,7 +220,7 @@ static int by_cost(const void *a, const void *b)
     return x->quality > y->quality ? -1 : x->quality < y->quality;
 }
 
-/* How far b lies above the line from a to c; its sign is all that counts. */
+/* Positive where b lies above the line from a to c. */
 static double above(br_eval_point a, br_eval_point b, br_eval_point c)
 {
     return (b.quality - a.quality) * (c.cost - a.cost) - (c.quality - a.quality) * (b.cost - a.cost);
@@ -245,7 +245,7 @@ size_t br_eval_static_hull(br_eval_point *out, const br_eval_table *table, const
     return br_eval_hull(out, candidates);
 }
 
-/* Edges: what a step costs, and what it brings. */
+/* Of edges: the cost and the quality of a step. */
 static int by_slope(const void *a, const void *b)
 {
     const br_eval_point *x = a;
@@ -328,7 +328,7 @@ double br_eval_cost_at(const br_eval_point *points, size_t count, double quality
     return least;
 }
 
-/* A prediction is set against what was measured; the reference has none. */
+/* Whether the cell takes part in the calibration: it is measured, and not the reference's. */
 static bool is_judged(const br_eval_table *t, size_t row, int32_t candidate)
 {
     return candidate != t->router->reference && t->measured[br_eval_at(t, row, (size_t)candidate)];
@@ -400,8 +400,9 @@ void br_eval_weights(double *weights, const br_eval_table *t, bool by_task)
 
 void br_eval_resample(double *out, const br_eval_table *t, const double *weights, uint64_t *state)
 {
-    /* First out[story] counts how often a story is drawn, in place of each of its own task. Then rows are
-     * served from the last: a story's number is never above the number of any of its rows. */
+    /* First out[story] counts how often each story is drawn; a task draws as often as it has stories. Then
+     * each row takes its story's count, from the last row to the first: a story's number is at most the index
+     * of any of its rows, so no count is overwritten before its last row has read it. */
     memset(out, 0, t->rows * sizeof *out);
     for (size_t story = 0; story < t->stories; story++) {
         size_t other;

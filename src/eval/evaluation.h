@@ -3,14 +3,17 @@
  *
  * Pure: tables in, figures out. No files, no sockets, no clock; chance comes from a seed.
  *
- *   table   per prompt and candidate: predicted, measured, paid
- *   trace   a family of policies (thresholds, budgets, lambdas): cost and quality of each on each prompt
- *   curve   the weighted means of a trace, in the order of its parameters: points of (cost, quality)
- *   hull    the best that mixing static choices can do
+ *   table   per prompt and candidate: what was predicted, measured and paid
+ *   trace   one kind of policy at many settings (thresholds, budgets, lambdas): what each chose for each
+ *           prompt
+ *   curve   the weighted means of a trace, setting by setting: points of (cost, quality)
+ *   hull    the best of the static choices, which do not look at the prompt: one candidate, or a coin between
+ *           two
+ *   story   a text that several prompts share (stories.h)
  *
- * Between neighbouring points of a curve or hull lies what a coin between the two would give.
+ * A point between two neighbours of a curve or hull is reached by a coin between the two.
  *
- * Uses: policy, router.  Used by: cli_eval, cli_calibrate.
+ * Uses: policy, router, random.  Used by: sweep, analysis, the command.
  */
 #ifndef BESTROUTE_EVAL_EVALUATION_H
 #define BESTROUTE_EVAL_EVALUATION_H
@@ -27,10 +30,10 @@ typedef struct br_eval_table {
     size_t rows;
     size_t tasks;
     int32_t *task;  /* [rows] index below tasks */
-    int32_t *story; /* [rows] whose chance is shared: numbered by first appearance, each within one task */
+    int32_t *story; /* [rows] of which each is a part: numbered by first appearance, each within one task */
     size_t stories;
     size_t *story_row; /* [stories] the first row of each */
-    float *predicted;  /* [rows, candidates] match probability; the reference's is read where it has a head */
+    float *predicted;  /* [rows, candidates] probability of a match; the reference's only if it has a head */
     bool *measured;    /* [rows, candidates]; the reference is, always */
     double *quality;   /* [rows, candidates] of the answer that the selector picks */
     double *match;     /* [rows, candidates] */
@@ -46,7 +49,7 @@ void br_eval_table_deinit(br_eval_table *table);
 /* story[rows] as described above; copied. */
 void br_eval_set_stories(br_eval_table *table, const int32_t *story);
 
-/* By index. */
+/* The index of a cell. */
 static inline size_t br_eval_at(const br_eval_table *t, size_t row, size_t candidate)
 {
     return row * (size_t)t->router->candidate_count + candidate;
@@ -60,7 +63,7 @@ typedef struct br_eval_point {
 typedef struct br_eval_trace {
     size_t count; /* policies */
     size_t rows;
-    double *parameters;    /* [count], rising: thresholds, lambdas or caps */
+    double *parameters;    /* [count] thresholds, lambdas or caps */
     br_eval_point *points; /* [count, rows] */
     bool *reference;       /* [count, rows]: the reference answered */
 } br_eval_trace;
@@ -84,17 +87,17 @@ double br_eval_reference_share(const br_eval_trace *trace, size_t index, const d
 /* Candidate `candidate` wherever it was measured, the reference elsewhere. */
 br_eval_point br_eval_static(const br_eval_table *table, size_t candidate, const double *weights);
 
-/* Per prompt the cheapest measured candidate that is at least as good as the reference was: hindsight. */
+/* For each prompt the cheapest measured candidate that turned out to be at least as good as the reference. */
 br_eval_point br_eval_oracle(const br_eval_table *table, const double *weights);
 
-/* Leaves the upper concave hull of the points, by rising cost; returns how many. */
+/* Keeps the points of the upper concave hull, by rising cost, and returns how many there are. */
 size_t br_eval_hull(br_eval_point *points, size_t count);
 
 /* The hull of all static choices that are the same for every prompt. out has room for candidates. */
 size_t br_eval_static_hull(br_eval_point *out, const br_eval_table *table, const double *weights);
 
-/* The hull of static choices made per task, each among what is measured on it: what knowing the task alone
- * buys. out has room for tasks * candidates + 1. BR_ENOMEM. */
+/* The hull of static choices made for each task, among the candidates measured on it: what knowing the task,
+ * and nothing else of the prompt, is worth. out has room for tasks * candidates + 1. BR_ENOMEM. */
 BR_NODISCARD br_status br_eval_task_hull(br_eval_point *out, size_t *count, const br_eval_table *table,
                                          const double *weights);
 
@@ -117,16 +120,16 @@ enum { BR_EVAL_BINS = 10 };
  * Returns the expected calibration error. */
 double br_eval_calibration(br_eval_bin bins[BR_EVAL_BINS], const br_eval_table *table, int32_t task);
 
-/* The measured mean of each bin when row r counts counts[r] >= 0 times: what a sample of rows would have
- * given. NAN where no pair is left. */
+/* The mean match of each bin of the calibration, where row r is counted counts[r] >= 0 times, as in a sample
+ * of the rows. NAN: an empty bin. */
 void br_eval_measured_means(double out[BR_EVAL_BINS], const br_eval_table *table, const double *counts);
 
 /* Weights of rows: the same for each, or for each task the same sum. Sum to 1. */
 void br_eval_weights(double *weights, const br_eval_table *table, bool by_task);
 
-/* One bootstrap sample: as many draws of whole stories, with replacement, within each task as it has stories;
- * a task keeps its share of the weight, whatever the lengths of the stories drawn. Weights in, weights out.
- * `state` is the generator's and moves on. */
+/* One bootstrap sample: from each task as many whole stories as it has, drawn with replacement. A task keeps
+ * its share of the weight, even if the stories drawn are longer or shorter. Weights in, weights out. `state`
+ * is that of core/random.h. */
 void br_eval_resample(double *out, const br_eval_table *table, const double *weights, uint64_t *state);
 
 /* The q-quantile of values, which are sorted in place; NANs are left out, NAN where nothing is left. */

@@ -1,7 +1,7 @@
 /*
  * json_lines.h - files of one JSON object per line, plain or gzip, read line by line.
  *
- * Uses: error, memory, zlib.  Used by: records, br_score_file.
+ * Uses: error, memory, zlib.  Used by: records, scores.
  */
 #ifndef BESTROUTE_EVAL_JSON_LINES_H
 #define BESTROUTE_EVAL_JSON_LINES_H

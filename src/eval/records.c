@@ -56,7 +56,8 @@ static br_status require_text(const br_json *scope, const char *key, const json_
                           "a string that is not empty");
 }
 
-/* Counts of samples: k existing, c right; `half`: those outside k_a. False where the record has none. */
+/* Counts of samples: k in all, of which c are right; with `half` only those outside k_a. Not *known: there
+ * are none. */
 static br_status read_counts(const br_json *scope, bool half, bool *known, int64_t *k, int64_t *c)
 {
     *known = br_json_has(scope, "k") && br_json_has(scope, "c") &&
@@ -98,7 +99,7 @@ static const json_t *first_of(const json_t *list, const char *model)
     return NULL;
 }
 
-/* Quality of n samples among those of the second half; what the record has no halves of is not measured. */
+/* Quality of the best of n samples of the second half. Not *known: the record does not count that half. */
 static br_status second_half_quality(const json_t *list, const br_json *scope, const char *model, int64_t n,
                                      bool *known, double *quality)
 {
@@ -163,8 +164,8 @@ static br_status read_candidate(br_records_row *row, const json_t *list, const b
     return BR_OK;
 }
 
-/* Its own quality, and from its entry among the candidates the length of its answers. Not *known: judging by
- * the second half is wanted, and the reference has none here. */
+/* The reference's own quality, and the length of its answers from its entry among the candidates. Not *known:
+ * the second half is to judge, and the record does not count it for the reference. */
 static br_status read_reference(br_records_row *row, bool *known, const json_t *list, const br_json *top,
                                 const json_t *reference, const br_records_options *options)
 {

@@ -3,12 +3,13 @@
  *
  * A record has id, task, split, prompt, prompt_tokens, reference {model, quality, k, c} and candidates:
  * objects with model, n, quality, and where known basis, match, output_tokens, k, c, k_a, c_a. Files may be
- * gzip. Whatever is wrong is refused as "file:line: key: ...":
- * a skipped record would bend every figure after it.
+ * gzip. A fault is an error, "file:line: key: ...", and ends the reading: a record that was silently left out
+ * would change every figure.
  *
- * The bundle's reference stands for each record's own one: in joined benchmarks its name differs by task.
+ * A record's reference is taken for the bundle's reference, even where its name is another: benchmarks of
+ * several sources name it differently.
  *
- * Uses: error, json, jansson, zlib.  Used by: cli_scores.
+ * Uses: error, json, json_lines, jansson.  Used by: stories, the command.
  */
 #ifndef BESTROUTE_EVAL_RECORDS_H
 #define BESTROUTE_EVAL_RECORDS_H
@@ -27,10 +28,9 @@ typedef struct br_records_pair {
 /* What is known of one pair on one prompt. */
 typedef struct br_records_measure {
     bool measured;
-    double quality; /* probability that the best of n is right, under a perfect selector */
-    double
-        first_quality; /* of one sample: what a selector that knows nothing gives; equals quality at n = 1 */
-    double match;      /* probability that it is at least as good as one answer of the reference */
+    double quality;       /* probability that the best of n is right, where a perfect selector picks it */
+    double first_quality; /* of one sample: what picking at random gives; quality at n = 1 */
+    double match;         /* probability that it is at least as good as one answer of the reference */
     double output_tokens; /* of one sample; NAN where unknown */
 } br_records_measure;
 
@@ -57,8 +57,8 @@ typedef struct br_records_options {
     const br_records_pair *pairs;
     size_t pair_count;
     const char *split; /* NULL: every record */
-    bool single;       /* admit pairs of basis `single`: one answer is a coin thrown once */
-    bool second_half;  /* judge by the samples that are not in k_a: for rows that trained on the others */
+    bool single;       /* admit pairs of basis `single`, of which one answer alone was measured */
+    bool second_half;  /* judge by the samples outside k_a: for rows whose samples in k_a were trained on */
 } br_records_options;
 
 /* Adds the records of one file; zeroed `out` is empty. BR_EIO: the file. BR_EFORMAT, BR_EINVAL: a record.

@@ -2,10 +2,10 @@
  * scores.h - qualities that were computed elsewhere, by the id of the record.
  *
  * A line is a JSON object with `id` (text) and `quality`: an array of numbers in [0, 1] in the order of the
- * bundle's candidates. `bestroute score --json` writes such lines,
- * and so does training for rows it left out of a fold.
+ * bundle's candidates. `bestroute score --json` writes such lines. So does training: it cuts the rows into
+ * parts, the folds, and scores the rows of each fold by a model that was trained on the others.
  *
- * Uses: error, json, json_lines.  Used by: cli_scores.
+ * Uses: error, json, json_lines.  Used by: the command.
  */
 #ifndef BESTROUTE_EVAL_SCORES_H
 #define BESTROUTE_EVAL_SCORES_H

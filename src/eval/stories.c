@@ -1,4 +1,4 @@
-/* stories.c - the last sentence cut off, what is left compared. */
+/* stories.c - cuts off the last sentence of each prompt and compares what is left. */
 #include "stories.h"
 
 #include <stdbool.h>

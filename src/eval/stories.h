@@ -1,11 +1,12 @@
 /*
- * stories.h - prompts that share a story are one draw of chance, not several.
+ * stories.h - which prompts share a text.
  *
- * Benchmarks ask several questions about one text. Their difficulty goes together, so a bootstrap that draws
- * rows takes one story for many. The rule, which training uses for its folds too: prompts of a task that
- * differ in their last sentence alone share a story.
+ * Benchmarks ask several questions about one text, a story here. Questions about a hard text are hard
+ * together, so a bootstrap has to draw whole stories: drawing single prompts would make intervals too narrow.
+ * The rule, which training also uses to keep a story in one of its folds (scores.h): prompts of one task
+ * share a story if they differ only in their last sentence.
  *
- * Uses: records.  Used by: cli_scores.
+ * Uses: records.  Used by: the command.
  */
 #ifndef BESTROUTE_EVAL_STORIES_H
 #define BESTROUTE_EVAL_STORIES_H

@@ -1,8 +1,9 @@
 /*
  * policy.c - the table of a query, and its decision.
  *
- * Every kind is "the candidate of highest worth among those that qualify, ties
- * in the common order"; the kinds differ in worth and in who qualifies.
+ * Every kind chooses the candidate of highest worth among those that qualify, and
+ * settles ties in the same order. The kinds differ in what a candidate is worth and in
+ * which candidates qualify.
  */
 #include "policy.h"
 
@@ -173,7 +174,8 @@ static br_decision decide_by_worth(const br_option *options, const br_router *ro
     return br_policy_answer(options, chosen, has_rival ? br_policy_margin(gap) : 1, true);
 }
 
-/* `floor` is the bar that the chosen one itself must keep to stay chosen. */
+/* The chosen candidate stays chosen while its own quality is at least `floor`; the others are measured by
+ * `bar`. */
 static double bar_margin(const br_option *options, const br_router *router, int32_t chosen, double bar,
                          double floor)
 {
@@ -190,7 +192,7 @@ static double bar_margin(const br_option *options, const br_router *router, int3
     return br_policy_margin(margin);
 }
 
-/* Marks those under the bar; the cheapest of the rest, or -1. */
+/* Marks the candidates below the bar. Returns the cheapest of the others, or -1. */
 static int32_t pick_above(br_option *options, const br_router *router, double bar)
 {
     for (int32_t i = 0; i < router->candidate_count; i++) {
@@ -200,8 +202,8 @@ static int32_t pick_above(br_option *options, const br_router *router, double ba
     return pick(options, router, BR_REASON_NONE, CHEAPEST, 0);
 }
 
-/* Where the reference has no head its quality is 1 and no threshold is higher: where considered it
- * qualifies, and nothing dearer than it is the cheapest. */
+/* A reference without a head has the quality 1, and no threshold is higher. So it qualifies wherever it is
+ * considered, and no dearer candidate is chosen. */
 static br_decision decide_by_threshold(br_option *options, const br_router *router, double threshold)
 {
     const int32_t chosen = pick_above(options, router, threshold);
@@ -225,14 +227,15 @@ static br_decision decide_by_tolerance(br_option *options, const br_router *rout
     return br_policy_answer(options, chosen, bar_margin(options, router, chosen, bar, floor), true);
 }
 
-/* How far the best of those under the threshold is from it. */
+/* How far the best candidate below the threshold is from it. */
 static double fallback_margin(const br_option *options, const br_router *router, const br_policy *policy)
 {
     const int32_t nearest = pick(options, router, BR_REASON_BELOW_THRESHOLD, QUALITY, 0);
     return nearest < 0 ? 1 : br_policy_margin(policy->threshold - options[nearest].quality);
 }
 
-/* Candidates that are considered and not under a bar are left only in a pool over its budget. */
+/* In the order of preference. Candidates with BR_REASON_NONE are left only in a pool whose budget is
+ * exceeded. */
 static int32_t best_fallback(const br_option *options, const br_router *router)
 {
     static const struct {

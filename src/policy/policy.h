@@ -22,10 +22,10 @@
  * quality without a price. In a pool whose budget does not cover the cheapest choices nothing is
  * affordable, so `best` is the cheapest allowed there.
  *
- * Scores: one that is not finite, or not in [0, 1], is a broken engine. Its query is answered
- * BR_EINTERNAL whatever the policy, even where that candidate is filtered out.
+ * Scores: a score that is not finite, or not in [0, 1], comes from a broken engine. Its query is answered
+ * BR_EINTERNAL under every policy, even where that candidate is filtered out.
  *
- * margin, the distance of the deciding quantity from another answer, >= 0:
+ * margin, how far the number that decides is from deciding otherwise, >= 0:
  *   threshold  the smallest of: chosen quality - threshold (not for the reference, whose quality is no
  *              prediction); threshold - quality of each cheaper candidate considered; chosen quality -
  *              quality of each other one of equal cost

@@ -10,7 +10,7 @@ void br_policy_spec_cap(br_policy_spec *policy, double max_cost)
 {
     if (max_cost == INFINITY) return;
     const bool has = (policy->has & BR_HAS_MAX_COST) != 0;
-    /* A value out of range on either side survives for br_policy_resolve to refuse. */
+    /* A value that is out of range, on either side, is kept: br_policy_resolve refuses it. */
     if (!has || max_cost < policy->max_cost || isnan(max_cost)) policy->max_cost = max_cost;
     policy->has |= BR_HAS_MAX_COST;
 }
@@ -102,7 +102,7 @@ static bool leaves_any(const br_router *router, uint64_t models, uint32_t max_n)
     return false;
 }
 
-/* Each filter in turn, so that the one that takes out the last candidate is named. */
+/* Applies one filter after the other, so that the error can name the one that leaves no candidate. */
 static br_status resolve_filters(br_policy *out, const br_router *router, const br_policy_spec *policy,
                                  br_error *error)
 {

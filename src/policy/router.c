@@ -13,13 +13,13 @@
 static const double price_max = 1e6;  /* USD per token */
 static const double tokens_max = 1e9; /* output tokens per sample */
 
-/* Of a head's calibration: it keeps the order of prompts,
- * and moves log odds no further than a float's sigmoid tells. */
+/* Of a head's calibration. A scale above 0 keeps the order of prompts; larger numbers would move log odds to
+ * where the sigmoid of a float is 0 or 1. */
 static const double calibration_scale_min = 1e-3;
 static const double calibration_scale_max = 1e3;
 static const double calibration_bias_max = 100;
 
-/* A cosine over these stays far from float32's ends. */
+/* A cosine divided by a temperature in this range is far from the ends of float32. */
 static const double temperature_min = 1e-4;
 static const double temperature_max = 1e4;
 
@@ -97,7 +97,7 @@ static br_status read_temperature(br_router *router, const br_json *top)
     return br_json_number(top, "temperature", temperature_min, temperature_max, &router->temperature);
 }
 
-/* The kind of heads, and how the row they read is made. */
+/* The kind of heads, and what is done before them: pooling, truncation, the pooler. */
 static br_status read_kind(br_router *router, const br_json *top)
 {
     const char *names[BR_HEADS_KINDS + 1] = {NULL};
@@ -229,7 +229,7 @@ static br_status read_candidate_head(br_candidate *candidate, const br_router *r
     return br_json_int32(scope, "head", 0, BR_CANDIDATES_MAX - 1, &candidate->head);
 }
 
-/* What training measured on held-out rows: the log odds are stretched and shifted. */
+/* What training fitted on rows that it had left out: the log odds are stretched and shifted. */
 static br_status read_calibration(br_candidate *candidate, const br_router *router, const br_json *outer)
 {
     candidate->scale = 1;
@@ -259,7 +259,7 @@ static br_status read_calibration(br_candidate *candidate, const br_router *rout
     return BR_OK;
 }
 
-/* Neither the pair nor the head was there before. */
+/* No earlier candidate has the same model and n, or the same head. */
 static br_status check_distinct(const br_router *router, const br_candidate *candidate, const br_json *scope)
 {
     for (int32_t i = 0; i < router->candidate_count; i++) {
@@ -527,7 +527,7 @@ static br_status read_policy_rows(br_router *router, const br_json *scope)
     return BR_OK;
 }
 
-/* What calibrating wrote beside the default policy. */
+/* What `bestroute calibrate` wrote beside the default policy. */
 static br_status read_measured(br_router *router, const br_json *top)
 {
     const json_t *value = json_object_get(top->object, "policy_table");

@@ -32,7 +32,7 @@ typedef struct br_candidate {
     float bias;    /* 0 where absent */
 } br_candidate;
 
-/* What makes qualities of the pooled hidden state: "heads" of router.json (docs/HEADS.md). */
+/* How qualities are computed from the pooled hidden state: "heads" of router.json (docs/HEADS.md). */
 typedef enum br_heads_kind {
     BR_HEADS_BEST_ROUTE,     /* one 2-way classifier per candidate but the reference */
     BR_HEADS_HYBRID_LLM,     /* one 2-way classifier: the small model against the reference */
@@ -58,7 +58,7 @@ typedef struct br_heads_rule {
 
 const br_heads_rule *br_heads_rule_of(br_heads_kind kind);
 
-/* What lies between the pooled hidden state and the classifier: "pooler". */
+/* The layer between the pooled hidden state and the classifier: "pooler". */
 typedef enum br_pooler {
     BR_POOLER_NONE,
     BR_POOLER_TANH, /* tanh(W x + b): BERT's */
@@ -102,19 +102,23 @@ typedef struct br_router {
     br_arena arena;
 } br_router;
 
-/* Parses the JSON text of router.json. Refuses: another format, an unknown kind of heads, pool, pooler or
- * truncation, duplicate candidates, an unknown model, no reference or two, nothing but the reference, a head
- * used twice, given to the reference or missing there against the kind's rule, another number of candidates
- * than the kind's, non-finite or negative prices, one price without the other, an invalid default policy, an
- * invalid policy_table. Heads may be left
- * out (a candidate taken off the list), the weights hold them all the same. Unknown keys are ignored, as in
- * messages: an older service can load a newer bundle. A candidate's `calibration` {scale, bias} belongs to
- * its head, and is refused where that head is not a sigmoid of its own. Absent: source_prefix is
- * "<|source|>", heads is best_route, policy is threshold 0.5, or tolerance 0 (the highest quality) where the
- * reference is scored. Whether the default policy is complete is for policy.h to say:
- * a request may bring what it lacks.
- * BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM.
- * Release with br_router_deinit, which also accepts a router whose parse failed. */
+/* Parses the JSON text of router.json.
+ *
+ * Refuses: another format, an unknown kind of heads, pool, pooler or truncation, duplicate candidates, an
+ * unknown model, no reference or two, nothing but the reference, a head used twice, given to the reference or
+ * missing there against the kind's rule, another number of candidates than the kind's, a calibration where
+ * the head is not a sigmoid of its own, non-finite or negative prices, one price without the other, an
+ * invalid default policy, an invalid policy_table.
+ *
+ * Allows: heads that no candidate uses (it was taken off the list; the weights still hold them), and unknown
+ * keys, so that an older service can load a newer bundle. Whether the default policy is complete is checked
+ * in policy.h, because a request may bring what it lacks.
+ *
+ * Absent: source_prefix is "<|source|>"; heads is best_route; policy is threshold 0.5, or where the reference
+ * is scored tolerance 0 (the highest quality).
+ *
+ * BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM. Release with br_router_deinit, which also accepts
+ * a router whose parse failed. */
 BR_NODISCARD br_status br_router_parse(br_router *out, br_str json, const char *file, br_error *error);
 void br_router_deinit(br_router *router);
 

@@ -1,9 +1,9 @@
 /*
  * shared_budget.c - all queries of a request under one budget.
  *
- * The linear relaxation of the multiple-choice knapsack, made whole: every
- * query starts at the first corner of its hull, and the steepest step any query
- * has next is bought while the money lasts.
+ * The linear relaxation of the multiple-choice knapsack, in whole steps: every
+ * query starts at the first corner of its hull. Then, while the budget lasts, the
+ * steepest next step of any query is bought.
  *
  *   quality ^            .-- corner 2
  *           |      .----'        slope = quality gained per USD; it falls
@@ -13,11 +13,11 @@
  *           +------------------------> cost
  *
  * Order: members are first sorted by their tables, and everything that follows
- * (sums, ties) goes by that order, so the position of a query in the request
- * reaches neither a comparison nor a rounding.
+ * (sums, ties) uses that order. So the position of a query in the request changes
+ * no comparison and no rounding.
  *
- * Money: the total is kept in two doubles (its rounding error beside it), and
- * `fits` leaves room for the error of whoever adds the costs plainly.
+ * Money: the total is kept in two doubles, the sum and its rounding error, and
+ * `fits` leaves room for the rounding of a caller that adds the costs as doubles.
  */
 #include "policy.h"
 
@@ -319,7 +319,7 @@ static void aim_all(pool *p)
     make_heap(p, p->order, p->heap_count, steeper);
 }
 
-/* A step that does not fit takes its query off the heap: its later steps lead to dearer corners still. */
+/* A step that does not fit takes its query off the heap: the later steps of the query cost even more. */
 static void buy_steps(pool *p)
 {
     bool bought = false;

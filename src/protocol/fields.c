@@ -90,7 +90,7 @@ br_status br_fields_read(br_fields *out, br_reader *reader, const br_str *keys, 
         return reader->failed ? fail_bytes(place, error, reader) : fail_map(place, error, BR_EINVAL, text);
     }
 
-    /* Malformed bytes outrank whatever else is wrong, so the whole map is read first. */
+    /* Malformed bytes are reported before any other fault, so the whole map is read first. */
     br_status status = BR_OK;
     for (uint32_t pair = 0; pair < head.as.count && !reader->failed; pair++) {
         br_wire word = br_read(reader);

@@ -64,7 +64,7 @@ static size_t left(const br_reader *reader)
     return (size_t)(reader->end - reader->at);
 }
 
-/* Nothing is read after a failure, so that "failed" holds for good. */
+/* The reader moves to its end, so that nothing is read after a failure. */
 static br_wire fail(br_reader *reader)
 {
     reader->failed = true;
@@ -131,7 +131,7 @@ static br_wire read_ext(br_reader *reader, uint64_t size)
     return read_bytes(reader, BR_WIRE_EXT, size);
 }
 
-/* Every element needs at least a byte: a count beyond that is a lie and sizes no array. */
+/* Every element needs at least one byte. A larger count is false, and must not size an array. */
 static br_wire read_head(br_reader *reader, br_wire_type type, uint64_t count)
 {
     const uint64_t bytes = type == BR_WIRE_MAP ? 2 * count : count;
@@ -139,7 +139,8 @@ static br_wire read_head(br_reader *reader, br_wire_type type, uint64_t count)
     return (br_wire){.type = type, .as.count = (uint32_t)count};
 }
 
-/* What a value begins with that is no small integer, string, array or map. */
+/* What the first byte of a value says, from 0xc0 to 0xdf: all but small integers, strings, arrays and
+ * maps. */
 typedef struct mark {
     enum { UNDEFINED, NIL, FALSE, TRUE, UINT, INT, FLOAT, STR, BIN, EXT, FIXED_EXT, ARRAY, MAP } form;
     uint8_t
@@ -170,7 +171,7 @@ static const mark marks[LAST_MARK - FIRST_MARK + 1] = {
 static br_wire read_marked(br_reader *reader, mark m)
 {
     switch (m.form) {
-    case UNDEFINED: /* by msgpack */
+    case UNDEFINED: /* msgpack gives this byte no meaning */
         break;
     case NIL:
         return (br_wire){.type = BR_WIRE_NIL};
@@ -248,7 +249,8 @@ static void flush(br_packer *packer)
     packer->used = 0;
 }
 
-/* msgpack-c's write callback: small pieces gather in the buffer, large ones pass by it. */
+/* msgpack-c's write callback: small pieces are collected in the buffer, large ones go straight to the
+ * sink. */
 static int put(void *data, const char *bytes, size_t size)
 {
     br_packer *packer = data;

@@ -33,7 +33,8 @@ static void pack_key_bool(br_packer *packer, const char *key, bool value)
     br_pack_bool(packer, value);
 }
 
-/* Messages quote bytes from outside, and a string on the wire must be UTF-8. Cut at BR_ERROR_TEXT_BYTES. */
+/* A message may quote bytes from outside, but a string on the wire must be UTF-8. Cut at
+ * BR_ERROR_TEXT_BYTES. */
 static void pack_message(br_packer *packer, br_str message)
 {
     char text[BR_ERROR_TEXT_BYTES] = "";
@@ -114,7 +115,7 @@ static void pack_results(br_packer *packer, const br_reply *reply)
     }
 }
 
-/* A model without prices has nil for both: absent would be legal too, but a typed client reads one form. */
+/* A model without prices has nil for both, not absent keys: a typed client has to read one form only. */
 static void pack_models(br_packer *packer, const br_info *info)
 {
     br_pack_word(packer, "models");
@@ -208,7 +209,7 @@ static void pack_timing(br_packer *packer, const br_timing *timing)
     pack_key_uint(packer, "batch", timing->batch);
 }
 
-/* How many keys of the reply the op's own part takes. */
+/* The number of keys that the op adds to the reply. */
 static size_t part_size(const br_reply *reply)
 {
     if (!reply->ok) return 1;

@@ -161,7 +161,7 @@ static br_status read_quality(br_reply_result *out, const br_fields *fields, siz
         } else if (value.type == BR_WIRE_UINT) {
             qualities[i] = (double)value.as.uint;
         } else if (value.type == BR_WIRE_NIL) {
-            qualities[i] = NAN; /* as a number that is not finite is written */
+            qualities[i] = NAN; /* so a number that is not finite is written */
         } else {
             return br_field_expected(fields, key, "numbers", value);
         }
@@ -335,7 +335,7 @@ static br_status read_policy_row(br_policy_row *out, br_reader *reader, const br
     return status;
 }
 
-/* A table of another kind is a newer service's, and passed over. */
+/* A table of another kind comes from a newer service and is ignored. */
 static br_status read_measured(br_info *out, const br_fields *fields, const decoder *d)
 {
     enum { KIND, ROWS, TABLE, KEYS };
@@ -364,7 +364,7 @@ static br_status read_measured(br_info *out, const br_fields *fields, const deco
     return status;
 }
 
-/* The keys of `info`; what tells such a reply is its list of candidates. */
+/* The keys of `info`. Such a reply is recognised by its list of candidates. */
 static br_status read_info(br_reply *out, const br_fields *fields, const decoder *d)
 {
     if (!br_field_present(fields, CANDIDATES)) return BR_OK;

@@ -190,8 +190,8 @@ static br_status keep_query_error(br_query *out, const br_error *failure, const 
     return BR_OK;
 }
 
-/* Reads one query and leaves the reader behind it, whatever the query holds. Fails only with what
- * concerns the request as a whole. */
+/* Reads one query and moves the reader past it, also where the query is wrong. Fails only where the whole
+ * request is affected. */
 static br_status read_query(br_query *out, br_reader *reader, size_t index, const decoder *d)
 {
     *out = (br_query){.max_cost = INFINITY};
@@ -340,8 +340,8 @@ static br_status read_values(const br_fields *fields, const decoder *d)
     return status;
 }
 
-/* The id is read first, because every refusal echoes it,
- * but a fault in it is reported only after the version's. */
+/* The id is read first, because every refusal echoes it, but a fault in it is reported only after the
+ * version's. */
 static br_status decode(const decoder *d, const void *message, size_t size)
 {
     br_fields fields;

@@ -3,11 +3,11 @@
  *
  * Decoding builds no tree: it notes where the known keys of a map stand, then
  * reads their values into arrays of an arena. Strings stay views into the
- * message, which must outlive the request. What is wrong with the request as a
- * whole is its code and error; what is wrong inside one query (its text, its
- * tokens, its own policy) is that query's error and leaves the others alone.
- * Whatever order the keys come in, the same fault is reported: bytes that are
- * not msgpack, then the version, then the op, then the rest.
+ * message, which must outlive the request. A fault of the request as a whole is
+ * its code and error. A fault inside one query (its text, its tokens, its own
+ * policy) is that query's error, and the other queries are answered.
+ * The order of the keys does not change which fault is reported: first bytes that
+ * are not msgpack, then the version, then the op, then the rest.
  *
  * Types, finiteness and UTF-8 are checked here. Ranges of policies and names of
  * models are checked later, against the bundle that will score the request.
@@ -84,12 +84,12 @@ typedef struct br_request_limits {
     size_t queries_max;
     size_t text_bytes_max; /* of one query; its `tokens` may be as many: each stands for a byte or more */
     size_t message_bytes_max;
-    bool admin; /* the admin socket's ops are known, the data socket's are not; and the reverse */
+    bool admin; /* true: only the admin socket's ops are known; false: only the data socket's */
 } br_request_limits;
 
 /* Decodes one message. The error text names the key: "queries[3].policy.threshold: expected a number,
- * found str". out->id is found whatever else is wrong, but stays empty when the bytes are not one msgpack
- * value: what stands in them cannot be trusted then.
+ * found str". out->id is found even where the rest is wrong, but stays empty where the bytes are not one
+ * msgpack value, because then nothing in them can be trusted.
  *   BR_CODE_NONE          the request is well-formed (single queries may still carry errors)
  *   BR_CODE_BAD_REQUEST   malformed, a known key of the wrong type or repeated, a value out of range
  *   BR_CODE_TOO_LARGE     over a limit
