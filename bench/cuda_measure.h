@@ -63,11 +63,11 @@ bool is_over(const bench *b, const char *what);
 void report(const bench *b, const char *kind, const char *name, int32_t tokens, int32_t length,
             double seconds, double bytes, double flops);
 
-/* cuda_products.c */
+/* In cuda_products.c: a copy and a large product; the products of a layer. */
 void bench_ceilings(bench *b);
 void bench_products(bench *b);
 
-/* cuda_kernels.c */
+/* In cuda_kernels.c: every other op. */
 void bench_kernels(bench *b);
 
 #endif
