@@ -7,11 +7,11 @@
  *   {"kind":"ceiling",...}   what the device reaches: a copy of a large buffer, a large product
  *   {"kind":"product",...}   the four products of a layer of the 44M model over a sweep of token counts
  *   {"kind":"kernel",...}    every other op at a full batch
- * Bytes and FLOPs are what the op needs, not what it does. Launches are recorded, n of them and 2n, and a
- * time is the difference by n: what a launch costs the host is in neither, so that kernels of few
- * microseconds are told from it. Operands are random, since products of zeros take less power and run faster.
- * Weights take turns, twice what L2 holds, as in a pass; activations stay. The ops' results are checked by
- * the test suite (ctest -L gpu), which bench/gpu.sh runs first.
+ * Bytes and FLOPs are what the op needs, not what it does. A recording of n launches and one of 2n are timed;
+ * the difference, divided by n, is the time of one launch. So it holds nothing of what a launch costs the
+ * host, and kernels of a few microseconds can be measured. Operands are random, because products of zeros
+ * take less power and run faster. Weights change from launch to launch, over twice the size of L2, as in a
+ * pass; activations stay. The test suite checks the ops' results (ctest -L gpu); bench/gpu.sh runs it first.
  */
 #include <stdio.h>
 

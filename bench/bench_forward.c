@@ -47,7 +47,7 @@ typedef struct result {
     int32_t length;
     int32_t batch; /* prompts per pass */
     double queries_per_s;
-    double queries_per_core_s; /* by processor time, so that neighbours on the machine count less */
+    double queries_per_core_s; /* by processor time, so that other programs on the machine matter less */
     double tokens_per_s;
     double gflops;
     double latency_ms; /* one prompt on one stream, median */
@@ -170,7 +170,7 @@ static br_status check(const br_encoder_weights *weights, const br_bundle *bundl
     return status;
 }
 
-/* What a precision explains, with room: EXACTNESS.md has what it does to qualities. */
+/* The largest difference that rounding explains, with room; EXACTNESS.md has the differences measured. */
 static double quality_bar(br_precision precision)
 {
     switch (precision) {

@@ -23,7 +23,7 @@ static _Noreturn void become(const child *c, const char *daemon, const char *bun
                                  (char *)(uintptr_t)bundle, (char *)"--listen",
                                  (char *)(uintptr_t)c->url, (char *)"--log-level=error"};
     int count = 6;
-    /* However the load ends, by a signal too, its service does not stay behind. */
+    /* The kernel ends the service when this process ends, even by a signal. */
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != c->parent) _exit(1);
     flags_split(argv, &count, strdup(flags));
@@ -42,7 +42,7 @@ static br_status wait_ready(child *c, br_error *error)
         int how;
         if (waitpid(c->pid, &how, WNOHANG) == c->pid) {
             c->pid = 0;
-            status = br_fail(error, BR_EIO, "the service ended before it was ready; its words are above");
+            status = br_fail(error, BR_EIO, "the service ended before it was ready; see its messages above");
             break;
         }
         if (time(NULL) > until) break;

@@ -1,5 +1,5 @@
-/* child.h - a service of the bench's own: started on an ipc socket in a scratch folder,
- * stopped at the end. */
+/* child.h - a service that the bench starts itself, on an ipc socket in a scratch folder, and stops at the
+ * end. */
 #ifndef BESTROUTE_BENCH_CHILD_H
 #define BESTROUTE_BENCH_CHILD_H
 
@@ -12,8 +12,7 @@ typedef struct child {
     char url[96];
 } child;
 
-/* Starts `daemon` with the bundle and further flags, separated by spaces,
- * and waits until it is ready to score.
+/* Starts `daemon` with the bundle and further flags, separated by spaces, and waits until it can score.
  * BR_EIO: it cannot be run, or ended. On failure nothing is left running. */
 BR_NODISCARD br_status child_start(child *out, const char *daemon, const char *bundle, const char *flags,
                                    br_error *error);

@@ -8,7 +8,7 @@ enum {
     LENGTH = 64
 }; /* LENGTH: of the sequences, for the ops whose time does not depend on it */
 
-/* Launches that take no turns: launch_heads is an op called heads. */
+/* Launches whose operands are the same in every turn: launch_heads launches the op heads. */
 #define LAUNCHER(op)                                                                                         \
     static br_status launch_##op(bench *b, br_stream *stream, const void *args, int32_t turn)                \
     {                                                                                                        \
@@ -51,7 +51,7 @@ static br_positions *make_positions(bench *b)
     return positions;
 }
 
-/* What the ops over rows are given besides the rows. */
+/* The operands of the ops over rows, besides the rows. */
 typedef struct row_operands {
     float *gamma; /* [C] */
     float *beta;

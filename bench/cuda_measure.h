@@ -1,7 +1,7 @@
 /*
  * cuda_measure.h - what the parts of bench_cuda share: the device, operands, and the time of one launch.
  *
- * Whatever fails ends the program.
+ * A failure ends the program.
  */
 #ifndef BESTROUTE_BENCH_CUDA_MEASURE_H
 #define BESTROUTE_BENCH_CUDA_MEASURE_H
@@ -43,7 +43,7 @@ void make_values(float *out, size_t count, uint32_t seed, float scale);
 /* Device memory holding `count` random activations. */
 void *take_random(bench *b, size_t count);
 
-/* Something to launch over and over; turn i may choose among operands by i. */
+/* Something to launch again and again; turn i may use operands of its own. */
 typedef br_status (*launch_fn)(bench *b, br_stream *stream, const void *args, int32_t turn);
 
 /* Seconds of one launch. At least `turns_min` are in a recording, so that each operand has its turn. */
@@ -56,10 +56,10 @@ int32_t turns_for(const bench *b, double once, int32_t turns_min);
 /* Seconds of one turn, from `rounds` times of a recording of `count` turns and of one twice as long. */
 double one_turn(double times[2][ROUNDS], int32_t rounds, int32_t count);
 
-/* True, having said so, when the run's time is over. */
+/* Whether the run's time is over; if so, says it on standard error. */
 bool is_over(const bench *b, const char *what);
 
-/* Prints one line. `length` is that of each sequence, 0 where it does not count. */
+/* Prints one line. `length` is that of each sequence, 0 where it does not matter. */
 void report(const bench *b, const char *kind, const char *name, int32_t tokens, int32_t length,
             double seconds, double bytes, double flops);
 

@@ -28,7 +28,7 @@ static br_status launch_linear(bench *b, br_stream *stream, const void *args, in
         &(br_linear_args){.matrix = p->copies[turn % p->copy_count], .x = p->x, .y = p->y, .rows = p->rows});
 }
 
-/* Every other copy is negated, so that what accumulates stays where it was. */
+/* Every second copy is negated, so that the output, to which products are added, does not grow. */
 static void make_copies(bench *b, product *p, size_t bytes_aimed_at)
 {
     const size_t count = (size_t)p->outputs * (size_t)p->inputs;
@@ -63,7 +63,8 @@ static void report_product(const bench *b, const char *kind, const product *p, c
     report(b, kind, name, p->rows, 0, seconds, 2 * elements, 2.0 * p->rows * p->outputs * p->inputs);
 }
 
-/* A product by cuBLASLt with its bias, then the exact GELU as a kernel: the way around the fused epilogue. */
+/* A product by cuBLASLt with its bias, then the exact GELU as a kernel: the alternative to the fused
+ * epilogue. */
 typedef struct separate_gelu {
     const product *p;
     br_gemm *gemm;

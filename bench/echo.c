@@ -17,7 +17,7 @@
 
 enum { ECHO_CONTEXTS = 1088 };
 
-/* What waits for the other thread. */
+/* The messages that wait for the other thread. */
 typedef struct hand_over {
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t came;
@@ -26,7 +26,7 @@ typedef struct hand_over {
 
 typedef struct echo {
     nng_ctx ctx;
-    nng_aio *aio; /* what was received stays in it until it is sent */
+    nng_aio *aio; /* holds the message from when it is received until it is sent */
     enum { RECEIVING, HANDED_OVER, SENDING } state;
     hand_over *over; /* NULL: answered where it is received */
     struct echo *next;
@@ -42,7 +42,7 @@ static void give(echo *e)
     br_cond_signal(&e->over->came);
 }
 
-/* The other thread: gives everything that waits back to nng's. */
+/* The other thread: gives every waiting message back to nng's threads. */
 static void *give_back(void *argument)
 {
     hand_over *over = argument;

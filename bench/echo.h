@@ -1,4 +1,4 @@
-/* echo.h - the bare transport, to set a service beside: every message is its own answer. */
+/* echo.h - the transport alone, to compare a service with: every message is its own answer. */
 #ifndef BESTROUTE_BENCH_ECHO_H
 #define BESTROUTE_BENCH_ECHO_H
 
@@ -6,10 +6,10 @@
 
 #include "bestroute/error.h"
 
-/* Answers on `url` until killed. With a hand-over each message goes to one other thread and back on its way,
- * which is the least that a service does whose work is not done on the transport's threads.
- * Returns only on failure. BR_EIO,
- * BR_ENOMEM. */
+/* Answers on `url` until killed. With a hand-over each message goes to one other thread and back before it is
+ * answered: the least that a service must do whose work is not done on the transport's threads. Returns only
+ * on failure.
+ * BR_EIO, BR_ENOMEM. */
 BR_NODISCARD br_status echo_run(const char *url, bool with_hand_over, br_error *error);
 
 #endif

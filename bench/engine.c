@@ -35,7 +35,7 @@ typedef struct runner {
     uint64_t one_ns;
 } runner;
 
-/* The next prompts in turn, as many as a pass is wanted to hold; one at least. */
+/* The next prompts in turn, as many as a pass should hold; at least one. */
 static br_status pack(const bench *b, br_packing *packing, int *next, int32_t wanted, int seqs)
 {
     int32_t ids[BR_SEQ_TOKENS_MAX];

@@ -1,9 +1,10 @@
 /*
- * histogram.h - counts of values over many orders of magnitude,
- * each known to a thousandth (as HdrHistogram does).
+ * histogram.h - counts of values over many orders of magnitude, each known to a thousandth, as in
+ * HdrHistogram.
  *
  * Values below 2048 have a bucket each; above, every doubling is divided into 1024. Any thread may add; the
- * rest is for when nobody adds.
+ * other functions are for afterwards. (workers/histogram.h is another: a few fixed buckets, as Prometheus
+ * wants them.)
  */
 #ifndef BESTROUTE_BENCH_HISTOGRAM_H
 #define BESTROUTE_BENCH_HISTOGRAM_H

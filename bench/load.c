@@ -1,7 +1,7 @@
 /*
  * load.c - see load.h.
  *
- *   slot: idle -> sending -> receiving -> idle          on nng's threads, but for the open loop's beginning
+ *   slot: idle -> sending -> receiving -> idle          on nng's threads; an open loop starts elsewhere
  *
  * A closed loop's slots send again by themselves; an open loop's go to the list of idle ones, where the
  * thread that keeps the schedule takes them.
@@ -95,7 +95,7 @@ static bool send_next(slot *s, uint64_t due_ns)
     return true;
 }
 
-/* The slot has nothing to do: an open loop's waits for more. */
+/* The slot has nothing to do; in an open loop it waits in the list of idle ones. */
 static void rest(slot *s)
 {
     load *l = s->load;
@@ -260,7 +260,7 @@ static void run_closed(load *l, uint64_t start_ns)
     }
 }
 
-/* What is under way is answered, or times out by itself. */
+/* Waits until every request under way is answered or has timed out. */
 static void settle(load *l)
 {
     br_lock(&l->lock);
@@ -329,7 +329,8 @@ static void run(load *l)
         run_closed(l, start_ns);
     const uint64_t sent_ns = br_clock_now_ns();
     settle(l);
-    /* Work that was sent before the end and done after it counts with the time it took. */
+    /* A request that was sent before the end and answered after it counts, and so does the time until
+     * then. */
     const uint64_t end_ns = o->rate > 0 ? br_clock_now_ns() : sent_ns;
     l->result->seconds = end_ns > l->from_ns ? (double)(end_ns - l->from_ns) / 1e9 : 0;
     const double whole_s = (double)(br_clock_now_ns() - start_ns) / 1e9;

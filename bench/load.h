@@ -2,11 +2,11 @@
  * load.h - sends requests and measures the answers.
  *
  *   closed loop   `in_flight` requests at any time: each answer sends the next
- *   open loop     requests are due by a schedule, whatever has been answered; when all of `in_flight` are
- *                 under way the next is late, and its latency still counts from when it was due
+ *   open loop     requests are due by a schedule, which does not wait for answers. While all of `in_flight`
+ *                 are under way the next request is late, and its latency still counts from when it was due
  *
- * What is due before warmup_s is sent and not counted.
- * Afterwards everything counts that is due before the end.
+ * Requests that are due before warmup_s are sent and not counted. Then every request counts that is due
+ * before the end.
  */
 #ifndef BESTROUTE_BENCH_LOAD_H
 #define BESTROUTE_BENCH_LOAD_H
@@ -48,7 +48,7 @@ typedef struct load_result {
     _Atomic uint64_t answered; /* with any reply */
     _Atomic uint64_t ok;       /* not refused as a whole */
     _Atomic uint64_t timed_out;
-    _Atomic uint64_t broken; /* the transport's errors, and replies that are none */
+    _Atomic uint64_t broken; /* the transport's errors, and replies that cannot be read */
     _Atomic uint64_t refused[LOAD_CODES];
     _Atomic uint64_t queries; /* answered without an error */
     _Atomic uint64_t query_errors[LOAD_CODES];
@@ -62,7 +62,7 @@ typedef struct load_result {
     double client_cpu;                            /* cores */
 } load_result;
 
-/* Runs to the end. BR_EIO: a url. BR_ENOMEM. Release the result with load_deinit, whatever came back. */
+/* Runs to the end. BR_EIO: a url. BR_ENOMEM. Release the result with load_deinit, also after a failure. */
 BR_NODISCARD br_status load_run(load_result *out, const load_options *options, const prompts *source,
                                 br_error *error);
 void load_deinit(load_result *result);

@@ -13,13 +13,13 @@
 
 enum { REQUESTS = 256, TEXTS_MAX = 1 << 16, WORDS_MAX = 100000, WORD_BYTES_MAX = 16 };
 
-/* One of the standard normal distribution. */
+/* A number of the standard normal distribution. */
 static double normal(uint64_t *random)
 {
     return sqrt(-2 * log(1 - br_random_unit(random))) * cos(6.283185307179586 * br_random_unit(random));
 }
 
-/* Words of the next prompt. False: the distribution is none. */
+/* The number of words of the next prompt. False: `lengths` is no distribution. */
 static bool draw_words(int *out, const char *lengths, uint64_t *random)
 {
     char *end;
@@ -103,7 +103,7 @@ br_status prompts_texts(char ***out, int *count, const prompts_options *options,
     return status;
 }
 
-/* Where the encoder writes to: a message that grows. -1: memory is out. */
+/* The sink of the encoder: a message that grows. -1: no memory. */
 static int append(void *sink, const char *bytes, size_t size)
 {
     br_str *message = sink;

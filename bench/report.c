@@ -76,7 +76,8 @@ static json_t *errors_of(const load_result *r)
     return errors;
 }
 
-/* How many requests had their largest pass shared by 1, 2-3, 4-7, ... queries. */
+/* How many requests were computed in a pass of 1, 2-3, 4-7, ... queries; the largest of their passes
+ * counts. */
 static json_t *batches_of(const load_result *r)
 {
     json_t *batches = json_object();

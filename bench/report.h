@@ -1,6 +1,6 @@
 /*
- * report.h - what a run found, as JSON, from which the table, the CSV, the curve and the comparison are made:
- * a saved run prints as it did when it was measured.
+ * report.h - the figures of a run as JSON. The table, the CSV, the curve and the comparison are made from it,
+ * so a saved run prints as it did when it was measured.
  *
  *   {"machine": {...}, "service": {...}, "load": {...}, "runs": [{"in_flight" or "rate", figures ...}, ...]}
  *
@@ -32,7 +32,7 @@ double report_figure(const json_t *run, const char *path);
 /* A text of an object; "-" when it is not there. */
 const char *report_text(const json_t *object, const char *key);
 
-/* How hard a run was: "100/s", "8 in flight" or "full passes". Runs of two reports are matched by it. */
+/* The load of a run: "100/s", "8 in flight" or "full passes". Runs of two reports are matched by it. */
 void report_label(char *out, size_t size, const json_t *run);
 
 void report_csv(FILE *stream, const json_t *report);

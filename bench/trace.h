@@ -21,8 +21,8 @@
 
 #include "bestroute/error.h"
 
-/* Recording: any thread. Requests are known by their number, 0..requests - 1; what a query of one holds is
- * learnt from any answer to it. */
+/* Recording, from any thread. Requests are known by their number, 0..requests - 1. The tokens of a query are
+ * taken from any answer to it. */
 typedef struct recorder recorder;
 
 BR_NODISCARD br_status recorder_create(recorder **out, int requests, int queries, uint64_t deadline_ms,
@@ -31,11 +31,10 @@ void recorder_destroy(recorder *r); /* accepts NULL */
 void recorder_sent(recorder *r, uint64_t ns, int client, int request);
 void recorder_answered(recorder *r, int request, int query, uint64_t tokens);
 
-/* *missing: queries left out, because nothing answered to them ever said how long they are, or there was no
- * more room. BR_EIO. Nobody records meanwhile. */
+/* *missing: queries left out, because no answer said how many tokens they have, or because there was no more
+ * room. BR_EIO. Not while anything records. */
 BR_NODISCARD br_status recorder_write(const recorder *r, const char *path, size_t *missing, br_error *error);
 
-/* Reading. */
 typedef struct trace_arrival {
     uint64_t us; /* since the first */
     uint64_t client;

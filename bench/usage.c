@@ -24,7 +24,7 @@ double usage_of_process_s(int pid)
     const size_t size = fread(text, 1, sizeof text - 1, file);
     (void)fclose(file);
     text[size] = '\0';
-    const char *at = strrchr(text, ')'); /* the name before it may hold anything */
+    const char *at = strrchr(text, ')'); /* the name before it may contain any character */
     unsigned long user;
     unsigned long system;
     if (at == NULL ||
