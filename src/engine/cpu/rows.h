@@ -103,7 +103,6 @@ static float dot(const float *a, const float *b, int32_t width)
     return sum;
 }
 
-/* An activation of a row's logits, in place, as those below. */
 static void sigmoid_row(float *z, int32_t count)
 {
     for (int32_t k = 0; k < count; k++) z[k] = 1.0f / (1.0f + expf(-z[k]));
@@ -124,6 +123,7 @@ static void relu_row(float *z, int32_t count)
     for (int32_t k = 0; k < count; k++) z[k] = z[k] < 0.0f ? 0.0f : z[k]; /* NaN stays */
 }
 
+/* The activation of a row's logits, in place. */
 static void activate_row(float *z, int32_t count, br_activation kind)
 {
     switch (kind) {
