@@ -36,7 +36,7 @@ static void assert_near(const char *kernels, const char *what, const float *got,
                      expected[i]);
 }
 
-static void try_attention(br_backend *backend, const br_cpu_kernels *kernels, const kernel_case *c)
+static void try_attention(br_backend *backend, const cpu_kernels *kernels, const kernel_case *c)
 {
     const size_t width = (size_t)c->heads * (size_t)c->head_size;
     const size_t n = (size_t)c->tokens;
@@ -93,7 +93,7 @@ static void try_attention(br_backend *backend, const br_cpu_kernels *kernels, co
     free(qkv);
 }
 
-static void try_rows(const br_cpu_kernels *kernels)
+static void try_rows(const cpu_kernels *kernels)
 {
     enum { ROWS = 3, WIDTH = 83 };
     float *x = op_values(ROWS * WIDTH, 4, 8, 1, BR_F32);
@@ -126,8 +126,8 @@ static void test_every_instruction_set_of_this_machine_computes_the_same(void **
     (void)state;
     br_backend *backend = NULL;
     assert_int_equal(br_backend_open_cpu(&backend, BR_PRECISION_F32, NULL), BR_OK);
-    for (size_t k = 0; br_cpu_kernels_at(k) != NULL; k++) {
-        const br_cpu_kernels *kernels = br_cpu_kernels_at(k);
+    for (size_t k = 0; cpu_kernels_at(k) != NULL; k++) {
+        const cpu_kernels *kernels = cpu_kernels_at(k);
         if (kernels->bf16) continue; /* held to its bar by the op tests */
         print_message("%s\n", kernels->name);
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -141,8 +141,8 @@ static void test_gelu_far_from_zero_and_of_what_is_not_a_number(void **state)
 {
     (void)state;
     const float x[] = {-1e30F, -100, -6.5F, 0, 6.5F, 100, 1e30F, INFINITY, -INFINITY, NAN};
-    for (size_t k = 0; br_cpu_kernels_at(k) != NULL; k++) {
-        const br_cpu_kernels *kernels = br_cpu_kernels_at(k);
+    for (size_t k = 0; cpu_kernels_at(k) != NULL; k++) {
+        const cpu_kernels *kernels = cpu_kernels_at(k);
         if (kernels->bf16) continue;
         float y[10];
         kernels->gelu(y, x, 10);
@@ -160,10 +160,10 @@ static void test_any_number_of_rows_is_cut_into_blocks_of_a_fair_size(void **sta
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         for (int32_t rows = 1; rows < 5000; rows++) {
             for (int32_t left = rows; left > 0;) {
-                const int32_t block = br_onednn_block(left, limits[i]);
+                const int32_t block = onednn_block(left, limits[i]);
                 assert_in_range(block, 1, limits[i]);
                 assert_true(block <= left);
-                assert_true(block <= BR_ONEDNN_ROWS_EXACT || block % BR_ONEDNN_ROWS_STEP == 0);
+                assert_true(block <= ONEDNN_ROWS_EXACT || block % ONEDNN_ROWS_STEP == 0);
                 if (rows > limits[i] && limits[i] >= 128) assert_true(block >= 64);
                 left -= block;
             }

@@ -35,7 +35,7 @@ enum {
 };
 
 _Static_assert(BR_LANES % BR_ROWS == 0, "a square of BR_LANES rows is made of whole tiles");
-_Static_assert(BR_CPU_MARGIN >= 2 * BR_LANES, "bands may start and end outside a position table");
+_Static_assert(CPU_MARGIN >= 2 * BR_LANES, "bands may start and end outside a position table");
 
 typedef struct workspace {
     uint32_t *keys;    /* [n, depth_stride] */
@@ -71,7 +71,7 @@ static workspace lay_out(char *base, int32_t n, int32_t head_size)
 {
     workspace w = {0};
     const size_t rows = round_up((size_t)n, BR_LANES) + BR_LANES;
-    const size_t depth = (size_t)br_cpu_depth(head_size, BR_PAIRS);
+    const size_t depth = (size_t)cpu_depth(head_size, BR_PAIRS);
     w.depth_stride = round_up(depth, BR_LANES);
     w.width = round_up((size_t)head_size, BR_LANES);
     w.band_stride = rows + (size_t)(n > BLOCK ? 0 : BLOCK) + 3 * BR_LANES;
@@ -367,7 +367,7 @@ static void attend(const br_attention_args *a, const workspace *w, int32_t seq, 
                   a->head_size);
         transpose_queries(w, rows);
         if (c2p) score_c2p(w, a->positions, head, first, rows, n);
-        score_content(w, a->positions, head, br_cpu_depth(a->head_size, BR_PAIRS), first, rows, n);
+        score_content(w, a->positions, head, cpu_depth(a->head_size, BR_PAIRS), first, rows, n);
         softmax_block(w, rows, n);
         context_block(w, context + (size_t)first * width, width, rows, n, a->head_size);
     }

@@ -32,12 +32,12 @@ enum { BATCH_TOKENS = 256 };
 
 typedef struct cpu_backend {
     br_backend base;
-    br_onednn *dnn;
-    const br_cpu_kernels *kernels;
+    onednn *dnn;
+    const cpu_kernels *kernels;
 } cpu_backend;
 
 struct br_matrix {
-    br_onednn_weights *weights;
+    onednn_weights *weights;
     int32_t outputs;
     int32_t inputs;
     br_epilogue epilogue;
@@ -45,7 +45,7 @@ struct br_matrix {
 
 struct br_stream {
     const cpu_backend *backend;
-    br_onednn_runner *runner;
+    onednn_runner *runner;
     void *scratch; /* the attention's */
     float *wide;   /* products on their way to GELU, bf16 only */
     size_t wide_count;
@@ -59,21 +59,21 @@ static cpu_backend *cpu(br_backend *backend)
 static void matrix_destroy(br_backend *backend, br_matrix *matrix)
 {
     if (matrix == NULL) return;
-    br_onednn_weights_destroy(cpu(backend)->dnn, matrix->weights);
+    onednn_weights_destroy(cpu(backend)->dnn, matrix->weights);
     free(matrix);
 }
 
-static br_onednn_result result_of(br_epilogue epilogue)
+static onednn_result result_of(br_epilogue epilogue)
 {
     switch (epilogue) {
     case BR_EPILOGUE_STORE:
-        return BR_ONEDNN_STORE;
+        return ONEDNN_STORE;
     case BR_EPILOGUE_GELU:
-        return BR_ONEDNN_STORE_WIDE;
+        return ONEDNN_STORE_WIDE;
     case BR_EPILOGUE_ACCUMULATE:
-        return BR_ONEDNN_ADD_WIDE;
+        return ONEDNN_ADD_WIDE;
     }
-    return BR_ONEDNN_STORE;
+    return ONEDNN_STORE;
 }
 
 static br_status matrix_create(br_backend *backend, br_matrix **out, const br_matrix_source *source,
@@ -86,14 +86,14 @@ static br_status matrix_create(br_backend *backend, br_matrix **out, const br_ma
     matrix->inputs = source->inputs;
     matrix->epilogue = source->epilogue;
 
-    const br_onednn_source packed = {
+    const onednn_source packed = {
         .weight = source->weight,
         .bias = source->bias,
         .outputs = source->outputs,
         .inputs = source->inputs,
         .result = result_of(source->epilogue),
     };
-    const br_status status = br_onednn_weights_create(cpu(backend)->dnn, &matrix->weights, &packed, error);
+    const br_status status = onednn_weights_create(cpu(backend)->dnn, &matrix->weights, &packed, error);
     if (status != BR_OK) {
         matrix_destroy(backend, matrix);
         return status;
@@ -154,12 +154,12 @@ static br_status positions_create(br_backend *backend, br_positions **out, const
     const bool bf16 = backend->activation == BR_BF16;
     br_positions *p = calloc(1, sizeof *p);
     if (p == NULL) goto fail;
-    p->lead = BR_CPU_MARGIN;
-    p->depth = br_cpu_depth(source->head_size, bf16);
+    p->lead = CPU_MARGIN;
+    p->depth = cpu_depth(source->head_size, bf16);
     p->seq_tokens_max = source->seq_tokens_max;
     p->heads = source->heads;
     /* An odd number of cache lines, so that the rows of a table spread over all cache sets. */
-    const size_t columns = 2 * (size_t)source->seq_tokens_max - 1 + 2 * BR_CPU_MARGIN;
+    const size_t columns = 2 * (size_t)source->seq_tokens_max - 1 + 2 * CPU_MARGIN;
     p->stride = ((columns + 15) / 16 | 1) * 16;
 
     if (source->key != NULL) {
@@ -181,7 +181,7 @@ fail:
 static void stream_destroy(br_stream *stream)
 {
     if (stream == NULL) return;
-    br_onednn_runner_destroy(stream->runner);
+    onednn_runner_destroy(stream->runner);
     free(stream->scratch);
     free(stream->wide);
     free(stream);
@@ -195,7 +195,7 @@ static br_status stream_create(br_backend *backend, br_stream **out, const br_mo
     if (stream == NULL) return br_no_memory(error, "a stream");
     stream->backend = cpu(backend);
 
-    br_status status = br_onednn_runner_create(&stream->runner, cpu(backend)->dnn, error);
+    br_status status = onednn_runner_create(&stream->runner, cpu(backend)->dnn, error);
     if (status != BR_OK) goto fail;
 
     const size_t bytes = stream->backend->kernels->scratch_bytes(shape->seq_tokens_max, model->head_size);
@@ -243,7 +243,7 @@ static br_status multiply_gelu(br_stream *stream, const br_matrix *m, const void
 {
     const bool bf16 = stream->backend->base.activation == BR_BF16;
     float *wide = bf16 ? stream->wide : y;
-    const br_status status = br_onednn_multiply(stream->runner, m->weights, x, wide, rows);
+    const br_status status = onednn_multiply(stream->runner, m->weights, x, wide, rows);
     if (status == BR_OK) stream->backend->kernels->gelu(y, wide, (size_t)rows * (size_t)m->outputs);
     return status;
 }
@@ -251,7 +251,7 @@ static br_status multiply_gelu(br_stream *stream, const br_matrix *m, const void
 /* The most rows one product may take. */
 static int32_t block_rows_max(const br_stream *stream, const br_matrix *m)
 {
-    if (m->epilogue != BR_EPILOGUE_GELU) return BR_ONEDNN_ROWS_MAX;
+    if (m->epilogue != BR_EPILOGUE_GELU) return ONEDNN_ROWS_MAX;
     if (stream->wide_count == 0) return GELU_ROWS_MAX;
     const size_t rows = stream->wide_count / (size_t)m->outputs;
     return rows < GELU_ROWS_MAX ? (int32_t)rows : GELU_ROWS_MAX;
@@ -270,12 +270,12 @@ static br_status linear(br_stream *stream, const br_linear_args *a)
         (size_t)m->outputs *
         br_dtype_bytes(m->epilogue == BR_EPILOGUE_ACCUMULATE ? backend->residual : backend->activation);
     for (int32_t row = 0; row < a->rows;) {
-        const int32_t rows = br_onednn_block(a->rows - row, rows_max);
+        const int32_t rows = onednn_block(a->rows - row, rows_max);
         const void *x = (const char *)a->x + (size_t)row * x_bytes;
         void *y = (char *)a->y + (size_t)row * y_bytes;
         const br_status status = m->epilogue == BR_EPILOGUE_GELU
                                      ? multiply_gelu(stream, m, x, y, rows)
-                                     : br_onednn_multiply(stream->runner, m->weights, x, y, rows);
+                                     : onednn_multiply(stream->runner, m->weights, x, y, rows);
         if (status != BR_OK) return status;
         row += rows;
     }
@@ -324,7 +324,7 @@ static br_status heads(br_stream *stream, const br_heads_args *a)
 
 static void close_backend(br_backend *backend)
 {
-    br_onednn_close(cpu(backend)->dnn);
+    onednn_close(cpu(backend)->dnn);
     free(backend);
 }
 
@@ -370,7 +370,7 @@ static void name_processor(char name[49])
 
 static br_status open_precision(br_backend **out, bool bf16, br_error *error)
 {
-    const br_cpu_kernels *kernels = br_cpu_kernels_choose(bf16);
+    const cpu_kernels *kernels = cpu_kernels_choose(bf16);
     if (kernels == NULL)
         return br_fail(error, BR_ENOTSUP, "engine cpu: precision bf16 needs a processor with AVX-512 BF16");
 
@@ -383,10 +383,10 @@ static br_status open_precision(br_backend **out, bool bf16, br_error *error)
     backend->base.batch_tokens = BATCH_TOKENS;
     backend->kernels = kernels;
 
-    br_status status = br_onednn_open(&backend->dnn, bf16, error);
-    if (status == BR_OK && bf16 && !br_onednn_is_fast(backend->dnn))
+    br_status status = onednn_open(&backend->dnn, bf16, error);
+    if (status == BR_OK && bf16 && !onednn_is_fast(backend->dnn))
         status = br_fail(error, BR_ENOTSUP, "engine cpu: oneDNN has only its slow %s for bf16 here",
-                         br_onednn_implementation(backend->dnn));
+                         onednn_implementation(backend->dnn));
     if (status != BR_OK) {
         br_backend_close(&backend->base);
         return status;
@@ -395,7 +395,7 @@ static br_status open_precision(br_backend **out, bool bf16, br_error *error)
     char processor[49];
     name_processor(processor);
     (void)snprintf(backend->base.device, sizeof backend->base.device, "%s, %s, %s", processor, kernels->name,
-                   br_onednn_implementation(backend->dnn));
+                   onednn_implementation(backend->dnn));
     *out = &backend->base;
     return BR_OK;
 }

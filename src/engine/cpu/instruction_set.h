@@ -1,7 +1,7 @@
 /*
  * instruction_set.h - the kernels of one instruction set, and the table that lists them. A kernel file
  * includes it last, after it has defined what vector.h asks for, and:
- *   BR_TABLE   the table's name: br_cpu_kernels_avx2
+ *   BR_TABLE   the table's name: cpu_kernels_avx2
  *   BR_NAME    its name for people: "avx2"
  */
 #ifndef BESTROUTE_ENGINE_CPU_INSTRUCTION_SET_H
@@ -10,7 +10,7 @@
 #include "attention.h"
 #include "rows.h"
 
-const br_cpu_kernels BR_TABLE = {
+const cpu_kernels BR_TABLE = {
     .name = BR_NAME,
     .bf16 = BR_PAIRS,
     .scratch_bytes = scratch_bytes,

@@ -11,46 +11,45 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-static bool runs(const br_cpu_kernels *kernels)
+static bool runs(const cpu_kernels *kernels)
 {
     __builtin_cpu_init();
-    if (kernels == &br_cpu_kernels_avx512_bf16) return has_avx512() && __builtin_cpu_supports("avx512bf16");
-    if (kernels == &br_cpu_kernels_avx512) return has_avx512();
-    if (kernels == &br_cpu_kernels_avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (kernels == &cpu_kernels_avx512_bf16) return has_avx512() && __builtin_cpu_supports("avx512bf16");
+    if (kernels == &cpu_kernels_avx512) return has_avx512();
+    if (kernels == &cpu_kernels_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     return true;
 }
 
 /* Fastest first. */
-static const br_cpu_kernels *const known[] = {
-    &br_cpu_kernels_avx512_bf16,
-    &br_cpu_kernels_avx512,
-    &br_cpu_kernels_avx2,
-    &br_cpu_kernels_portable,
+static const cpu_kernels *const known[] = {
+    &cpu_kernels_avx512_bf16,
+    &cpu_kernels_avx512,
+    &cpu_kernels_avx2,
+    &cpu_kernels_portable,
 };
 
 #else
 
-static bool runs(const br_cpu_kernels *kernels)
+static bool runs(const cpu_kernels *kernels)
 {
     (void)kernels;
     return true;
 }
 
-static const br_cpu_kernels *const known[] = {&br_cpu_kernels_portable};
+static const cpu_kernels *const known[] = {&cpu_kernels_portable};
 
 #endif
 
 enum { KNOWN_COUNT = sizeof known / sizeof known[0] };
 
-const br_cpu_kernels *br_cpu_kernels_choose(bool bf16)
+const cpu_kernels *cpu_kernels_choose(bool bf16)
 {
     for (size_t i = 0; i < KNOWN_COUNT; i++)
         if (known[i]->bf16 == bf16 && runs(known[i])) return known[i];
     return NULL;
 }
 
-const br_cpu_kernels *br_cpu_kernels_at(size_t index)
+const cpu_kernels *cpu_kernels_at(size_t index)
 {
     for (size_t i = 0; i < KNOWN_COUNT; i++)
         if (runs(known[i]) && index-- == 0) return known[i];

@@ -3,7 +3,7 @@
  *
  * One source, several machines: vector.h names a vector of one machine, rows.h and attention.h are written
  * over it, and each kernels_<isa>.c compiles them for one instruction set through instruction_set.h.
- * br_cpu_kernels_choose picks at run time.
+ * cpu_kernels_choose picks at run time.
  */
 #ifndef BESTROUTE_ENGINE_CPU_KERNELS_H
 #define BESTROUTE_ENGINE_CPU_KERNELS_H
@@ -30,10 +30,10 @@ struct br_positions {
 };
 
 enum {
-    BR_CPU_MARGIN = 64, /* columns of zeros on both sides of a position table */
+    CPU_MARGIN = 64, /* columns of zeros on both sides of a position table */
 };
 
-typedef struct br_cpu_kernels {
+typedef struct cpu_kernels {
     const char *name;
     bool bf16; /* activations */
 
@@ -45,25 +45,25 @@ typedef struct br_cpu_kernels {
     void (*layernorm)(const br_layernorm_args *args);
     void (*gelu)(void *activation, const float *x, size_t count); /* erf form; float32 may be in place */
     void (*heads)(const br_heads_args *args);
-} br_cpu_kernels;
+} cpu_kernels;
 
 /* Units of a head: how deep a dot product over it is. */
-static inline int32_t br_cpu_depth(int32_t head_size, bool bf16)
+static inline int32_t cpu_depth(int32_t head_size, bool bf16)
 {
     return bf16 ? (head_size + 1) / 2 : head_size;
 }
 
 /* The fastest this machine runs; NULL when it has none for bf16. */
-const br_cpu_kernels *br_cpu_kernels_choose(bool bf16);
+const cpu_kernels *cpu_kernels_choose(bool bf16);
 
 /* All that this machine runs, for tests: NULL beyond the last. */
-const br_cpu_kernels *br_cpu_kernels_at(size_t index);
+const cpu_kernels *cpu_kernels_at(size_t index);
 
-extern const br_cpu_kernels br_cpu_kernels_portable;
+extern const cpu_kernels cpu_kernels_portable;
 #if defined(__x86_64__)
-extern const br_cpu_kernels br_cpu_kernels_avx2;
-extern const br_cpu_kernels br_cpu_kernels_avx512;
-extern const br_cpu_kernels br_cpu_kernels_avx512_bf16;
+extern const cpu_kernels cpu_kernels_avx2;
+extern const cpu_kernels cpu_kernels_avx512;
+extern const cpu_kernels cpu_kernels_avx512_bf16;
 #endif
 
 #endif

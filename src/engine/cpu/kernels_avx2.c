@@ -18,7 +18,7 @@ BR_TARGET_BEGIN("avx2,fma")
 #define BR_DOT(c, a, b) BR_FMA(a, b, c)
 #define BR_MAX(a, b) ((vec)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define BR_MIN(a, b) ((vec)_mm256_min_ps((__m256)(a), (__m256)(b)))
-#define BR_TABLE br_cpu_kernels_avx2
+#define BR_TABLE cpu_kernels_avx2
 #define BR_NAME "avx2"
 
 #include "instruction_set.h"

@@ -13,7 +13,7 @@ BR_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 
 #define BR_PAIRS 0
 #define BR_DOT(c, a, b) BR_FMA(a, b, c)
-#define BR_TABLE br_cpu_kernels_avx512
+#define BR_TABLE cpu_kernels_avx512
 #define BR_NAME "avx512"
 
 #include "instruction_set.h"

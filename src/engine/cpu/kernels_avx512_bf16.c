@@ -15,7 +15,7 @@ BR_TARGET_BEGIN("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #define BR_PAIRS 1
 #define BR_DOT(c, a, b) ((vec)_mm512_dpbf16_ps((__m512)(c), (__m512bh)(a), (__m512bh)(b)))
 #define BR_TO_BF16(v) _mm512_cvtneps_pbh((__m512)(v))
-#define BR_TABLE br_cpu_kernels_avx512_bf16
+#define BR_TABLE cpu_kernels_avx512_bf16
 #define BR_NAME "avx512_bf16"
 
 #include "instruction_set.h"

@@ -17,7 +17,7 @@ static inline pick_vec pick(pick_mask mask, pick_vec a, pick_vec b)
     return (pick_vec)((mask & (pick_mask)a) | (~mask & (pick_mask)b));
 }
 
-#define BR_TABLE br_cpu_kernels_portable
+#define BR_TABLE cpu_kernels_portable
 #define BR_NAME "portable"
 
 #include "instruction_set.h"

@@ -114,33 +114,32 @@ static dnnl_status_t describe_matmul(dnnl_primitive_desc_t *out, dnnl_engine_t e
 #endif
 
 enum {
-    TYPICAL_ROWS = BR_ONEDNN_ROWS_EXACT,
-    SLOT_COUNT = BR_ONEDNN_ROWS_EXACT + (BR_ONEDNN_ROWS_MAX - BR_ONEDNN_ROWS_EXACT) / BR_ONEDNN_ROWS_STEP,
+    TYPICAL_ROWS = ONEDNN_ROWS_EXACT,
+    SLOT_COUNT = ONEDNN_ROWS_EXACT + (ONEDNN_ROWS_MAX - ONEDNN_ROWS_EXACT) / ONEDNN_ROWS_STEP,
 };
 
 /* Compiled row counts, numbered from 0. */
 static int32_t rows_of_slot(int32_t slot)
 {
-    if (slot < BR_ONEDNN_ROWS_EXACT) return slot + 1;
-    return BR_ONEDNN_ROWS_EXACT + (slot - BR_ONEDNN_ROWS_EXACT + 1) * BR_ONEDNN_ROWS_STEP;
+    if (slot < ONEDNN_ROWS_EXACT) return slot + 1;
+    return ONEDNN_ROWS_EXACT + (slot - ONEDNN_ROWS_EXACT + 1) * ONEDNN_ROWS_STEP;
 }
 
 static int32_t slot_of_rows(int32_t rows)
 {
-    if (rows <= BR_ONEDNN_ROWS_EXACT) return rows - 1;
-    return BR_ONEDNN_ROWS_EXACT + (rows - BR_ONEDNN_ROWS_EXACT) / BR_ONEDNN_ROWS_STEP - 1;
+    if (rows <= ONEDNN_ROWS_EXACT) return rows - 1;
+    return ONEDNN_ROWS_EXACT + (rows - ONEDNN_ROWS_EXACT) / ONEDNN_ROWS_STEP - 1;
 }
 
-int32_t br_onednn_block(int32_t rows, int32_t rows_max)
+int32_t onednn_block(int32_t rows, int32_t rows_max)
 {
     assert(rows >= 1);
     assert(rows_max >= 1);
-    assert(rows_max <= BR_ONEDNN_ROWS_MAX);
+    assert(rows_max <= ONEDNN_ROWS_MAX);
     const int32_t blocks = (rows + rows_max - 1) / rows_max;
     const int32_t fair = rows / blocks;
-    if (fair <= BR_ONEDNN_ROWS_EXACT) return fair;
-    if (blocks > 1 || fair % BR_ONEDNN_ROWS_STEP == 0)
-        return fair / BR_ONEDNN_ROWS_STEP * BR_ONEDNN_ROWS_STEP;
+    if (fair <= ONEDNN_ROWS_EXACT) return fair;
+    if (blocks > 1 || fair % ONEDNN_ROWS_STEP == 0) return fair / ONEDNN_ROWS_STEP * ONEDNN_ROWS_STEP;
     return fair / 2;
 }
 
@@ -149,7 +148,7 @@ struct shape {
     shape *next;
     int32_t outputs;
     int32_t inputs;
-    br_onednn_result result;
+    onednn_result result;
     int32_t users;  /* matrices of this shape */
     int32_t number; /* its place in the runners' tables */
     bool has_weight;
@@ -159,7 +158,7 @@ struct shape {
     dnnl_primitive_t products[SLOT_COUNT];
 };
 
-struct br_onednn {
+struct onednn {
     dnnl_engine_t engine;
     shape *shapes;
     int32_t numbers; /* given out so far */
@@ -167,7 +166,7 @@ struct br_onednn {
     char implementation[64];
 };
 
-struct br_onednn_weights {
+struct onednn_weights {
     shape *shape;
     void *packed; /* 64-byte aligned */
     float *bias;
@@ -181,14 +180,14 @@ static br_status fail(br_error *error, dnnl_status_t status, const char *what)
     return br_fail(error, BR_EDEVICE, "oneDNN: %s failed with status %d", what, (int)status);
 }
 
-static dnnl_data_type_t input_type(const br_onednn *dnn)
+static dnnl_data_type_t input_type(const onednn *dnn)
 {
     return dnn->bf16 ? dnnl_bf16 : dnnl_f32;
 }
 
-static dnnl_data_type_t output_type(const br_onednn *dnn, const shape *s)
+static dnnl_data_type_t output_type(const onednn *dnn, const shape *s)
 {
-    return s->result == BR_ONEDNN_STORE ? input_type(dnn) : dnnl_f32;
+    return s->result == ONEDNN_STORE ? input_type(dnn) : dnnl_f32;
 }
 
 static dnnl_status_t make_attributes(dnnl_primitive_attr_t *out, bool accumulate)
@@ -207,7 +206,7 @@ static dnnl_status_t make_attributes(dnnl_primitive_attr_t *out, bool accumulate
 }
 
 /* Describes the product for `rows`; the first time, lets oneDNN choose how weights are packed. */
-static dnnl_status_t describe(const br_onednn *dnn, const shape *s, int32_t rows, dnnl_primitive_desc_t *out)
+static dnnl_status_t describe(const onednn *dnn, const shape *s, int32_t rows, dnnl_primitive_desc_t *out)
 {
     const dnnl_dims_t x_dims = {rows, s->inputs};
     const dnnl_dims_t weight_dims = {s->inputs, s->outputs};
@@ -226,7 +225,7 @@ static dnnl_status_t describe(const br_onednn *dnn, const shape *s, int32_t rows
                                : layout_make(&weight, 2, weight_dims, input_type(dnn), dnnl_format_tag_any);
     if (status == dnnl_success) status = layout_make(&bias, 2, bias_dims, dnnl_f32, dnnl_ab);
     if (status == dnnl_success) status = layout_make(&y, 2, y_dims, output_type(dnn, s), dnnl_ab);
-    if (status == dnnl_success) status = make_attributes(&attributes, s->result == BR_ONEDNN_ADD_WIDE);
+    if (status == dnnl_success) status = make_attributes(&attributes, s->result == ONEDNN_ADD_WIDE);
     if (status == dnnl_success)
         status = describe_matmul(out, dnn->engine, &x, &weight, &bias, &y, attributes);
 
@@ -238,7 +237,7 @@ static dnnl_status_t describe(const br_onednn *dnn, const shape *s, int32_t rows
     return status;
 }
 
-static dnnl_status_t compile(const br_onednn *dnn, shape *s, int32_t rows)
+static dnnl_status_t compile(const onednn *dnn, shape *s, int32_t rows)
 {
     dnnl_primitive_desc_t desc = NULL;
     dnnl_status_t status = describe(dnn, s, rows, &desc);
@@ -267,7 +266,7 @@ static void shape_free(shape *s)
     free(s);
 }
 
-static void shape_release(br_onednn *dnn, shape *s)
+static void shape_release(onednn *dnn, shape *s)
 {
     if (s == NULL || --s->users > 0) return;
     for (shape **link = &dnn->shapes; *link != NULL; link = &(*link)->next) {
@@ -279,7 +278,7 @@ static void shape_release(br_onednn *dnn, shape *s)
 }
 
 /* Compiles for the typical row count first, which fixes the packing, then for the others. */
-static dnnl_status_t compile_all(const br_onednn *dnn, shape *s)
+static dnnl_status_t compile_all(const onednn *dnn, shape *s)
 {
     dnnl_status_t status = compile(dnn, s, TYPICAL_ROWS);
     for (int32_t slot = 0; slot < SLOT_COUNT && status == dnnl_success; slot++)
@@ -287,7 +286,7 @@ static dnnl_status_t compile_all(const br_onednn *dnn, shape *s)
     return status;
 }
 
-static br_status shape_acquire(br_onednn *dnn, shape **out, const br_onednn_source *source, br_error *error)
+static br_status shape_acquire(onednn *dnn, shape **out, const onednn_source *source, br_error *error)
 {
     *out = NULL;
     for (shape *s = dnn->shapes; s != NULL; s = s->next) {
@@ -319,7 +318,7 @@ static br_status shape_acquire(br_onednn *dnn, shape **out, const br_onednn_sour
 }
 
 /* What a matrix of a real model would get. */
-static dnnl_status_t probe(br_onednn *dnn)
+static dnnl_status_t probe(onednn *dnn)
 {
     shape typical = {.outputs = 768, .inputs = 768};
     const dnnl_status_t status = compile(dnn, &typical, TYPICAL_ROWS);
@@ -330,24 +329,24 @@ static dnnl_status_t probe(br_onednn *dnn)
     return status;
 }
 
-br_status br_onednn_open(br_onednn **out, bool bf16, br_error *error)
+br_status onednn_open(onednn **out, bool bf16, br_error *error)
 {
     *out = NULL;
-    br_onednn *dnn = calloc(1, sizeof *dnn);
+    onednn *dnn = calloc(1, sizeof *dnn);
     if (dnn == NULL) return br_no_memory(error, "oneDNN's engine");
     dnn->bf16 = bf16;
 
     dnnl_status_t status = dnnl_engine_create(&dnn->engine, dnnl_cpu, 0);
     if (status == dnnl_success) status = probe(dnn);
     if (status != dnnl_success) {
-        br_onednn_close(dnn);
+        onednn_close(dnn);
         return fail(error, status, "starting its engine");
     }
     *out = dnn;
     return BR_OK;
 }
 
-void br_onednn_close(br_onednn *dnn)
+void onednn_close(onednn *dnn)
 {
     if (dnn == NULL) return;
     assert(dnn->shapes == NULL);
@@ -355,18 +354,18 @@ void br_onednn_close(br_onednn *dnn)
     free(dnn);
 }
 
-const char *br_onednn_implementation(const br_onednn *dnn)
+const char *onednn_implementation(const onednn *dnn)
 {
     return dnn->implementation;
 }
 
-bool br_onednn_is_fast(const br_onednn *dnn)
+bool onednn_is_fast(const onednn *dnn)
 {
     return strncmp(dnn->implementation, "brg", 3) == 0;
 }
 
 /* Converts to the type of the products and packs. */
-static dnnl_status_t pack(const br_onednn *dnn, const br_onednn_weights *w, const float *plain)
+static dnnl_status_t pack(const onednn *dnn, const onednn_weights *w, const float *plain)
 {
     /* [outputs, inputs] in rows is [inputs, outputs] in columns. */
     const dnnl_dims_t dims = {w->shape->inputs, w->shape->outputs};
@@ -399,7 +398,7 @@ static dnnl_status_t pack(const br_onednn *dnn, const br_onednn_weights *w, cons
     return status;
 }
 
-static dnnl_status_t make_memories(const br_onednn *dnn, br_onednn_weights *w)
+static dnnl_status_t make_memories(const onednn *dnn, onednn_weights *w)
 {
     const dnnl_dims_t bias_dims = {1, w->shape->outputs};
     layout bias = {0};
@@ -412,11 +411,10 @@ static dnnl_status_t make_memories(const br_onednn *dnn, br_onednn_weights *w)
     return status;
 }
 
-static br_status make_weights(br_onednn *dnn, br_onednn_weights **out, const br_onednn_source *source,
-                              br_error *error)
+static br_status make_weights(onednn *dnn, onednn_weights **out, const onednn_source *source, br_error *error)
 {
     *out = NULL;
-    br_onednn_weights *w = calloc(1, sizeof *w);
+    onednn_weights *w = calloc(1, sizeof *w);
     if (w == NULL) return br_no_memory(error, "oneDNN's matrix");
 
     br_status status = shape_acquire(dnn, &w->shape, source, error);
@@ -440,12 +438,12 @@ static br_status make_weights(br_onednn *dnn, br_onednn_weights **out, const br_
     return BR_OK;
 
 fail:
-    br_onednn_weights_destroy(dnn, w);
+    onednn_weights_destroy(dnn, w);
     return status;
 }
 
-br_status br_onednn_weights_create(br_onednn *dnn, br_onednn_weights **out, const br_onednn_source *source,
-                                   br_error *error)
+br_status onednn_weights_create(onednn *dnn, onednn_weights **out, const onednn_source *source,
+                                br_error *error)
 {
     /* oneDNN divides work among the team it sees when it compiles, and runners have a team of one. Nor is any
      * other thread started for packing: idle ones would spin beside the streams. */
@@ -456,7 +454,7 @@ br_status br_onednn_weights_create(br_onednn *dnn, br_onednn_weights **out, cons
     return status;
 }
 
-void br_onednn_weights_destroy(br_onednn *dnn, br_onednn_weights *w)
+void onednn_weights_destroy(onednn *dnn, onednn_weights *w)
 {
     if (w == NULL) return;
     if (w->packed_memory != NULL) (void)dnnl_memory_destroy(w->packed_memory);
@@ -475,8 +473,8 @@ typedef struct handles {
     void *scratch_bytes;
 } handles;
 
-struct br_onednn_runner {
-    br_onednn *dnn;
+struct onednn_runner {
+    onednn *dnn;
     dnnl_stream_t stream;
     handles **shapes; /* by shape number; NULL where not met yet */
     int32_t shapes_size;
@@ -494,7 +492,7 @@ static void handles_free(handles *h)
     free(h);
 }
 
-static dnnl_status_t make_handle(const br_onednn *dnn, dnnl_memory_t *out, int32_t rows, int32_t width,
+static dnnl_status_t make_handle(const onednn *dnn, dnnl_memory_t *out, int32_t rows, int32_t width,
                                  dnnl_data_type_t type)
 {
     const dnnl_dims_t dims = {rows, width};
@@ -506,7 +504,7 @@ static dnnl_status_t make_handle(const br_onednn *dnn, dnnl_memory_t *out, int32
     return status;
 }
 
-static dnnl_status_t make_handles(const br_onednn *dnn, const shape *s, handles *h)
+static dnnl_status_t make_handles(const onednn *dnn, const shape *s, handles *h)
 {
     dnnl_status_t status = dnnl_success;
     for (int32_t slot = 0; slot < SLOT_COUNT && status == dnnl_success; slot++) {
@@ -524,7 +522,7 @@ static dnnl_status_t make_handles(const br_onednn *dnn, const shape *s, handles 
     return status;
 }
 
-static br_status meet_shape(br_onednn_runner *runner, const shape *s)
+static br_status meet_shape(onednn_runner *runner, const shape *s)
 {
     if (s->number >= runner->shapes_size) {
         const int32_t size = s->number + 1;
@@ -551,11 +549,11 @@ static br_status meet_shape(br_onednn_runner *runner, const shape *s)
     return BR_OK;
 }
 
-br_status br_onednn_runner_create(br_onednn_runner **out, br_onednn *dnn, br_error *error)
+br_status onednn_runner_create(onednn_runner **out, onednn *dnn, br_error *error)
 {
     *out = NULL;
     omp_set_num_threads(1);
-    br_onednn_runner *runner = calloc(1, sizeof *runner);
+    onednn_runner *runner = calloc(1, sizeof *runner);
     if (runner == NULL) return br_no_memory(error, "oneDNN's stream");
     runner->dnn = dnn;
 
@@ -576,11 +574,11 @@ br_status br_onednn_runner_create(br_onednn_runner **out, br_onednn *dnn, br_err
     return BR_OK;
 
 fail:
-    br_onednn_runner_destroy(runner);
+    onednn_runner_destroy(runner);
     return status;
 }
 
-void br_onednn_runner_destroy(br_onednn_runner *runner)
+void onednn_runner_destroy(onednn_runner *runner)
 {
     if (runner == NULL) return;
     for (int32_t i = 0; i < runner->shapes_size; i++) handles_free(runner->shapes[i]);
@@ -589,12 +587,12 @@ void br_onednn_runner_destroy(br_onednn_runner *runner)
     free(runner);
 }
 
-br_status br_onednn_multiply(br_onednn_runner *runner, const br_onednn_weights *w, const void *x, void *y,
-                             int32_t rows)
+br_status onednn_multiply(onednn_runner *runner, const onednn_weights *w, const void *x, void *y,
+                          int32_t rows)
 {
     const int32_t slot = slot_of_rows(rows);
     assert(rows >= 1);
-    assert(rows <= BR_ONEDNN_ROWS_MAX);
+    assert(rows <= ONEDNN_ROWS_MAX);
     assert(rows_of_slot(slot) == rows);
     const shape *s = w->shape;
     if (s->number >= runner->shapes_size || runner->shapes[s->number] == NULL) {

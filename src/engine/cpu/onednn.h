@@ -6,7 +6,7 @@
  *
  * Rows vary with every batch, and a product whose row count is only known when it
  * runs leaves oneDNN's fast path. So each shape is compiled for the row counts up to
- * BR_ONEDNN_ROWS_MAX when its first matrix is made; more rows are taken in blocks of
+ * ONEDNN_ROWS_MAX when its first matrix is made; more rows are taken in blocks of
  * similar size, none of them small. Matrices of equal shape share what was compiled.
  * Weights are packed once, in one layout that serves all row counts.
  *
@@ -24,57 +24,57 @@
 
 /* Compiling takes about 0.4 ms and 0.1 MB per row count and shape. Beyond 256 rows nothing is gained. */
 enum {
-    BR_ONEDNN_ROWS_MAX = 256,
-    BR_ONEDNN_ROWS_EXACT = 128, /* up to here every row count is compiled, beyond it every 16th */
-    BR_ONEDNN_ROWS_STEP = 16,
+    ONEDNN_ROWS_MAX = 256,
+    ONEDNN_ROWS_EXACT = 128, /* up to here every row count is compiled, beyond it every 16th */
+    ONEDNN_ROWS_STEP = 16,
 };
 
-typedef struct br_onednn br_onednn;                 /* the library's engine and what it compiled */
-typedef struct br_onednn_weights br_onednn_weights; /* a packed W with its bias */
-typedef struct br_onednn_runner br_onednn_runner;   /* one thread's execution */
+typedef struct onednn onednn;                 /* the library's engine and what it compiled */
+typedef struct onednn_weights onednn_weights; /* a packed W with its bias */
+typedef struct onednn_runner onednn_runner;   /* one thread's execution */
 
-typedef enum br_onednn_result {
-    BR_ONEDNN_STORE,      /* y = ...   of the type of x */
-    BR_ONEDNN_STORE_WIDE, /* y = ...   float32 */
-    BR_ONEDNN_ADD_WIDE,   /* y += ...  float32 */
-} br_onednn_result;
+typedef enum onednn_result {
+    ONEDNN_STORE,      /* y = ...   of the type of x */
+    ONEDNN_STORE_WIDE, /* y = ...   float32 */
+    ONEDNN_ADD_WIDE,   /* y += ...  float32 */
+} onednn_result;
 
-typedef struct br_onednn_source {
+typedef struct onednn_source {
     const float *weight; /* [outputs, inputs] */
     const float *bias;   /* [outputs] */
     int32_t outputs;
     int32_t inputs;
-    br_onednn_result result;
-} br_onednn_source;
+    onednn_result result;
+} onednn_source;
 
 /* `bf16`: W and x are bf16; otherwise float32. BR_ENOMEM, BR_EDEVICE. */
-BR_NODISCARD br_status br_onednn_open(br_onednn **out, bool bf16, br_error *error);
+BR_NODISCARD br_status onednn_open(onednn **out, bool bf16, br_error *error);
 
 /* Accepts NULL. Every matrix and runner must be gone. */
-void br_onednn_close(br_onednn *dnn);
+void onednn_close(onednn *dnn);
 
 /* The implementation oneDNN chose for a typical matrix ("brg:avx512_core_bf16"). */
-const char *br_onednn_implementation(const br_onednn *dnn);
+const char *onednn_implementation(const onednn *dnn);
 
 /* True where that is one of its fast kernels, whose name begins with "brg". */
-bool br_onednn_is_fast(const br_onednn *dnn);
+bool onednn_is_fast(const onednn *dnn);
 
 /* Copies and packs. BR_ENOMEM, BR_EDEVICE. */
-BR_NODISCARD br_status br_onednn_weights_create(br_onednn *dnn, br_onednn_weights **out,
-                                                const br_onednn_source *source, br_error *error);
-void br_onednn_weights_destroy(br_onednn *dnn, br_onednn_weights *weights);
+BR_NODISCARD br_status onednn_weights_create(onednn *dnn, onednn_weights **out, const onednn_source *source,
+                                             br_error *error);
+void onednn_weights_destroy(onednn *dnn, onednn_weights *weights);
 
 /* Belongs to the calling thread, whose OpenMP team it sets to one. Serves the matrices that exist now at
  * once and later ones after a first product each, which allocates. BR_ENOMEM, BR_EDEVICE. */
-BR_NODISCARD br_status br_onednn_runner_create(br_onednn_runner **out, br_onednn *dnn, br_error *error);
-void br_onednn_runner_destroy(br_onednn_runner *runner);
+BR_NODISCARD br_status onednn_runner_create(onednn_runner **out, onednn *dnn, br_error *error);
+void onednn_runner_destroy(onednn_runner *runner);
 
-/* How many of `rows` to take next, in blocks of at most rows_max (1..BR_ONEDNN_ROWS_MAX): a count that
+/* How many of `rows` to take next, in blocks of at most rows_max (1..ONEDNN_ROWS_MAX): a count that
  * is compiled, and such that the last block is not much smaller than the others. */
-int32_t br_onednn_block(int32_t rows, int32_t rows_max);
+int32_t onednn_block(int32_t rows, int32_t rows_max);
 
-/* x [rows, inputs], y [rows, outputs]; rows as br_onednn_block gives them. BR_EDEVICE, BR_ENOMEM. */
-BR_NODISCARD br_status br_onednn_multiply(br_onednn_runner *runner, const br_onednn_weights *weights,
-                                          const void *x, void *y, int32_t rows);
+/* x [rows, inputs], y [rows, outputs]; rows as onednn_block gives them. BR_EDEVICE, BR_ENOMEM. */
+BR_NODISCARD br_status onednn_multiply(onednn_runner *runner, const onednn_weights *weights, const void *x,
+                                       void *y, int32_t rows);
 
 #endif
