@@ -23,7 +23,7 @@ struct br_encoder {
     const br_backend_table *ops;
     br_stream *stream;
     br_encoder_options options;
-    br_plan plan;
+    workspace_plan plan;
     char *workspace; /* the backend's memory */
 
     br_pass_shape recorded[BR_PASS_SHAPES_MAX]; /* ascending */
@@ -75,7 +75,7 @@ static br_status linear(br_encoder *e, void *y, const br_matrix *matrix, const v
     return e->ops->linear(e->stream, &(br_linear_args){.matrix = matrix, .x = x, .y = y, .rows = rows});
 }
 
-static br_status layernorm(br_encoder *e, const rows_view *v, const br_layernorm *norm)
+static br_status layernorm(br_encoder *e, const rows_view *v, const layernorm_weights *norm)
 {
     return e->ops->layernorm(e->stream, &(br_layernorm_args){
                                             .residual = v->residual,
@@ -108,7 +108,7 @@ static br_status embed(br_encoder *e)
 }
 
 /* From the attention's context to the layer's last sum, which is left to be normalised. */
-static br_status mix_rows(br_encoder *e, const br_encoder_layer *layer, const rows_view *v)
+static br_status mix_rows(br_encoder *e, const layer_weights *layer, const rows_view *v)
 {
     br_status status = linear(e, v->residual, layer->attention_output, v->context, v->rows);
     if (status != BR_OK) return status;
@@ -125,7 +125,7 @@ static char *qkv_at(const br_encoder *e, size_t elements)
     return (char *)at(e, e->plan.qkv) + elements * br_dtype_bytes(e->backend->activation);
 }
 
-static br_status layer_for_all_tokens(br_encoder *e, const br_encoder_layer *layer)
+static br_status layer_for_all_tokens(br_encoder *e, const layer_weights *layer)
 {
     const br_model *model = &e->weights->model;
     const size_t width = (size_t)model->width;
@@ -176,7 +176,7 @@ static br_status gather_pooled(br_encoder *e)
                                           });
 }
 
-static br_status last_layer_for_pooled_tokens(br_encoder *e, const br_encoder_layer *layer)
+static br_status last_layer_for_pooled_tokens(br_encoder *e, const layer_weights *layer)
 {
     const br_model *model = &e->weights->model;
     const rows_view v = pooled_rows(e);
@@ -206,7 +206,7 @@ static br_status last_layer_for_pooled_tokens(br_encoder *e, const br_encoder_la
 
 /* `norm`: of the pooled rows, or NULL where they come normalised. A pooler is the same op over as many
  * outputs as the row is wide. */
-static br_status heads(br_encoder *e, const br_layernorm *norm)
+static br_status heads(br_encoder *e, const layernorm_weights *norm)
 {
     const br_encoder_weights *w = e->weights;
     br_heads_args args = {
@@ -310,7 +310,7 @@ static br_status check_options(const br_encoder_options *options, const br_encod
 static br_status make_workspace(br_encoder *e, br_error *error)
 {
     const br_encoder_weights *w = e->weights;
-    const br_plan_shape shape = {
+    const workspace_shape shape = {
         .tokens_max = e->options.tokens_max,
         .seqs_max = e->options.seqs_max,
         .heads_count = w->heads_count,
@@ -318,7 +318,7 @@ static br_status make_workspace(br_encoder *e, br_error *error)
         .activation = e->backend->activation,
         .has_pooler = w->pooler_weight != NULL,
     };
-    br_plan_make(&e->plan, &w->model, &shape);
+    workspace_plan_make(&e->plan, &w->model, &shape);
     e->workspace = e->ops->alloc(e->backend, e->plan.total_bytes);
     if (e->workspace == NULL) return br_no_memory(error, "a workspace of %zu bytes", e->plan.total_bytes);
     e->offsets = br_alloc_array((size_t)e->options.seqs_max + 1, sizeof *e->offsets);

@@ -150,7 +150,7 @@ static br_status make_pooler(const weight_loader *l)
     return status;
 }
 
-br_status br_head_weights_make(const weight_loader *l)
+br_status head_weights_make(const weight_loader *l)
 {
     br_encoder_weights *w = l->w;
     const size_t width = (size_t)w->model.width;

@@ -15,7 +15,7 @@ static size_t after(size_t offset, size_t rows, size_t columns, size_t element_b
     return (end + BR_ALIGNMENT - 1) / BR_ALIGNMENT * BR_ALIGNMENT;
 }
 
-void br_plan_make(br_plan *plan, const br_model *model, const br_plan_shape *shape)
+void workspace_plan_make(workspace_plan *plan, const br_model *model, const workspace_shape *shape)
 {
     assert(shape->tokens_max > 0);
     assert(shape->seqs_max > 0);

@@ -27,7 +27,7 @@
 #include "bundle/model.h"
 #include "core/dtype.h"
 
-#define BR_PLAN_LIST(X)                                                                                      \
+#define WORKSPACE_LIST(X)                                                                                    \
     X(ids)                                                                                                   \
     X(offsets)                                                                                               \
     X(residual)                                                                                              \
@@ -43,22 +43,22 @@
     X(pooler)                                                                                                \
     X(quality)
 
-typedef struct br_plan {
-#define BR_PLAN_FIELD(name) size_t name; /* byte offset, a multiple of BR_ALIGNMENT */
-    BR_PLAN_LIST(BR_PLAN_FIELD)
-#undef BR_PLAN_FIELD
+typedef struct workspace_plan {
+#define WORKSPACE_FIELD(name) size_t name; /* byte offset, a multiple of BR_ALIGNMENT */
+    WORKSPACE_LIST(WORKSPACE_FIELD)
+#undef WORKSPACE_FIELD
     size_t total_bytes;
-} br_plan;
+} workspace_plan;
 
-typedef struct br_plan_shape {
+typedef struct workspace_shape {
     int32_t tokens_max;  /* T */
     int32_t seqs_max;    /* B */
     int32_t heads_count; /* K, quality heads */
     br_dtype residual;
     br_dtype activation;
     bool has_pooler;
-} br_plan_shape;
+} workspace_shape;
 
-void br_plan_make(br_plan *plan, const br_model *model, const br_plan_shape *shape);
+void workspace_plan_make(workspace_plan *plan, const br_model *model, const workspace_shape *shape);
 
 #endif

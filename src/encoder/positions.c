@@ -18,13 +18,13 @@ enum { OUTPUTS = 2, LANES = 4 };
 /* Four floats the compiler keeps in one register on every machine we build for. */
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 
-static size_t panel_count(const br_position_rows *rows)
+static size_t panel_count(const position_rows *rows)
 {
-    return ((size_t)rows->reached + BR_PANEL_ROWS - 1) / BR_PANEL_ROWS;
+    return ((size_t)rows->reached + PANEL_ROWS - 1) / PANEL_ROWS;
 }
 
 /* Numbers the rows that distances reach in the order they are met; source_of[r] is the row of the table. */
-static void number_rows(br_position_rows *rows, const br_model *model, int32_t seq_tokens_max,
+static void number_rows(position_rows *rows, const br_model *model, int32_t seq_tokens_max,
                         int32_t *number_of, int32_t *source_of)
 {
     for (int32_t i = 0; i < 2 * model->position_span; i++) number_of[i] = -1;
@@ -38,12 +38,12 @@ static void number_rows(br_position_rows *rows, const br_model *model, int32_t s
     }
 }
 
-br_status br_position_rows_init(br_position_rows *rows, const br_model *model, int32_t seq_tokens_max,
-                                const float *table, const float *gamma, const float *beta)
+br_status position_rows_init(position_rows *rows, const br_model *model, int32_t seq_tokens_max,
+                             const float *table, const float *gamma, const float *beta)
 {
     const size_t width = (size_t)model->width;
     const size_t span = 2 * (size_t)model->position_span;
-    *rows = (br_position_rows){.distances = 2 * seq_tokens_max - 1, .width = model->width};
+    *rows = (position_rows){.distances = 2 * seq_tokens_max - 1, .width = model->width};
     int32_t *number_of = br_alloc_array(span, sizeof *number_of);
     int32_t *source_of = br_alloc_array(span, sizeof *source_of);
     float *normal = br_alloc_array(width, sizeof *normal);
@@ -52,7 +52,7 @@ br_status br_position_rows_init(br_position_rows *rows, const br_model *model, i
     if (number_of == NULL || source_of == NULL || normal == NULL || rows->row_of == NULL) goto done;
 
     number_rows(rows, model, seq_tokens_max, number_of, source_of);
-    const size_t floats = panel_count(rows) * BR_PANEL_ROWS * width;
+    const size_t floats = panel_count(rows) * PANEL_ROWS * width;
     rows->panels = br_alloc_array(floats, sizeof *rows->panels);
     if (rows->panels == NULL) goto done;
     memset(rows->panels, 0, floats * sizeof *rows->panels);
@@ -62,8 +62,8 @@ br_status br_position_rows_init(br_position_rows *rows, const br_model *model, i
             br_host_layernorm_row(normal, row, gamma, beta, model->layer_norm_epsilon, model->width);
             row = normal;
         }
-        float *panel = rows->panels + r / BR_PANEL_ROWS * BR_PANEL_ROWS * width;
-        for (size_t c = 0; c < width; c++) panel[c * BR_PANEL_ROWS + r % BR_PANEL_ROWS] = row[c];
+        float *panel = rows->panels + r / PANEL_ROWS * PANEL_ROWS * width;
+        for (size_t c = 0; c < width; c++) panel[c * PANEL_ROWS + r % PANEL_ROWS] = row[c];
     }
     status = BR_OK;
 
@@ -71,29 +71,29 @@ done:
     free(number_of);
     free(source_of);
     free(normal);
-    if (status != BR_OK) br_position_rows_deinit(rows);
+    if (status != BR_OK) position_rows_deinit(rows);
     return status;
 }
 
-void br_position_rows_deinit(br_position_rows *rows)
+void position_rows_deinit(position_rows *rows)
 {
     free(rows->row_of);
     free(rows->panels);
-    *rows = (br_position_rows){0};
+    *rows = (position_rows){0};
 }
 
 /* products[o][r] = weight[o] . row r of the panel, for two outputs and sixteen rows. */
-static void multiply_panel(float products[OUTPUTS][BR_PANEL_ROWS], const float *panel, const float *first,
+static void multiply_panel(float products[OUTPUTS][PANEL_ROWS], const float *panel, const float *first,
                            const float *second, size_t width)
 {
     lanes a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0};
     lanes b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
     for (size_t c = 0; c < width; c++) {
         lanes x0, x1, x2, x3;
-        memcpy(&x0, panel + c * BR_PANEL_ROWS, sizeof x0);
-        memcpy(&x1, panel + c * BR_PANEL_ROWS + LANES, sizeof x1);
-        memcpy(&x2, panel + c * BR_PANEL_ROWS + 2 * LANES, sizeof x2);
-        memcpy(&x3, panel + c * BR_PANEL_ROWS + 3 * LANES, sizeof x3);
+        memcpy(&x0, panel + c * PANEL_ROWS, sizeof x0);
+        memcpy(&x1, panel + c * PANEL_ROWS + LANES, sizeof x1);
+        memcpy(&x2, panel + c * PANEL_ROWS + 2 * LANES, sizeof x2);
+        memcpy(&x3, panel + c * PANEL_ROWS + 3 * LANES, sizeof x3);
         a0 += first[c] * x0, a1 += first[c] * x1, a2 += first[c] * x2, a3 += first[c] * x3;
         b0 += second[c] * x0, b1 += second[c] * x1, b2 += second[c] * x2, b3 += second[c] * x3;
     }
@@ -102,17 +102,17 @@ static void multiply_panel(float products[OUTPUTS][BR_PANEL_ROWS], const float *
 }
 
 /* out [R, C] */
-static void project(float *out, const br_position_rows *rows, const float *weight, const float *bias)
+static void project(float *out, const position_rows *rows, const float *weight, const float *bias)
 {
     const size_t width = (size_t)rows->width;
     for (size_t p = 0; p < panel_count(rows); p++) {
-        const float *panel = rows->panels + p * BR_PANEL_ROWS * width;
-        const size_t first_row = p * BR_PANEL_ROWS;
+        const float *panel = rows->panels + p * PANEL_ROWS * width;
+        const size_t first_row = p * PANEL_ROWS;
         const size_t left = (size_t)rows->reached - first_row;
-        const size_t count = left < BR_PANEL_ROWS ? left : BR_PANEL_ROWS;
+        const size_t count = left < PANEL_ROWS ? left : PANEL_ROWS;
         for (size_t o = 0; o < width; o += OUTPUTS) {
             const size_t second = o + 1 < width ? o + 1 : o; /* an odd width computes its last output twice */
-            float products[OUTPUTS][BR_PANEL_ROWS];
+            float products[OUTPUTS][PANEL_ROWS];
             multiply_panel(products, panel, weight + o * width, weight + second * width, width);
             for (size_t r = 0; r < count; r++) {
                 out[(first_row + r) * width + o] = products[0][r] + bias[o];
@@ -122,7 +122,7 @@ static void project(float *out, const br_position_rows *rows, const float *weigh
     }
 }
 
-br_status br_position_rows_zeros(float **out, const br_position_rows *rows)
+br_status position_rows_zeros(float **out, const position_rows *rows)
 {
     const size_t count = (size_t)rows->distances * (size_t)rows->width;
     *out = br_alloc_array(count, sizeof **out);
@@ -131,8 +131,8 @@ br_status br_position_rows_zeros(float **out, const br_position_rows *rows)
     return BR_OK;
 }
 
-br_status br_position_rows_project(float **out, const br_position_rows *rows, const float *weight,
-                                   const float *bias)
+br_status position_rows_project(float **out, const position_rows *rows, const float *weight,
+                                const float *bias)
 {
     const size_t width = (size_t)rows->width;
     *out = NULL;

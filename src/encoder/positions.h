@@ -16,29 +16,28 @@
 
 #include "bundle/model.h"
 
-typedef struct br_position_rows {
+typedef struct position_rows {
     int32_t *row_of;   /* [2S - 1]: which reached row belongs to distance + S - 1 */
-    float *panels;     /* reached rows, in panels of BR_PANEL_ROWS: [panels][C][BR_PANEL_ROWS], zero-filled */
+    float *panels;     /* reached rows, in panels of PANEL_ROWS: [panels][C][PANEL_ROWS], zero-filled */
     int32_t reached;   /* R */
     int32_t distances; /* 2S - 1 */
     int32_t width;     /* C */
-} br_position_rows;
+} position_rows;
 
-enum { BR_PANEL_ROWS = 16 };
+enum { PANEL_ROWS = 16 };
 
 /* `table` [2 * position_span, C]; gamma, beta [C] or NULL for no LayerNorm. BR_ENOMEM.
- * Release with br_position_rows_deinit, which also accepts a zeroed struct. */
-BR_NODISCARD br_status br_position_rows_init(br_position_rows *rows, const br_model *model,
-                                             int32_t seq_tokens_max, const float *table, const float *gamma,
-                                             const float *beta);
-void br_position_rows_deinit(br_position_rows *rows);
+ * Release with position_rows_deinit, which also accepts a zeroed struct. */
+BR_NODISCARD br_status position_rows_init(position_rows *rows, const br_model *model, int32_t seq_tokens_max,
+                                          const float *table, const float *gamma, const float *beta);
+void position_rows_deinit(position_rows *rows);
 
 /* *out [2S - 1, C] = reached rows times weight^T [C, C] plus bias [C], one row per distance; the caller
  * frees it. BR_ENOMEM. On failure *out is NULL. */
-BR_NODISCARD br_status br_position_rows_project(float **out, const br_position_rows *rows,
-                                                const float *weight, const float *bias);
+BR_NODISCARD br_status position_rows_project(float **out, const position_rows *rows, const float *weight,
+                                             const float *bias);
 
 /* The same of zeros: a table's size without its work. */
-BR_NODISCARD br_status br_position_rows_zeros(float **out, const br_position_rows *rows);
+BR_NODISCARD br_status position_rows_zeros(float **out, const position_rows *rows);
 
 #endif

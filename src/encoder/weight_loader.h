@@ -14,8 +14,8 @@ typedef struct weight_loader {
     br_backend *backend;
     const br_bundle *bundle;
     br_error *error;
-    br_position_rows rows; /* empty where the model has no position terms */
-    bool empty;            /* nothing is read: zeros stand for all values, and the backend writes none */
+    position_rows rows; /* empty where the model has no position terms */
+    bool empty;         /* nothing is read: zeros stand for all values, and the backend writes none */
 } weight_loader;
 
 /* How many values it has. */
@@ -37,6 +37,6 @@ BR_NODISCARD br_status loader_make_vector(const weight_loader *l, float **out, c
                                           size_t count);
 
 /* head_weights.c: the heads and the pooler. Statuses of the above. */
-BR_NODISCARD br_status br_head_weights_make(const weight_loader *l);
+BR_NODISCARD br_status head_weights_make(const weight_loader *l);
 
 #endif

@@ -15,7 +15,7 @@
 #include "weight_loader.h"
 #include "weights.h"
 
-static br_status make_layernorm(const weight_loader *l, br_layernorm *out, const br_tensor *gamma,
+static br_status make_layernorm(const weight_loader *l, layernorm_weights *out, const br_tensor *gamma,
                                 const br_tensor *beta)
 {
     const size_t width = (size_t)l->w->model.width;
@@ -30,7 +30,7 @@ static br_status make_layernorm(const weight_loader *l, br_layernorm *out, const
     return status;
 }
 
-static br_status make_layer_norm_of(const weight_loader *l, br_layernorm *out, int32_t layer,
+static br_status make_layer_norm_of(const weight_loader *l, layernorm_weights *out, int32_t layer,
                                     br_module module)
 {
     return make_layernorm(l, out, br_module_tensor(l->bundle, module, layer, "weight"),
@@ -110,8 +110,8 @@ static br_status project_positions(const weight_loader *l, float **out, int32_t 
         status = read_projection(l, &p, layer, module, scale);
     }
     if (status == BR_OK) {
-        status = l->empty ? br_position_rows_zeros(out, &l->rows)
-                          : br_position_rows_project(out, &l->rows, p.weight, p.bias);
+        status = l->empty ? position_rows_zeros(out, &l->rows)
+                          : position_rows_project(out, &l->rows, p.weight, p.bias);
         if (status != BR_OK) status = loader_no_memory(l, width * width);
     }
     free(own);
@@ -155,7 +155,7 @@ static bool has_positions(const br_model *model)
 }
 
 /* q | k | v stacked as one [3C, C], which the last layer takes apart again. */
-static br_status make_attention(const weight_loader *l, br_encoder_layer *out, int32_t layer)
+static br_status make_attention(const weight_loader *l, layer_weights *out, int32_t layer)
 {
     const br_model *model = &l->w->model;
     const int32_t c = model->width;
@@ -193,7 +193,7 @@ done:
     return status;
 }
 
-static br_status make_layer(const weight_loader *l, br_encoder_layer *out, int32_t layer)
+static br_status make_layer(const weight_loader *l, layer_weights *out, int32_t layer)
 {
     const int32_t width = l->w->model.width;
     const int32_t ffn_width = l->w->model.ffn_width;
@@ -298,7 +298,7 @@ static br_status read_positions(weight_loader *l)
 
     const float *gamma = model->norm_rel_ebd ? norm : NULL;
     const float *beta = model->norm_rel_ebd ? norm + width : NULL;
-    status = br_position_rows_init(&l->rows, model, l->w->seq_tokens_max, table, gamma, beta);
+    status = position_rows_init(&l->rows, model, l->w->seq_tokens_max, table, gamma, beta);
     if (status != BR_OK) status = loader_no_memory(l, count);
 
 done:
@@ -333,14 +333,14 @@ static br_status make_weights(br_encoder_weights **out, br_backend *backend, con
     if (status == BR_OK && has_positions(model)) status = read_positions(&l);
     if (status == BR_OK && model->absolute_positions > 0) status = make_absolute_positions(&l);
     for (int32_t i = 0; i < model->layers && status == BR_OK; i++) status = make_layer(&l, &w->layers[i], i);
-    if (status == BR_OK) status = br_head_weights_make(&l);
+    if (status == BR_OK) status = head_weights_make(&l);
     if (status != BR_OK) goto done;
 
     *out = w;
     w = NULL;
 
 done:
-    br_position_rows_deinit(&l.rows);
+    position_rows_deinit(&l.rows);
     br_encoder_weights_destroy(w);
     return status;
 }
@@ -361,13 +361,13 @@ br_status br_encoder_weights_collect(br_encoder_weights **out, br_backend *backe
     return status;
 }
 
-static void destroy_layernorm(br_backend *backend, const br_layernorm *norm)
+static void destroy_layernorm(br_backend *backend, const layernorm_weights *norm)
 {
     backend->table->free(backend, norm->gamma);
     backend->table->free(backend, norm->beta);
 }
 
-static void destroy_layer(br_backend *backend, const br_encoder_layer *layer)
+static void destroy_layer(br_backend *backend, const layer_weights *layer)
 {
     const br_backend_table *table = backend->table;
     table->matrix_destroy(backend, layer->qkv);

@@ -8,12 +8,12 @@
 #include "engine/backend.h"
 
 /* gamma and beta, in the backend's memory. */
-typedef struct br_layernorm {
+typedef struct layernorm_weights {
     float *gamma; /* [C] */
     float *beta;  /* [C] */
-} br_layernorm;
+} layernorm_weights;
 
-typedef struct br_encoder_layer {
+typedef struct layer_weights {
     br_matrix *qkv;              /* C -> 3C; NULL in the last layer, which has the two below */
     br_matrix *q;                /* C -> C */
     br_matrix *kv;               /* C -> 2C */
@@ -21,9 +21,9 @@ typedef struct br_encoder_layer {
     br_matrix *ffn_up;           /* C -> F, gelu */
     br_matrix *ffn_down;         /* F -> C, accumulates */
     br_positions *positions;     /* NULL: content only */
-    br_layernorm attention_norm;
-    br_layernorm output_norm;
-} br_encoder_layer;
+    layernorm_weights attention_norm;
+    layernorm_weights output_norm;
+} layer_weights;
 
 struct br_encoder_weights {
     br_backend *backend; /* borrowed */
@@ -32,10 +32,10 @@ struct br_encoder_weights {
     int32_t heads_count;
     br_embedding *embedding;
     float *absolute_positions; /* [max_tokens, C], with the row of token type 0 in; NULL: none */
-    br_layernorm embedding_norm;
-    br_encoder_layer *layers; /* [L] */
-    float *head_weight;       /* [K, C] */
-    float *head_bias;         /* [K] */
+    layernorm_weights embedding_norm;
+    layer_weights *layers; /* [L] */
+    float *head_weight;    /* [K, C] */
+    float *head_bias;      /* [K] */
     br_activation head_activation;
     bool head_unit;
     float *pooler_weight; /* [C, C]; NULL: none */

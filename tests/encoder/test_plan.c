@@ -13,21 +13,21 @@
 /* The buffers by number, in the list's order. */
 enum {
 #define PLAN_ENUM(name) PLAN_##name,
-    BR_PLAN_LIST(PLAN_ENUM)
+    WORKSPACE_LIST(PLAN_ENUM)
 #undef PLAN_ENUM
         PLAN_BUFFERS
 };
 
 static const char *const names[PLAN_BUFFERS] = {
 #define PLAN_NAME(name) #name,
-    BR_PLAN_LIST(PLAN_NAME)
+    WORKSPACE_LIST(PLAN_NAME)
 #undef PLAN_NAME
 };
 
 typedef struct plan_case {
     const char *name;
     int32_t width, ffn_width;
-    br_plan_shape shape;
+    workspace_shape shape;
 } plan_case;
 
 static const plan_case cases[] = {
@@ -85,11 +85,11 @@ static void test_buffers_alive_together_share_no_bytes(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const plan_case *c = &cases[i];
         const br_model model = {.width = c->width, .ffn_width = c->ffn_width};
-        br_plan plan;
-        br_plan_make(&plan, &model, &c->shape);
+        workspace_plan plan;
+        workspace_plan_make(&plan, &model, &c->shape);
         const size_t offsets[PLAN_BUFFERS] = {
 #define PLAN_OFFSET(name) plan.name,
-            BR_PLAN_LIST(PLAN_OFFSET)
+            WORKSPACE_LIST(PLAN_OFFSET)
 #undef PLAN_OFFSET
         };
         size_t sizes[PLAN_BUFFERS];
@@ -112,8 +112,8 @@ static void test_residual_and_input_are_one_buffer_exactly_when_their_types_agre
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const br_model model = {.width = cases[i].width, .ffn_width = cases[i].ffn_width};
         const bool agree = cases[i].shape.residual == cases[i].shape.activation;
-        br_plan plan;
-        br_plan_make(&plan, &model, &cases[i].shape);
+        workspace_plan plan;
+        workspace_plan_make(&plan, &model, &cases[i].shape);
         assert_int_equal(plan.residual == plan.input, agree);
         assert_int_equal(plan.pooled_residual == plan.pooled_input, agree);
     }
@@ -122,13 +122,13 @@ static void test_residual_and_input_are_one_buffer_exactly_when_their_types_agre
 static void test_the_ffn_costs_only_what_exceeds_the_attention(void **state)
 {
     (void)state;
-    const br_plan_shape shape = {1000, 10, 1, BR_F32, BR_F32, false};
+    const workspace_shape shape = {1000, 10, 1, BR_F32, BR_F32, false};
     const br_model narrow = {.width = 64, .ffn_width = 64};
     const br_model usual = {.width = 64, .ffn_width = 256};
-    br_plan a;
-    br_plan b;
-    br_plan_make(&a, &narrow, &shape);
-    br_plan_make(&b, &usual, &shape);
+    workspace_plan a;
+    workspace_plan b;
+    workspace_plan_make(&a, &narrow, &shape);
+    workspace_plan_make(&b, &usual, &shape);
     /* [T, F] equals [T, 3C] + [T, C] for F = 4C: only the pooled rows' ffn grows. */
     assert_int_equal(b.total_bytes - a.total_bytes, (size_t)10 * (256 - 64) * sizeof(float));
 }
