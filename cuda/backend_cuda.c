@@ -44,7 +44,7 @@ static cudaError_t copy_now(void *device, const void *host, size_t bytes)
 static void *device_alloc(br_backend *backend, size_t bytes)
 {
     void *memory = NULL;
-    if (br_cuda_use_device(backend) != cudaSuccess ||
+    if (cuda_use_device(backend) != cudaSuccess ||
         cudaMalloc(&memory, bytes > 0 ? bytes : 1) != cudaSuccess) {
         (void)cudaGetLastError(); /* memory that ran out is no error of what comes next */
         return NULL;
@@ -57,7 +57,7 @@ static void *device_alloc(br_backend *backend, size_t bytes)
 static void device_free(br_backend *backend, void *memory)
 {
     if (memory == NULL) return;
-    (void)br_cuda_use_device(backend);
+    (void)cuda_use_device(backend);
     (void)cudaFree(memory);
 }
 
@@ -96,7 +96,7 @@ static br_status put(br_backend *backend, void **out, const float *source, size_
     }
     const cudaError_t code = copy_now(*out, from, bytes);
     free(narrow);
-    return code == cudaSuccess ? BR_OK : br_cuda_fail(error, code, "copying weights");
+    return code == cudaSuccess ? BR_OK : cuda_fail(error, code, "copying weights");
 }
 
 static void matrix_destroy(br_backend *backend, br_matrix *matrix)
@@ -149,7 +149,7 @@ static br_status put_quantized(br_backend *backend, br_matrix *matrix, const br_
     quantize(narrow, scale, source);
     const cudaError_t code = cuda(backend)->empty ? cudaSuccess : copy_now(matrix->weight, narrow, weights);
     status = code == cudaSuccess ? put(backend, &device_scale, scale, (size_t)source->outputs, BR_F32, error)
-                                 : br_cuda_fail(error, code, "copying weights");
+                                 : cuda_fail(error, code, "copying weights");
     matrix->weight_scale = device_scale;
 
 done:
@@ -217,7 +217,7 @@ static br_status copy_table(br_backend *backend, const br_embedding *embedding, 
     }
     free(wide);
     free(narrow);
-    return code == cudaSuccess ? BR_OK : br_cuda_fail(error, code, "copying the embedding");
+    return code == cudaSuccess ? BR_OK : cuda_fail(error, code, "copying the embedding");
 }
 
 static br_status embedding_create(br_backend *backend, br_embedding **out, const br_tensor *table,
@@ -316,7 +316,7 @@ static br_status tune(br_backend *backend, const char *file, br_error *error)
     char name[160];
     (void)snprintf(name, sizeof name, "%s, driver %d, cublasLt %zu", backend->device, driver,
                    cublasLtGetVersion());
-    return br_gemm_choices_create(&cuda(backend)->choices, file, name, error);
+    return gemm_choices_create(&cuda(backend)->choices, file, name, error);
 }
 
 /* Attributes of kernels belong to the device's context: they are set anew after a reset. */
@@ -331,17 +331,17 @@ static br_status prepare_kernels(const cuda_backend *backend, br_error *error)
 /* Most errors of a kernel stay with the device's context until it is destroyed. */
 static br_status recover(br_backend *backend, br_error *error)
 {
-    cudaError_t code = br_cuda_use_device(backend);
+    cudaError_t code = cuda_use_device(backend);
     if (code == cudaSuccess) code = cudaDeviceReset();
     (void)cudaGetLastError();
-    if (code == cudaSuccess) code = br_cuda_use_device(backend);
-    if (code != cudaSuccess) return br_cuda_fail(error, code, "resetting the device");
+    if (code == cudaSuccess) code = cuda_use_device(backend);
+    if (code != cudaSuccess) return cuda_fail(error, code, "resetting the device");
     return prepare_kernels(cuda(backend), error);
 }
 
 static void close_backend(br_backend *backend)
 {
-    br_gemm_choices_destroy(cuda(backend)->choices);
+    gemm_choices_destroy(cuda(backend)->choices);
     free(backend);
 }
 
@@ -360,22 +360,22 @@ static const br_backend_table table = {
     .vector_create = vector_create,
     .alloc = device_alloc,
     .free = device_free,
-    .stream_create = br_cuda_stream_create,
-    .stream_destroy = br_cuda_stream_destroy,
-    .stream_bytes = br_cuda_stream_bytes,
-    .upload = br_cuda_upload,
-    .download = br_cuda_download,
-    .pass_shapes = br_cuda_pass_shapes,
-    .record = br_cuda_record,
-    .run = br_cuda_run,
-    .wait = br_cuda_wait,
-    .embed_layernorm = br_cuda_embed_layernorm,
-    .linear = br_cuda_linear,
-    .attention = br_cuda_attention,
-    .pooled_attention = br_cuda_pooled_attention,
-    .layernorm = br_cuda_layernorm,
-    .gather_rows = br_cuda_gather_rows,
-    .heads = br_cuda_heads,
+    .stream_create = cuda_stream_create,
+    .stream_destroy = cuda_stream_destroy,
+    .stream_bytes = cuda_stream_bytes,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .pass_shapes = cuda_pass_shapes,
+    .record = cuda_record,
+    .run = cuda_run,
+    .wait = cuda_wait,
+    .embed_layernorm = cuda_embed_layernorm,
+    .linear = cuda_linear,
+    .attention = cuda_attention,
+    .pooled_attention = cuda_pooled_attention,
+    .layernorm = cuda_layernorm,
+    .gather_rows = cuda_gather_rows,
+    .heads = cuda_heads,
 };
 
 int32_t br_cuda_devices(void)
@@ -414,7 +414,7 @@ static br_status describe_device(cuda_backend *backend, br_error *error)
 {
     struct cudaDeviceProp properties;
     const cudaError_t code = cudaGetDeviceProperties(&properties, backend->device);
-    if (code != cudaSuccess) return br_cuda_fail(error, code, "asking for the device's properties");
+    if (code != cudaSuccess) return cuda_fail(error, code, "asking for the device's properties");
     const int capability = properties.major * 10 + properties.minor;
     if (capability < COMPUTE_CAPABILITY_MIN)
         return br_fail(error, BR_ENOTSUP,
@@ -456,9 +456,9 @@ br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t
     backend->base.embedding_narrowed = true;
     backend->base.accelerator = true;
 
-    const cudaError_t code = br_cuda_use_device(&backend->base);
-    br_status status = code == cudaSuccess ? describe_device(backend, error)
-                                           : br_cuda_fail(error, code, "choosing the device");
+    const cudaError_t code = cuda_use_device(&backend->base);
+    br_status status =
+        code == cudaSuccess ? describe_device(backend, error) : cuda_fail(error, code, "choosing the device");
     if (status == BR_OK) status = prepare_kernels(backend, error);
     if (status != BR_OK) {
         close_backend(&backend->base);

@@ -15,7 +15,7 @@ typedef struct cuda_backend {
     br_backend base;
     int device;
     br_queue queue; /* what streams copy theirs from */
-    br_gemm_choices *choices;
+    gemm_choices *choices;
     br_pieces *pieces; /* where weights' memory is listed; NULL: nowhere */
     bool empty;        /* and left unwritten */
 } cuda_backend;
@@ -46,22 +46,22 @@ static inline cuda_backend *cuda(br_backend *backend)
 }
 
 /* Entries of the table, in stream_cuda.c. */
-br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
-                                const br_stream_shape *shape, br_error *error);
-void br_cuda_stream_destroy(br_stream *stream);
-size_t br_cuda_stream_bytes(const br_stream *stream);
-br_status br_cuda_upload(br_stream *stream, void *device, const void *host, size_t bytes);
-br_status br_cuda_download(br_stream *stream, void *host, const void *device, size_t bytes);
-int32_t br_cuda_pass_shapes(const br_stream *stream, br_pass_shape out[BR_PASS_SHAPES_MAX]);
-br_status br_cuda_record(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context);
-br_status br_cuda_run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context);
-br_status br_cuda_wait(br_stream *stream);
-br_status br_cuda_embed_layernorm(br_stream *stream, const br_embed_args *a);
-br_status br_cuda_linear(br_stream *stream, const br_linear_args *a);
-br_status br_cuda_attention(br_stream *stream, const br_attention_args *a);
-br_status br_cuda_pooled_attention(br_stream *stream, const br_pooled_attention_args *a);
-br_status br_cuda_layernorm(br_stream *stream, const br_layernorm_args *a);
-br_status br_cuda_gather_rows(br_stream *stream, const br_gather_args *a);
-br_status br_cuda_heads(br_stream *stream, const br_heads_args *a);
+br_status cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
+                             const br_stream_shape *shape, br_error *error);
+void cuda_stream_destroy(br_stream *stream);
+size_t cuda_stream_bytes(const br_stream *stream);
+br_status cuda_upload(br_stream *stream, void *device, const void *host, size_t bytes);
+br_status cuda_download(br_stream *stream, void *host, const void *device, size_t bytes);
+int32_t cuda_pass_shapes(const br_stream *stream, br_pass_shape out[BR_PASS_SHAPES_MAX]);
+br_status cuda_record(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context);
+br_status cuda_run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context);
+br_status cuda_wait(br_stream *stream);
+br_status cuda_embed_layernorm(br_stream *stream, const br_embed_args *a);
+br_status cuda_linear(br_stream *stream, const br_linear_args *a);
+br_status cuda_attention(br_stream *stream, const br_attention_args *a);
+br_status cuda_pooled_attention(br_stream *stream, const br_pooled_attention_args *a);
+br_status cuda_layernorm(br_stream *stream, const br_layernorm_args *a);
+br_status cuda_gather_rows(br_stream *stream, const br_gather_args *a);
+br_status cuda_heads(br_stream *stream, const br_heads_args *a);
 
 #endif

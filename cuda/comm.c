@@ -29,7 +29,7 @@ typedef struct member {
 } member;
 
 struct br_comm {
-    br_nccl nccl;
+    nccl_functions nccl;
     int32_t ranks;
     int32_t rank;
     int64_t timeout_ms;
@@ -47,7 +47,7 @@ static br_status fail_nccl(br_comm *c, br_error *error, ncclResult_t code, const
 static br_status fail_cuda(br_comm *c, br_error *error, cudaError_t code, const char *what)
 {
     c->broken = true;
-    return br_cuda_fail(error, code, what);
+    return cuda_fail(error, code, what);
 }
 
 static br_status fail_late(br_comm *c, br_error *error, const char *what)
@@ -113,7 +113,7 @@ static br_status prepare_members(br_comm *c, const br_comm_options *o, br_error 
         member *m = &c->members[i];
         m->backend = o->backends[i];
         c->count = i + 1;
-        cudaError_t code = br_cuda_use_device(m->backend);
+        cudaError_t code = cuda_use_device(m->backend);
         if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking);
         if (code == cudaSuccess)
             code = cudaMalloc((void **)&m->words, 2 * BR_COMM_WORDS_MAX * sizeof *m->words);
@@ -129,11 +129,11 @@ static br_status find_id(br_comm *c, const br_comm_options *o, ncclUniqueId *id,
     const bool from_environment = getenv("NCCL_COMM_ID") != NULL;
     *published = false;
     if (c->rank > 0 && !from_environment)
-        return br_comm_id_await(o->id_file, id, sizeof *id, o->timeout_ms, until_ns, error);
+        return comm_id_await(o->id_file, id, sizeof *id, o->timeout_ms, until_ns, error);
     const ncclResult_t code = c->nccl.ncclGetUniqueId(id);
     if (code != ncclSuccess) return fail_nccl(c, error, code, "making a unique id");
     if (c->ranks == 1 || from_environment) return BR_OK;
-    const br_status status = br_comm_id_publish(o->id_file, id, sizeof *id, o->folder, error);
+    const br_status status = comm_id_publish(o->id_file, id, sizeof *id, o->folder, error);
     *published = status == BR_OK;
     return status;
 }
@@ -145,7 +145,7 @@ static br_status join(br_comm *c, const ncclUniqueId *id, uint64_t until_ns, br_
     config.blocking = 0;
     ncclResult_t code = c->nccl.ncclGroupStart();
     for (int32_t i = 0; i < c->count && is_underway(code); i++) {
-        const cudaError_t used = br_cuda_use_device(c->members[i].backend);
+        const cudaError_t used = cuda_use_device(c->members[i].backend);
         if (used != cudaSuccess) {
             (void)c->nccl.ncclGroupEnd();
             return fail_cuda(c, error, used, "joining a communicator");
@@ -172,11 +172,11 @@ br_status br_comm_open(br_comm **out, const br_comm_options *options, br_error *
 
     ncclUniqueId id;
     bool published = false;
-    br_status status = br_nccl_load(&c->nccl, error);
+    br_status status = nccl_load(&c->nccl, error);
     if (status == BR_OK) status = prepare_members(c, options, error);
     if (status == BR_OK) status = find_id(c, options, &id, &published, until_ns, error);
     if (status == BR_OK) status = join(c, &id, until_ns, error);
-    if (published) br_comm_id_withdraw(options->id_file);
+    if (published) comm_id_withdraw(options->id_file);
     if (status == BR_OK)
         *out = c;
     else
@@ -191,7 +191,7 @@ static void finalize(br_comm *c)
     br_error unread = {0};
     for (int32_t i = 0; i < c->count; i++) {
         if (c->broken || c->members[i].comm == NULL) return;
-        (void)br_cuda_use_device(c->members[i].backend);
+        (void)cuda_use_device(c->members[i].backend);
         c->broken = !is_underway(c->nccl.ncclCommFinalize(c->members[i].comm));
     }
     const br_status left = c->broken ? BR_EDEVICE : settle(c, deadline(c), "leaving", &unread);
@@ -205,19 +205,19 @@ void br_comm_close(br_comm *comm)
     finalize(comm);
     for (int32_t i = 0; i < comm->count; i++) {
         member *m = &comm->members[i];
-        (void)br_cuda_use_device(m->backend);
+        (void)cuda_use_device(m->backend);
         if (m->comm != NULL && comm->broken) (void)comm->nccl.ncclCommAbort(m->comm);
         if (m->comm != NULL && !comm->broken) (void)comm->nccl.ncclCommDestroy(m->comm);
         if (m->words != NULL) (void)cudaFree(m->words);
         if (m->stream != NULL) (void)cudaStreamDestroy(m->stream);
     }
-    br_nccl_unload(&comm->nccl);
+    nccl_unload(&comm->nccl);
     free(comm);
 }
 
 void br_comm_look(br_comm_call *out, const char *id_file, int64_t timeout_ms)
 {
-    br_comm_id_look(out, id_file, sizeof(ncclUniqueId), timeout_ms);
+    comm_id_look(out, id_file, sizeof(ncclUniqueId), timeout_ms);
 }
 
 int32_t br_comm_rank(const br_comm *comm)
@@ -228,7 +228,7 @@ int32_t br_comm_rank(const br_comm *comm)
 static br_status put_words(br_comm *c, const uint64_t *both, size_t bytes, br_error *error)
 {
     for (int32_t i = 0; i < c->count; i++) {
-        cudaError_t code = br_cuda_use_device(c->members[i].backend);
+        cudaError_t code = cuda_use_device(c->members[i].backend);
         if (code == cudaSuccess) code = cudaMemcpy(c->members[i].words, both, bytes, cudaMemcpyHostToDevice);
         if (code == cudaSuccess) code = cudaStreamSynchronize(NULL);
         if (code != cudaSuccess) return fail_cuda(c, error, code, "agreeing");
@@ -262,7 +262,7 @@ br_status br_comm_agree(br_comm *comm, const uint64_t *words, int32_t count, br_
     br_status status = put_words(comm, both, bytes, error);
     if (status == BR_OK) status = reduce_words(comm, 2 * (size_t)count, error);
     if (status != BR_OK) return status;
-    (void)br_cuda_use_device(comm->members[0].backend);
+    (void)cuda_use_device(comm->members[0].backend);
     const cudaError_t code = cudaMemcpy(both, comm->members[0].words, bytes, cudaMemcpyDeviceToHost);
     if (code != cudaSuccess) return fail_cuda(comm, error, code, "agreeing");
     for (int32_t i = 0; i < count; i++)

@@ -14,8 +14,7 @@
 
 enum { POLL_MS = 10 };
 
-br_status br_comm_id_publish(const char *path, const void *id, size_t size, const char *folder,
-                             br_error *error)
+br_status comm_id_publish(const char *path, const void *id, size_t size, const char *folder, br_error *error)
 {
     char part[4096];
     const int length = snprintf(part, sizeof part, "%s.%d", path, (int)getpid());
@@ -36,7 +35,7 @@ br_status br_comm_id_publish(const char *path, const void *id, size_t size, cons
     return status;
 }
 
-void br_comm_id_withdraw(const char *path)
+void comm_id_withdraw(const char *path)
 {
     (void)unlink(path);
 }
@@ -62,7 +61,7 @@ static bool read_once(const char *path, void *id, size_t size, int64_t timeout_m
     return whole;
 }
 
-void br_comm_id_look(br_comm_call *out, const char *path, size_t size, int64_t timeout_ms)
+void comm_id_look(br_comm_call *out, const char *path, size_t size, int64_t timeout_ms)
 {
     *out = (br_comm_call){0};
     struct stat is;
@@ -75,8 +74,8 @@ void br_comm_id_look(br_comm_call *out, const char *path, size_t size, int64_t t
     out->stamp = (uint64_t)is.st_ino ^ ((uint64_t)is.st_mtim.tv_sec << 30 | (uint64_t)is.st_mtim.tv_nsec);
 }
 
-br_status br_comm_id_await(const char *path, void *id, size_t size, int64_t timeout_ms, uint64_t until_ns,
-                           br_error *error)
+br_status comm_id_await(const char *path, void *id, size_t size, int64_t timeout_ms, uint64_t until_ns,
+                        br_error *error)
 {
     while (!read_once(path, id, size, timeout_ms)) {
         if (br_clock_now_ns() >= until_ns)

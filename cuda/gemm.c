@@ -32,7 +32,7 @@ typedef struct plan {
 
 struct br_gemm {
     cublasLtHandle_t handle;
-    br_gemm_choices *choices;
+    gemm_choices *choices;
     cudaDataType_t type;
     void *workspace;
     plan *plans;
@@ -75,7 +75,7 @@ static void plan_destroy(plan *p)
     free(p);
 }
 
-br_status br_gemm_create(br_gemm **out, br_dtype type, br_gemm_choices *choices, br_error *error)
+br_status br_gemm_create(br_gemm **out, br_dtype type, gemm_choices *choices, br_error *error)
 {
     *out = NULL;
     br_gemm *g = calloc(1, sizeof *g);
@@ -220,9 +220,9 @@ static int fastest(const br_gemm *g, const plan *p, const cublasLtMatmulHeuristi
     return best;
 }
 
-static void name_shape(const br_gemm *g, const plan *p, char out[BR_GEMM_KEY_BYTES_MAX])
+static void name_shape(const br_gemm *g, const plan *p, char out[GEMM_KEY_BYTES_MAX])
 {
-    (void)snprintf(out, BR_GEMM_KEY_BYTES_MAX, "type%d:rows%d:outputs%d:inputs%d:%s", (int)g->type,
+    (void)snprintf(out, GEMM_KEY_BYTES_MAX, "type%d:rows%d:outputs%d:inputs%d:%s", (int)g->type,
                    (int)p->shape.rows, (int)p->shape.outputs, (int)p->shape.inputs,
                    p->shape.accumulate ? "accumulate" : "store");
 }
@@ -231,7 +231,7 @@ static void name_shape(const br_gemm *g, const plan *p, char out[BR_GEMM_KEY_BYT
 static bool recall(const br_gemm *g, plan *p, const char *name)
 {
     cublasLtMatmulHeuristicResult_t result;
-    if (!br_gemm_choices_find(g->choices, name, &p->algo)) return false;
+    if (!gemm_choices_find(g->choices, name, &p->algo)) return false;
     return cublasLtMatmulAlgoCheck(g->handle, p->product, p->weight, p->x, p->y, p->y, &p->algo, &result) ==
                CUBLAS_STATUS_SUCCESS &&
            result.workspaceSize <= WORKSPACE_BYTES;
@@ -239,7 +239,7 @@ static bool recall(const br_gemm *g, plan *p, const char *name)
 
 static cublasStatus_t choose(const br_gemm *g, plan *p)
 {
-    char name[BR_GEMM_KEY_BYTES_MAX];
+    char name[GEMM_KEY_BYTES_MAX];
     name_shape(g, p, name);
     if (g->choices != NULL && recall(g, p, name)) return CUBLAS_STATUS_SUCCESS;
 
@@ -260,7 +260,7 @@ static cublasStatus_t choose(const br_gemm *g, plan *p)
     p->algo = guesses[0].algo;
     if (g->choices == NULL) return CUBLAS_STATUS_SUCCESS;
     p->algo = guesses[fastest(g, p, guesses, count)].algo;
-    br_gemm_choices_add(g->choices, name, &p->algo);
+    gemm_choices_add(g->choices, name, &p->algo);
     return CUBLAS_STATUS_SUCCESS;
 }
 

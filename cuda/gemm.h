@@ -38,8 +38,7 @@ typedef struct br_gemm_args {
 } br_gemm_args;
 
 /* Takes its workspace now. `choices` is NULL, or outlives the object. BR_ENOMEM, BR_EDEVICE. */
-BR_NODISCARD br_status br_gemm_create(br_gemm **out, br_dtype type, br_gemm_choices *choices,
-                                      br_error *error);
+BR_NODISCARD br_status br_gemm_create(br_gemm **out, br_dtype type, gemm_choices *choices, br_error *error);
 void br_gemm_destroy(br_gemm *gemm);
 
 /* Chooses how the shape is computed, unless that is done. Allocates; may measure.

@@ -13,15 +13,15 @@
 enum {
     ALGO_BYTES = sizeof(cublasLtMatmulAlgo_t),
     DEVICE_BYTES_MAX = 256,
-    LINE_BYTES_MAX = DEVICE_BYTES_MAX + BR_GEMM_KEY_BYTES_MAX + 2 * ALGO_BYTES + 8,
+    LINE_BYTES_MAX = DEVICE_BYTES_MAX + GEMM_KEY_BYTES_MAX + 2 * ALGO_BYTES + 8,
 };
 
 typedef struct choice {
-    char shape[BR_GEMM_KEY_BYTES_MAX];
+    char shape[GEMM_KEY_BYTES_MAX];
     cublasLtMatmulAlgo_t algo;
 } choice;
 
-struct br_gemm_choices {
+struct gemm_choices {
     pthread_mutex_t lock; /* guards the list and the file */
     char *file;
     char device[DEVICE_BYTES_MAX];
@@ -43,7 +43,7 @@ static bool read_hex(unsigned char *bytes, size_t count, const char *text)
 }
 
 /* False: no memory. */
-static bool append(br_gemm_choices *c, const char *shape, const cublasLtMatmulAlgo_t *algo)
+static bool append(gemm_choices *c, const char *shape, const cublasLtMatmulAlgo_t *algo)
 {
     if (c->count == c->room) {
         const size_t room = c->room == 0 ? 64 : 2 * c->room;
@@ -59,7 +59,7 @@ static bool append(br_gemm_choices *c, const char *shape, const cublasLtMatmulAl
 }
 
 /* device TAB shape TAB digits */
-static void read_line(br_gemm_choices *c, char *line)
+static void read_line(gemm_choices *c, char *line)
 {
     char *rest = line;
     const char *device = strsep(&rest, "\t");
@@ -73,15 +73,15 @@ static void read_line(br_gemm_choices *c, char *line)
     (void)append(c, shape, &algo); /* without memory it is measured again */
 }
 
-br_status br_gemm_choices_create(br_gemm_choices **out, const char *file, const char *device, br_error *error)
+br_status gemm_choices_create(gemm_choices **out, const char *file, const char *device, br_error *error)
 {
     *out = NULL;
-    br_gemm_choices *c = calloc(1, sizeof *c);
+    gemm_choices *c = calloc(1, sizeof *c);
     if (c == NULL) return br_no_memory(error, "the choices of GEMM algorithms");
     br_mutex_init(&c->lock);
     c->file = strdup(file);
     if (c->file == NULL) {
-        br_gemm_choices_destroy(c);
+        gemm_choices_destroy(c);
         return br_no_memory(error, "the choices of GEMM algorithms");
     }
     (void)snprintf(c->device, sizeof c->device, "%s", device);
@@ -98,7 +98,7 @@ br_status br_gemm_choices_create(br_gemm_choices **out, const char *file, const 
     return BR_OK;
 }
 
-void br_gemm_choices_destroy(br_gemm_choices *choices)
+void gemm_choices_destroy(gemm_choices *choices)
 {
     if (choices == NULL) return;
     br_mutex_destroy(&choices->lock);
@@ -107,7 +107,7 @@ void br_gemm_choices_destroy(br_gemm_choices *choices)
     free(choices);
 }
 
-bool br_gemm_choices_find(br_gemm_choices *choices, const char *shape, cublasLtMatmulAlgo_t *algo)
+bool gemm_choices_find(gemm_choices *choices, const char *shape, cublasLtMatmulAlgo_t *algo)
 {
     br_lock(&choices->lock);
     bool found = false;
@@ -119,7 +119,7 @@ bool br_gemm_choices_find(br_gemm_choices *choices, const char *shape, cublasLtM
     return found;
 }
 
-void br_gemm_choices_add(br_gemm_choices *choices, const char *shape, const cublasLtMatmulAlgo_t *algo)
+void gemm_choices_add(gemm_choices *choices, const char *shape, const cublasLtMatmulAlgo_t *algo)
 {
     unsigned char bytes[ALGO_BYTES];
     memcpy(bytes, algo, sizeof bytes);

@@ -16,19 +16,19 @@
 
 #include "bestroute/error.h"
 
-typedef struct br_gemm_choices br_gemm_choices;
+typedef struct gemm_choices gemm_choices;
 
-enum { BR_GEMM_KEY_BYTES_MAX = 96 }; /* of a shape's name, which has no white space */
+enum { GEMM_KEY_BYTES_MAX = 96 }; /* of a shape's name, which has no white space */
 
 /* Reads the file where there is one. BR_ENOMEM. */
-BR_NODISCARD br_status br_gemm_choices_create(br_gemm_choices **out, const char *file, const char *device,
-                                              br_error *error);
-void br_gemm_choices_destroy(br_gemm_choices *choices);
+BR_NODISCARD br_status gemm_choices_create(gemm_choices **out, const char *file, const char *device,
+                                           br_error *error);
+void gemm_choices_destroy(gemm_choices *choices);
 
 /* False: the shape was not measured on this device. */
-bool br_gemm_choices_find(br_gemm_choices *choices, const char *shape, cublasLtMatmulAlgo_t *algo);
+bool gemm_choices_find(gemm_choices *choices, const char *shape, cublasLtMatmulAlgo_t *algo);
 
 /* Remembers a measured choice, and adds it to the file where that can be written. */
-void br_gemm_choices_add(br_gemm_choices *choices, const char *shape, const cublasLtMatmulAlgo_t *algo);
+void gemm_choices_add(gemm_choices *choices, const char *shape, const cublasLtMatmulAlgo_t *algo);
 
 #endif

@@ -9,7 +9,7 @@
 
 #include "bestroute/error.h"
 
-#define BR_NCCL_LIST(X)                                                                                      \
+#define NCCL_LIST(X)                                                                                         \
     X(ncclGetUniqueId)                                                                                       \
     X(ncclCommInitRankConfig)                                                                                \
     X(ncclCommGetAsyncError)                                                                                 \
@@ -22,15 +22,15 @@
     X(ncclGroupEnd)                                                                                          \
     X(ncclGetErrorString)
 
-typedef struct br_nccl {
-#define BR_NCCL_FIELD(name) __typeof__(&(name)) name;
-    BR_NCCL_LIST(BR_NCCL_FIELD)
-#undef BR_NCCL_FIELD
+typedef struct nccl_functions {
+#define NCCL_FIELD(name) __typeof__(&(name)) name;
+    NCCL_LIST(NCCL_FIELD)
+#undef NCCL_FIELD
     void *library;
-} br_nccl;
+} nccl_functions;
 
 /* BR_ENOTSUP: there is no such library, or it lacks a function. */
-BR_NODISCARD br_status br_nccl_load(br_nccl *out, br_error *error);
-void br_nccl_unload(br_nccl *nccl);
+BR_NODISCARD br_status nccl_load(nccl_functions *out, br_error *error);
+void nccl_unload(nccl_functions *nccl);
 
 #endif

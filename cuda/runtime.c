@@ -3,7 +3,7 @@
 
 #include "backend_cuda.h"
 
-br_status br_cuda_status(cudaError_t code)
+br_status cuda_status(cudaError_t code)
 {
     switch (code) {
     case cudaSuccess:
@@ -15,12 +15,12 @@ br_status br_cuda_status(cudaError_t code)
     }
 }
 
-br_status br_cuda_fail(br_error *error, cudaError_t code, const char *what)
+br_status cuda_fail(br_error *error, cudaError_t code, const char *what)
 {
-    return br_fail(error, br_cuda_status(code), "engine cuda: %s: %s", what, cudaGetErrorString(code));
+    return br_fail(error, cuda_status(code), "engine cuda: %s: %s", what, cudaGetErrorString(code));
 }
 
-cudaError_t br_cuda_use_device(const br_backend *backend)
+cudaError_t cuda_use_device(const br_backend *backend)
 {
     return cudaSetDevice(((const cuda_backend *)backend)->device);
 }

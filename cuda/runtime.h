@@ -7,12 +7,12 @@
 #include "engine/backend.h"
 
 /* The runtime's code as one of ours. */
-br_status br_cuda_status(cudaError_t code);
+br_status cuda_status(cudaError_t code);
 
 /* Fills *error with what failed and the runtime's words for it. */
-br_status br_cuda_fail(br_error *error, cudaError_t code, const char *what);
+br_status cuda_fail(br_error *error, cudaError_t code, const char *what);
 
 /* The calling thread's device from now on. */
-cudaError_t br_cuda_use_device(const br_backend *backend);
+cudaError_t cuda_use_device(const br_backend *backend);
 
 #endif

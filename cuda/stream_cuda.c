@@ -52,10 +52,10 @@ struct br_stream {
     bool planning; /* ops prepare what they need and enqueue nothing */
 };
 
-void br_cuda_stream_destroy(br_stream *stream)
+void cuda_stream_destroy(br_stream *stream)
 {
     if (stream == NULL) return;
-    (void)br_cuda_use_device(&stream->backend->base);
+    (void)cuda_use_device(&stream->backend->base);
     if (stream->queue.stream != NULL) (void)cudaStreamSynchronize(stream->queue.stream);
     for (int32_t i = 0; i < stream->recording_count; i++)
         (void)cudaGraphExecDestroy(stream->recordings[i].graph);
@@ -67,7 +67,7 @@ void br_cuda_stream_destroy(br_stream *stream)
     free(stream);
 }
 
-size_t br_cuda_stream_bytes(const br_stream *stream)
+size_t cuda_stream_bytes(const br_stream *stream)
 {
     const size_t scales = stream->quantized_bytes > 0 ? (size_t)stream->shape.tokens_max * sizeof(float) : 0;
     return BR_GEMM_WORKSPACE_BYTES + stream->quantized_bytes + scales;
@@ -87,8 +87,8 @@ static br_status make_quantized(br_stream *stream, const br_model *model, br_err
     return br_no_memory(error, "%zu bytes of fp8 factors (engine cuda)", stream->quantized_bytes);
 }
 
-br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
-                                const br_stream_shape *shape, br_error *error)
+br_status cuda_stream_create(br_backend *backend, br_stream **out, const br_model *model,
+                             const br_stream_shape *shape, br_error *error)
 {
     *out = NULL;
     br_stream *stream = calloc(1, sizeof *stream);
@@ -100,16 +100,16 @@ br_status br_cuda_stream_create(br_backend *backend, br_stream **out, const br_m
         (size_t)shape->tokens_max * sizeof(int32_t) + ((size_t)shape->seqs_max + 1) * sizeof(int32_t) +
         (size_t)shape->seqs_max * (size_t)shape->heads_count * sizeof(float) + STAGING_SPARE_BYTES;
     br_status status = BR_OK;
-    cudaError_t code = br_cuda_use_device(backend);
+    cudaError_t code = cuda_use_device(backend);
     if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&stream->queue.stream, cudaStreamNonBlocking);
     if (code == cudaSuccess)
         code = cudaHostAlloc((void **)&stream->staging, stream->staging_bytes, cudaHostAllocDefault);
     status = code == cudaSuccess
                  ? br_gemm_create(&stream->gemm, backend->activation, cuda(backend)->choices, error)
-                 : br_cuda_fail(error, code, "making a stream");
+                 : cuda_fail(error, code, "making a stream");
     if (status == BR_OK) status = make_quantized(stream, model, error);
     if (status != BR_OK) {
-        br_cuda_stream_destroy(stream);
+        cuda_stream_destroy(stream);
         return status;
     }
     *out = stream;
@@ -126,38 +126,36 @@ static char *stage(br_stream *stream, size_t bytes)
     return at;
 }
 
-br_status br_cuda_wait(br_stream *stream)
+br_status cuda_wait(br_stream *stream)
 {
     const cudaError_t code = cudaStreamSynchronize(stream->queue.stream);
     for (int32_t i = 0; i < stream->landing_count && code == cudaSuccess; i++)
         memcpy(stream->landings[i].host, stream->landings[i].staged, stream->landings[i].bytes);
     stream->landing_count = 0;
     stream->staged_bytes = 0;
-    return br_cuda_status(code);
+    return cuda_status(code);
 }
 
-br_status br_cuda_upload(br_stream *stream, void *device, const void *host, size_t bytes)
+br_status cuda_upload(br_stream *stream, void *device, const void *host, size_t bytes)
 {
     if (bytes == 0) return BR_OK;
     char *staged = stage(stream, bytes);
     if (staged == NULL) /* more than a batch: the runtime stages it itself */
-        return br_cuda_status(
+        return cuda_status(
             cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream->queue.stream));
     memcpy(staged, host, bytes);
-    return br_cuda_status(
-        cudaMemcpyAsync(device, staged, bytes, cudaMemcpyHostToDevice, stream->queue.stream));
+    return cuda_status(cudaMemcpyAsync(device, staged, bytes, cudaMemcpyHostToDevice, stream->queue.stream));
 }
 
-br_status br_cuda_download(br_stream *stream, void *host, const void *device, size_t bytes)
+br_status cuda_download(br_stream *stream, void *host, const void *device, size_t bytes)
 {
     if (bytes == 0) return BR_OK;
     char *staged = stream->landing_count < LANDINGS_MAX ? stage(stream, bytes) : NULL;
     if (staged == NULL)
-        return br_cuda_status(
+        return cuda_status(
             cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream->queue.stream));
     stream->landings[stream->landing_count++] = (landing){host, staged, bytes};
-    return br_cuda_status(
-        cudaMemcpyAsync(staged, device, bytes, cudaMemcpyDeviceToHost, stream->queue.stream));
+    return cuda_status(cudaMemcpyAsync(staged, device, bytes, cudaMemcpyDeviceToHost, stream->queue.stream));
 }
 
 /* Tokens of the recorded passes: steps of a third to a half, and the multiples of 1408 = 11 * 128 that make
@@ -170,7 +168,7 @@ static int32_t smaller(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
-int32_t br_cuda_pass_shapes(const br_stream *stream, br_pass_shape out[BR_PASS_SHAPES_MAX])
+int32_t cuda_pass_shapes(const br_stream *stream, br_pass_shape out[BR_PASS_SHAPES_MAX])
 {
     enum { COUNT = sizeof pass_tokens / sizeof pass_tokens[0] };
     static_assert(2 * (COUNT + 1) <= BR_PASS_SHAPES_MAX, "two recordings of each");
@@ -191,14 +189,14 @@ int32_t br_cuda_pass_shapes(const br_stream *stream, br_pass_shape out[BR_PASS_S
 static br_status capture(br_stream *stream, cudaGraph_t *graph, br_enqueue_fn enqueue, void *context)
 {
     br_status status =
-        br_cuda_status(cudaStreamBeginCapture(stream->queue.stream, cudaStreamCaptureModeThreadLocal));
+        cuda_status(cudaStreamBeginCapture(stream->queue.stream, cudaStreamCaptureModeThreadLocal));
     if (status != BR_OK) return status;
     status = enqueue(stream, context);
-    const br_status ended = br_cuda_status(cudaStreamEndCapture(stream->queue.stream, graph));
+    const br_status ended = cuda_status(cudaStreamEndCapture(stream->queue.stream, graph));
     return status != BR_OK ? status : ended;
 }
 
-br_status br_cuda_record(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context)
+br_status cuda_record(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context)
 {
     assert(stream->recording_count < BR_PASS_SHAPES_MAX);
     stream->planning = true;
@@ -209,21 +207,21 @@ br_status br_cuda_record(br_stream *stream, uint64_t key, br_enqueue_fn enqueue,
     cudaGraph_t graph = NULL;
     recording *added = &stream->recordings[stream->recording_count];
     status = capture(stream, &graph, enqueue, context);
-    if (status == BR_OK) status = br_cuda_status(cudaGraphInstantiate(&added->graph, graph, 0));
+    if (status == BR_OK) status = cuda_status(cudaGraphInstantiate(&added->graph, graph, 0));
     if (status == BR_OK) {
         added->key = key;
         stream->recording_count++;
-        status = br_cuda_status(cudaGraphUpload(added->graph, stream->queue.stream));
+        status = cuda_status(cudaGraphUpload(added->graph, stream->queue.stream));
     }
     if (graph != NULL) (void)cudaGraphDestroy(graph);
     return status;
 }
 
-br_status br_cuda_run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context)
+br_status cuda_run(br_stream *stream, uint64_t key, br_enqueue_fn enqueue, void *context)
 {
     for (int32_t i = 0; i < stream->recording_count; i++)
         if (stream->recordings[i].key == key)
-            return br_cuda_status(cudaGraphLaunch(stream->recordings[i].graph, stream->queue.stream));
+            return cuda_status(cudaGraphLaunch(stream->recordings[i].graph, stream->queue.stream));
     return enqueue(stream, context);
 }
 
@@ -232,7 +230,7 @@ static br_dtype type_of(const br_stream *stream)
     return stream->backend->base.activation;
 }
 
-br_status br_cuda_embed_layernorm(br_stream *stream, const br_embed_args *a)
+br_status cuda_embed_layernorm(br_stream *stream, const br_embed_args *a)
 {
     if (stream->planning) return BR_OK;
     return br_launch_embed_layernorm(a, a->embedding->table, a->embedding->width, type_of(stream),
@@ -265,7 +263,7 @@ static br_status own_linear(br_stream *stream, const br_linear_args *a)
     return br_launch_linear(&product, type_of(stream), &stream->queue);
 }
 
-br_status br_cuda_linear(br_stream *stream, const br_linear_args *a)
+br_status cuda_linear(br_stream *stream, const br_linear_args *a)
 {
     const br_matrix *m = a->matrix;
     if (m->own) return stream->planning ? BR_OK : own_linear(stream, a);
@@ -282,7 +280,7 @@ br_status br_cuda_linear(br_stream *stream, const br_linear_args *a)
     return br_launch_gelu(a->y, (size_t)a->rows * (size_t)m->outputs, type_of(stream), &stream->queue);
 }
 
-br_status br_cuda_attention(br_stream *stream, const br_attention_args *a)
+br_status cuda_attention(br_stream *stream, const br_attention_args *a)
 {
     if (stream->planning) return BR_OK;
     const br_position_tables *tables = a->positions != NULL ? &a->positions->tables : NULL;
@@ -291,26 +289,26 @@ br_status br_cuda_attention(br_stream *stream, const br_attention_args *a)
                : br_launch_attention_rows(a, tables, type_of(stream), &stream->queue);
 }
 
-br_status br_cuda_pooled_attention(br_stream *stream, const br_pooled_attention_args *a)
+br_status cuda_pooled_attention(br_stream *stream, const br_pooled_attention_args *a)
 {
     if (stream->planning) return BR_OK;
     return br_launch_pooled_attention(a, a->positions != NULL ? &a->positions->tables : NULL, type_of(stream),
                                       &stream->queue);
 }
 
-br_status br_cuda_layernorm(br_stream *stream, const br_layernorm_args *a)
+br_status cuda_layernorm(br_stream *stream, const br_layernorm_args *a)
 {
     assert(a->input == a->residual);
     return stream->planning ? BR_OK : br_launch_layernorm(a, type_of(stream), &stream->queue);
 }
 
-br_status br_cuda_gather_rows(br_stream *stream, const br_gather_args *a)
+br_status cuda_gather_rows(br_stream *stream, const br_gather_args *a)
 {
     assert(a->pooled_input == a->pooled_residual);
     return stream->planning ? BR_OK : br_launch_gather_rows(a, type_of(stream), &stream->queue);
 }
 
-br_status br_cuda_heads(br_stream *stream, const br_heads_args *a)
+br_status cuda_heads(br_stream *stream, const br_heads_args *a)
 {
     return stream->planning ? BR_OK : br_launch_heads(a, type_of(stream), &stream->queue);
 }
