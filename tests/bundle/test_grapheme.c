@@ -74,15 +74,14 @@ static void test_clusters_end_where_the_rules_say(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        br_grapheme cluster;
-        br_grapheme_begin(&cluster, cases[i].codes[0]);
+        grapheme cluster;
+        grapheme_begin(&cluster, cases[i].codes[0]);
         for (size_t k = 1; k <= CODES_MAX && cases[i].codes[k] != END; k++) {
             const bool cut = cases[i].codes[k] == CUT;
             if (cut) k++;
             const uint32_t code = cases[i].codes[k];
-            if (br_grapheme_joins(&cluster, code) == cut)
-                fail_msg("%s: U+%04X", cases[i].name, (unsigned)code);
-            if (cut) br_grapheme_begin(&cluster, code);
+            if (grapheme_joins(&cluster, code) == cut) fail_msg("%s: U+%04X", cases[i].name, (unsigned)code);
+            if (cut) grapheme_begin(&cluster, code);
         }
     }
 }
@@ -90,10 +89,10 @@ static void test_clusters_end_where_the_rules_say(void **state)
 static void test_any_number_is_a_legal_code_point(void **state)
 {
     (void)state;
-    br_grapheme cluster;
-    br_grapheme_begin(&cluster, UINT32_MAX);
-    assert_false(br_grapheme_joins(&cluster, 0x110000));
-    assert_true(br_grapheme_joins(&cluster, 0x0301));
+    grapheme cluster;
+    grapheme_begin(&cluster, UINT32_MAX);
+    assert_false(grapheme_joins(&cluster, 0x110000));
+    assert_true(grapheme_joins(&cluster, 0x0301));
 }
 
 int main(void)

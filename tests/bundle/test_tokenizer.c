@@ -343,8 +343,8 @@ static void test_sentencepiece_gives_the_same_ids_for_real_prompts(void **state)
 enum { FIRST_BYTE = 4, FIRST_PIECE = 4 + 256 };
 
 /* Special pieces, byte pieces when asked for, then `pieces` from id FIRST_PIECE (or FIRST_BYTE) on. */
-static br_tokenizer *small_model(const br_piece *pieces, size_t count, bool bytes, const spm_rule *rules,
-                                 size_t rule_count)
+static br_tokenizer *small_model(const spm_model_piece *pieces, size_t count, bool bytes,
+                                 const spm_rule *rules, size_t rule_count)
 {
     spm_file model = spm_begin();
     spm_special(&model);
@@ -362,13 +362,13 @@ static br_tokenizer *small_model(const br_piece *pieces, size_t count, bool byte
 
 #define PIECE(string, points)                                                                                \
     {                                                                                                        \
-        {string, sizeof(string) - 1}, points, BR_PIECE_NORMAL                                                \
+        {string, sizeof(string) - 1}, points, PIECE_NORMAL                                                   \
     }
 
 static void test_the_best_cut_wins_and_ties_go_to_the_one_found_first(void **state)
 {
     (void)state;
-    static const br_piece pieces[] = {
+    static const spm_model_piece pieces[] = {
         PIECE(MARK, -1.0F), PIECE("a", -2.0F),  PIECE("b", -2.0F),    PIECE("ab", -4.0F),
         PIECE("c", -2.0F),  PIECE("bc", -3.5F), PIECE("abc", -5.75F), PIECE("aa", -4.0F),
     };
@@ -412,7 +412,7 @@ static void test_the_best_cut_wins_and_ties_go_to_the_one_found_first(void **sta
 static void test_an_unseen_character_costs_ten_more_than_the_worst_piece(void **state)
 {
     (void)state;
-    static const br_piece pieces[] = {
+    static const spm_model_piece pieces[] = {
         PIECE(MARK, -1.0F), PIECE("xa", -5.0F), PIECE("b", -5.0F), PIECE("c", -5.0F), PIECE("abc", -0.5F),
     };
     enum { SPACE = FIRST_BYTE, XA, B, C };
@@ -421,8 +421,8 @@ static void test_an_unseen_character_costs_ten_more_than_the_worst_piece(void **
     check_ids(tokenizer, br_str_from("xabc"), seen, 4);
     br_tokenizer_destroy(tokenizer);
 
-    static const br_piece others[] = {PIECE(MARK, -1.0F), PIECE("xa", -6.0F), PIECE("b", -6.0F),
-                                      PIECE("abb", -0.5F)};
+    static const spm_model_piece others[] = {PIECE(MARK, -1.0F), PIECE("xa", -6.0F), PIECE("b", -6.0F),
+                                             PIECE("abb", -0.5F)};
     tokenizer = small_model(others, sizeof others / sizeof others[0], false, NULL, 0);
     const int32_t unseen[] = {SPACE, 3, FIRST_BYTE + 3}; /* -16.5 is better than -18 */
     check_ids(tokenizer, br_str_from("xabb"), unseen, 3);
@@ -432,7 +432,7 @@ static void test_an_unseen_character_costs_ten_more_than_the_worst_piece(void **
 static void test_unseen_characters_are_their_bytes_when_asked_for(void **state)
 {
     (void)state;
-    static const br_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F)};
+    static const spm_model_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F)};
     br_tokenizer *tokenizer = small_model(pieces, 2, true, NULL, 0);
     assert_int_equal(br_tokenizer_use_bytes(tokenizer), BR_OK);
     const int32_t expected[] = {FIRST_PIECE, FIRST_BYTE + 0xC3, FIRST_BYTE + 0xA9,
@@ -453,8 +453,8 @@ static void test_the_character_map_sees_clusters_of_fewer_than_six_bytes_whole(v
     static const spm_rule rules[] = {
         {"x", "a"}, {"\x02", ""}, {"\t", " "}, {"\xE2\x84\xA2", "ab"}, {"q\xCC\x81", "b"}, {"w", "  a  b "},
     };
-    static const br_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F), PIECE("b", -2.0F),
-                                      PIECE("\xCC\x81", -3.0F), PIECE("q", -3.0F)};
+    static const spm_model_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F), PIECE("b", -2.0F),
+                                             PIECE("\xCC\x81", -3.0F), PIECE("q", -3.0F)};
     enum { SPACE = FIRST_BYTE, A, B, ACUTE, Q };
     static const struct {
         const char *name;
@@ -489,7 +489,7 @@ static void test_the_character_map_sees_clusters_of_fewer_than_six_bytes_whole(v
 static void test_only_what_fits_is_written_and_all_is_counted(void **state)
 {
     (void)state;
-    static const br_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F)};
+    static const spm_model_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F)};
     br_tokenizer *tokenizer = small_model(pieces, 2, false, NULL, 0);
     for (size_t ids_max = 0; ids_max < 8; ids_max++) {
         int32_t ids[8] = {-7, -7, -7, -7, -7, -7, -7, -7};
@@ -544,11 +544,11 @@ static void test_no_text_yields_a_special_id(void **state)
 static void test_text_ids_are_those_of_normal_byte_and_unknown_pieces(void **state)
 {
     (void)state;
-    static const br_piece pieces[] = {
+    static const spm_model_piece pieces[] = {
         PIECE("a", -1.0F),
-        {{"u", 1}, -1.0F, BR_PIECE_UNUSED},
-        {{"<x>", 3}, 0.0F, BR_PIECE_USER_DEFINED},
-        {{"[X]", 3}, 0.0F, BR_PIECE_CONTROL},
+        {{"u", 1}, -1.0F, PIECE_UNUSED},
+        {{"<x>", 3}, 0.0F, PIECE_USER_DEFINED},
+        {{"[X]", 3}, 0.0F, PIECE_CONTROL},
     };
     br_tokenizer *t = small_model(pieces, 4, true, NULL, 0);
     assert_int_equal(br_tokenizer_piece_count(t), FIRST_PIECE + 4);
@@ -620,11 +620,11 @@ static void test_every_failing_allocation_is_survived(void **state)
 {
     fixture *f = *state;
     static const spm_rule rules[] = {{"x", "a"}};
-    static const br_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F), PIECE("ab", -2.0F)};
+    static const spm_model_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F), PIECE("ab", -2.0F)};
     spm_file map = spm_charsmap(rules, 1);
     spm_file model = spm_begin();
     spm_special(&model);
-    for (size_t i = 0; i < 3; i++) spm_piece(&model, pieces[i].text, pieces[i].score, BR_PIECE_NORMAL);
+    for (size_t i = 0; i < 3; i++) spm_piece(&model, pieces[i].text, pieces[i].score, PIECE_NORMAL);
     spm_normalizer(&model, spm_view(&map));
     br_tokenizer *tokenizer = NULL;
     size_t failures = 0;
@@ -674,25 +674,25 @@ static void write_noise(spm_file *m)
 }
 static void write_empty_piece(spm_file *m)
 {
-    spm_piece(m, br_str_from(""), 0.0F, BR_PIECE_NORMAL);
+    spm_piece(m, br_str_from(""), 0.0F, PIECE_NORMAL);
 }
 static void write_long_piece(spm_file *m)
 {
-    char text[BR_PIECE_BYTES_MAX + 1];
+    char text[PIECE_BYTES_MAX + 1];
     memset(text, 'a', sizeof text);
-    spm_piece(m, (br_str){text, sizeof text}, 0.0F, BR_PIECE_NORMAL);
+    spm_piece(m, (br_str){text, sizeof text}, 0.0F, PIECE_NORMAL);
 }
 static void write_piece_not_utf8(spm_file *m)
 {
-    spm_piece(m, br_str_from("a\xC3"), 0.0F, BR_PIECE_NORMAL);
+    spm_piece(m, br_str_from("a\xC3"), 0.0F, PIECE_NORMAL);
 }
 static void write_nan(spm_file *m)
 {
-    spm_piece(m, br_str_from("a"), strtof("nan", NULL), BR_PIECE_NORMAL);
+    spm_piece(m, br_str_from("a"), strtof("nan", NULL), PIECE_NORMAL);
 }
 static void write_infinite(spm_file *m)
 {
-    spm_piece(m, br_str_from("a"), -strtof("inf", NULL), BR_PIECE_NORMAL);
+    spm_piece(m, br_str_from("a"), -strtof("inf", NULL), PIECE_NORMAL);
 }
 static void write_type_0(spm_file *m)
 {
@@ -704,30 +704,30 @@ static void write_type_7(spm_file *m)
 }
 static void write_twice(spm_file *m)
 {
-    for (int i = 0; i < 2; i++) spm_piece(m, br_str_from("a"), 0.0F, BR_PIECE_NORMAL);
+    for (int i = 0; i < 2; i++) spm_piece(m, br_str_from("a"), 0.0F, PIECE_NORMAL);
 }
 static void write_second_unknown(spm_file *m)
 {
-    spm_piece(m, br_str_from("<unk>"), 0.0F, BR_PIECE_UNKNOWN);
+    spm_piece(m, br_str_from("<unk>"), 0.0F, PIECE_UNKNOWN);
 }
 static void write_no_unknown(spm_file *m)
 {
     m->size = 0;
-    spm_piece(m, br_str_from("[CLS]"), 0.0F, BR_PIECE_CONTROL);
-    spm_piece(m, br_str_from("[SEP]"), 0.0F, BR_PIECE_CONTROL);
+    spm_piece(m, br_str_from("[CLS]"), 0.0F, PIECE_CONTROL);
+    spm_piece(m, br_str_from("[SEP]"), 0.0F, PIECE_CONTROL);
 }
 static void write_no_cls(spm_file *m)
 {
     m->size = 0;
-    spm_piece(m, br_str_from("[SEP]"), 0.0F, BR_PIECE_CONTROL);
-    spm_piece(m, br_str_from("[UNK]"), 0.0F, BR_PIECE_UNKNOWN);
+    spm_piece(m, br_str_from("[SEP]"), 0.0F, PIECE_CONTROL);
+    spm_piece(m, br_str_from("[UNK]"), 0.0F, PIECE_UNKNOWN);
 }
 static void write_normal_sep(spm_file *m)
 {
     m->size = 0;
-    spm_piece(m, br_str_from("[CLS]"), 0.0F, BR_PIECE_CONTROL);
-    spm_piece(m, br_str_from("[SEP]"), 0.0F, BR_PIECE_NORMAL);
-    spm_piece(m, br_str_from("[UNK]"), 0.0F, BR_PIECE_UNKNOWN);
+    spm_piece(m, br_str_from("[CLS]"), 0.0F, PIECE_CONTROL);
+    spm_piece(m, br_str_from("[SEP]"), 0.0F, PIECE_NORMAL);
+    spm_piece(m, br_str_from("[UNK]"), 0.0F, PIECE_UNKNOWN);
 }
 static void write_bpe(spm_file *m)
 {
@@ -818,7 +818,7 @@ static void test_a_lying_character_map_leads_nowhere(void **state)
 {
     (void)state;
     enum { UNITS = 512 };
-    static const br_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F)};
+    static const spm_model_piece pieces[] = {PIECE(MARK, -1.0F), PIECE("a", -2.0F)};
     uint64_t random = 1;
     for (int round = 0; round < 200; round++) {
         uint32_t map[UNITS + 2];
@@ -834,7 +834,7 @@ static void test_a_lying_character_map_leads_nowhere(void **state)
                4);
         spm_file model = spm_begin();
         spm_special(&model);
-        for (size_t i = 0; i < 2; i++) spm_piece(&model, pieces[i].text, pieces[i].score, BR_PIECE_NORMAL);
+        for (size_t i = 0; i < 2; i++) spm_piece(&model, pieces[i].text, pieces[i].score, PIECE_NORMAL);
         spm_normalizer(&model, (br_str){(const char *)map, sizeof map});
         br_tokenizer *tokenizer = create(spm_view(&model));
         char text[512];
@@ -861,8 +861,8 @@ static void test_a_rule_to_the_middle_of_a_character_is_no_rule(void **state)
         memcpy(map.bytes + sizeof leaf + 512 * sizeof leaf, &leaf, sizeof leaf); /* the block of "x" */
         spm_file model = spm_begin();
         spm_special(&model);
-        spm_piece(&model, br_str_from("\xC3\xA9"), -1.0F, BR_PIECE_NORMAL);
-        spm_piece(&model, br_str_from("x"), -1.0F, BR_PIECE_NORMAL);
+        spm_piece(&model, br_str_from("\xC3\xA9"), -1.0F, PIECE_NORMAL);
+        spm_piece(&model, br_str_from("x"), -1.0F, PIECE_NORMAL);
         spm_normalizer(&model, spm_view(&map));
         br_tokenizer *tokenizer = create(spm_view(&model));
         const int32_t expected[] = {3, FIRST_BYTE + (int32_t)offset};

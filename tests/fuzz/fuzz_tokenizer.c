@@ -41,7 +41,7 @@ static br_tokenizer *small_tokenizer(bool use_bytes)
     static const char *const pieces[] = {"\xE2\x96\x81",     "a",        "A", "aa", "b", "ab",
                                          "\xE2\x96\x81\x61", "\xC3\xA9", "x", "[",  "]"};
     for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
-        spm_piece(&model, br_str_from(pieces[i]), -1.0F - (float)i, BR_PIECE_NORMAL);
+        spm_piece(&model, br_str_from(pieces[i]), -1.0F - (float)i, PIECE_NORMAL);
     }
     spm_normalizer(&model, spm_view(&map));
     br_tokenizer *tokenizer = NULL;

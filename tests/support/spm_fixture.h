@@ -75,10 +75,10 @@ static inline void spm_piece(spm_file *file, br_str text, float score, unsigned 
 /* ids 0 .. 3 as DeBERTa-v3 has them. */
 static inline void spm_special(spm_file *file)
 {
-    spm_piece(file, br_str_from("[PAD]"), 0.0F, BR_PIECE_CONTROL);
-    spm_piece(file, br_str_from("[CLS]"), 0.0F, BR_PIECE_CONTROL);
-    spm_piece(file, br_str_from("[SEP]"), 0.0F, BR_PIECE_CONTROL);
-    spm_piece(file, br_str_from("[UNK]"), 0.0F, BR_PIECE_UNKNOWN);
+    spm_piece(file, br_str_from("[PAD]"), 0.0F, PIECE_CONTROL);
+    spm_piece(file, br_str_from("[CLS]"), 0.0F, PIECE_CONTROL);
+    spm_piece(file, br_str_from("[SEP]"), 0.0F, PIECE_CONTROL);
+    spm_piece(file, br_str_from("[UNK]"), 0.0F, PIECE_UNKNOWN);
 }
 
 /* The 256 byte pieces. */
@@ -87,7 +87,7 @@ static inline void spm_bytes(spm_file *file)
     for (unsigned byte = 0; byte < 256; byte++) {
         char text[8];
         (void)snprintf(text, sizeof text, "<0x%02X>", byte);
-        spm_piece(file, br_str_from(text), 0.0F, BR_PIECE_BYTE);
+        spm_piece(file, br_str_from(text), 0.0F, PIECE_BYTE);
     }
 }
 

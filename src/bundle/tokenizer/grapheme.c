@@ -86,7 +86,7 @@ static bool is_control(grapheme_class class)
 }
 
 /* Takes one more code point of class `class` into the cluster. */
-static void take(br_grapheme *cluster, grapheme_class class)
+static void take(grapheme *cluster, grapheme_class class)
 {
     if (class == PICTURE) {
         cluster->picture = 1;
@@ -108,9 +108,9 @@ static void take(br_grapheme *cluster, grapheme_class class)
     cluster->last = (uint8_t) class;
 }
 
-void br_grapheme_begin(br_grapheme *cluster, uint32_t code)
+void grapheme_begin(grapheme *cluster, uint32_t code)
 {
-    *cluster = (br_grapheme){0};
+    *cluster = (grapheme){0};
     take(cluster, class_of(code));
 }
 
@@ -130,7 +130,7 @@ static bool hangul_joins(grapheme_class last, grapheme_class next)
     }
 }
 
-static bool joins(const br_grapheme *cluster, grapheme_class next)
+static bool joins(const grapheme *cluster, grapheme_class next)
 {
     const grapheme_class last = (grapheme_class)cluster->last;
     if (last == CR && next == LF) return true;                    /* GB3 */
@@ -143,7 +143,7 @@ static bool joins(const br_grapheme *cluster, grapheme_class next)
     return cluster->flags == 1 && next == REGIONAL;               /* GB12, GB13 */
 }
 
-bool br_grapheme_joins(br_grapheme *cluster, uint32_t code)
+bool grapheme_joins(grapheme *cluster, uint32_t code)
 {
     const grapheme_class class = class_of(code);
     if (!joins(cluster, class)) return false;

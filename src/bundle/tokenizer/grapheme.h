@@ -11,16 +11,16 @@
 #include <stdint.h>
 
 /* What has been seen of the current cluster, as far as the next decision needs it. */
-typedef struct br_grapheme {
+typedef struct grapheme {
     uint8_t last;     /* class of the last code point */
     uint8_t picture;  /* pictograph Extend* (1), and then a joiner (2) */
     uint8_t conjunct; /* consonant (1), and since then a linker (2) */
     uint8_t flags;    /* regional indicators so far, modulo 2 */
-} br_grapheme;
+} grapheme;
 
-void br_grapheme_begin(br_grapheme *cluster, uint32_t code);
+void grapheme_begin(grapheme *cluster, uint32_t code);
 
 /* True when `code` belongs to the cluster, which then includes it. False when a new cluster begins. */
-bool br_grapheme_joins(br_grapheme *cluster, uint32_t code);
+bool grapheme_joins(grapheme *cluster, uint32_t code);
 
 #endif

@@ -25,9 +25,9 @@ enum {
     WRITTEN_MAX = (WHOLE_BYTES_MAX + 1) * REPLACEMENT_BYTES_MAX * BR_SPACE_MARK_BYTES + BR_SPACE_MARK_BYTES,
 };
 
-static_assert((int)WRITTEN_MAX < (int)BR_NORMALIZER_ROOM_MIN, "one step fits the least room");
+static_assert((int)WRITTEN_MAX < (int)NORMALIZER_ROOM_MIN, "one step fits the least room");
 
-struct br_normalizer {
+struct normalizer {
     uint32_t *units;
     size_t unit_count;
     char *replacements; /* ends with a NUL */
@@ -51,7 +51,7 @@ static bool unit_has_leaf(uint32_t unit)
 }
 
 /* The replacement of the shortest rule that text[0 .. size] begins with; data is NULL when there is none. */
-static br_str replacement_of(const br_normalizer *n, const char *text, size_t size)
+static br_str replacement_of(const normalizer *n, const char *text, size_t size)
 {
     if (n->unit_count == 0) return (br_str){0};
     size_t at = unit_offset(n->units[0]);
@@ -84,7 +84,7 @@ static const char *check_replacements(br_str texts)
     return NULL;
 }
 
-static br_status read_map(br_normalizer *n, br_str map, const char *file, br_error *error)
+static br_status read_map(normalizer *n, br_str map, const char *file, br_error *error)
 {
     const unsigned char *bytes = (const unsigned char *)map.data;
     if (map.size < UNIT_BYTES) return br_fail(error, BR_EFORMAT, "%s: the character map is cut off", file);
@@ -111,15 +111,15 @@ static br_status read_map(br_normalizer *n, br_str map, const char *file, br_err
     return BR_OK;
 }
 
-br_status br_normalizer_create(br_normalizer **out, br_str charsmap, const char *file, br_error *error)
+br_status normalizer_create(normalizer **out, br_str charsmap, const char *file, br_error *error)
 {
     *out = NULL;
-    br_normalizer *n = calloc(1, sizeof *n);
+    normalizer *n = calloc(1, sizeof *n);
     if (n == NULL) return br_no_memory(error, "%s", file);
     if (charsmap.size > 0) {
         const br_status status = read_map(n, charsmap, file, error);
         if (status != BR_OK) {
-            br_normalizer_destroy(n);
+            normalizer_destroy(n);
             return status;
         }
     }
@@ -131,16 +131,16 @@ br_status br_normalizer_create(br_normalizer **out, br_str charsmap, const char 
     return BR_OK;
 }
 
-void br_normalizer_destroy(br_normalizer *normalizer)
+void normalizer_destroy(normalizer *n)
 {
-    if (normalizer == NULL) return;
-    free(normalizer->units);
-    free(normalizer->replacements);
-    free(normalizer);
+    if (n == NULL) return;
+    free(n->units);
+    free(n->replacements);
+    free(n);
 }
 
 typedef struct output {
-    br_normalizing *reading;
+    normalizing *reading;
     char *at;
 } output;
 
@@ -162,7 +162,7 @@ static void write_first(output *out, const char *bytes, size_t size)
 /* Steps 4 and 5 for one character. */
 static void write_character(output *out, const char *bytes, size_t size)
 {
-    br_normalizing *r = out->reading;
+    normalizing *r = out->reading;
     if (!r->started) write_first(out, bytes, size);
     const bool space = bytes[0] == ' ';
     if (!space) {
@@ -204,7 +204,7 @@ static void map_characters(output *out, const char *bytes, size_t size)
 /* The cluster is complete. */
 static void end_cluster(output *out)
 {
-    br_normalizing *r = out->reading;
+    normalizing *r = out->reading;
     if (r->cluster_bytes > 0 && !r->spilled) {
         const br_str replacement = replacement_of(r->normalizer, r->cluster, r->cluster_bytes);
         if (replacement.data != NULL) {
@@ -220,7 +220,7 @@ static void end_cluster(output *out)
 /* The cluster has one more character. */
 static void extend_cluster(output *out, const char *bytes, size_t size)
 {
-    br_normalizing *r = out->reading;
+    normalizing *r = out->reading;
     if (!r->spilled && r->cluster_bytes + size <= WHOLE_BYTES_MAX) {
         memcpy(r->cluster + r->cluster_bytes, bytes, size);
         r->cluster_bytes += size;
@@ -250,7 +250,7 @@ static bool is_white_space(uint32_t code)
 }
 
 /* Step 2. */
-static void strip(br_normalizing *r)
+static void strip(normalizing *r)
 {
     while (r->at < r->end) {
         const size_t size = br_utf8_size(*r->at);
@@ -276,17 +276,17 @@ static void strip(br_normalizing *r)
     }
 }
 
-void br_normalizing_begin(br_normalizing *reading, const br_normalizer *normalizer, br_str text)
+void normalizing_begin(normalizing *reading, const normalizer *n, br_str text)
 {
     const char *start = text.size == 0 ? "" : text.data;
-    *reading = (br_normalizing){.normalizer = normalizer, .at = start, .end = start + text.size};
+    *reading = (normalizing){.normalizer = n, .at = start, .end = start + text.size};
     strip(reading);
 }
 
 /* Copies plain ASCII at a cluster's start: each is a cluster of its own, because ASCII follows it. */
 static void copy_plain(output *out, const char *limit)
 {
-    br_normalizing *r = out->reading;
+    normalizing *r = out->reading;
     const bool *plain = r->normalizer->plain;
     const char *at = r->at;
     const char *last = r->end - 1;
@@ -304,13 +304,13 @@ static void copy_plain(output *out, const char *limit)
 /* One character of the text, or the end of the cluster before it. */
 static void step(output *out)
 {
-    br_normalizing *r = out->reading;
+    normalizing *r = out->reading;
     const bool cut = *r->at == '[' && is_separator(r->at, r->end);
     const size_t size = cut ? separator.size : br_utf8_size(*r->at);
     const uint32_t code = cut ? ' ' : br_utf8_code(r->at, size);
     if (r->cluster_bytes == 0) {
-        br_grapheme_begin(&r->grapheme, code);
-    } else if (!br_grapheme_joins(&r->grapheme, code)) {
+        grapheme_begin(&r->grapheme, code);
+    } else if (!grapheme_joins(&r->grapheme, code)) {
         end_cluster(out);
         return; /* the character is looked at again, as a beginning */
     }
@@ -318,9 +318,9 @@ static void step(output *out)
     r->at += size;
 }
 
-size_t br_normalizing_read(br_normalizing *reading, char *out, size_t room)
+size_t normalizing_read(normalizing *reading, char *out, size_t room)
 {
-    assert(room >= BR_NORMALIZER_ROOM_MIN);
+    assert(room >= NORMALIZER_ROOM_MIN);
     output o = {.reading = reading, .at = out};
     const char *limit = out + room - WRITTEN_MAX;
     while (reading->at < reading->end && o.at < limit) {

@@ -22,39 +22,39 @@
 #include "grapheme.h"
 
 /* A read writes whole characters and stops when fewer bytes than this are left. */
-enum { BR_NORMALIZER_ROOM_MIN = 2048 };
+enum { NORMALIZER_ROOM_MIN = 2048 };
 
 /* The bytes of U+2581, which stands for a space. */
 #define BR_SPACE_MARK "\xE2\x96\x81"
 enum { BR_SPACE_MARK_BYTES = 3 };
 
-typedef struct br_normalizer br_normalizer;
+typedef struct normalizer normalizer;
 
 /* `charsmap` is a model's precompiled map; copied; empty: no rules. BR_EFORMAT, BR_ENOMEM. */
-BR_NODISCARD br_status br_normalizer_create(br_normalizer **out, br_str charsmap, const char *file,
-                                            br_error *error);
+BR_NODISCARD br_status normalizer_create(normalizer **out, br_str charsmap, const char *file,
+                                         br_error *error);
 
 /* Accepts NULL. */
-void br_normalizer_destroy(br_normalizer *normalizer);
+void normalizer_destroy(normalizer *n);
 
 /* One reading of one text. Fields belong to normalizer.c. */
-typedef struct br_normalizing {
-    const br_normalizer *normalizer;
+typedef struct normalizing {
+    const normalizer *normalizer;
     const char *at;
     const char *end;
-    br_grapheme grapheme; /* of the current cluster */
-    char cluster[8];      /* its bytes while they are fewer than six */
+    grapheme grapheme; /* of the current cluster */
+    char cluster[8];   /* its bytes while they are fewer than six */
     size_t cluster_bytes;
     bool spilled;    /* six bytes were reached: the rest goes character by character */
     bool started;    /* something was written */
     bool last_space; /* and a space was the last of it */
-} br_normalizing;
+} normalizing;
 
 /* Borrows both, and `text` (valid UTF-8), as long as the reading lasts. */
-void br_normalizing_begin(br_normalizing *reading, const br_normalizer *normalizer, br_str text);
+void normalizing_begin(normalizing *reading, const normalizer *n, br_str text);
 
-/* Writes the next part of the normalized text to out[room], room >= BR_NORMALIZER_ROOM_MIN, and
+/* Writes the next part of the normalized text to out[room], room >= NORMALIZER_ROOM_MIN, and
  * returns its size; 0 when there is no more. */
-size_t br_normalizing_read(br_normalizing *reading, char *out, size_t room);
+size_t normalizing_read(normalizing *reading, char *out, size_t room);
 
 #endif

@@ -101,9 +101,9 @@ static float float_of(uint64_t bits)
     return value;
 }
 
-static const char *parse_piece(br_piece *piece, br_str message)
+static const char *parse_piece(spm_model_piece *piece, br_str message)
 {
-    *piece = (br_piece){.type = BR_PIECE_NORMAL};
+    *piece = (spm_model_piece){.type = PIECE_NORMAL};
     fields f = fields_of(message);
     field at;
     while (next_field(&at, &f)) {
@@ -112,13 +112,13 @@ static const char *parse_piece(br_piece *piece, br_str message)
         } else if (at.number == PIECE_SCORE && at.form == FORM_32) {
             piece->score = float_of(at.varint);
         } else if (at.number == PIECE_TYPE && at.form == FORM_VARINT) {
-            if (at.varint < BR_PIECE_NORMAL || at.varint > BR_PIECE_BYTE) return "unknown type";
-            piece->type = (br_piece_type)at.varint;
+            if (at.varint < PIECE_NORMAL || at.varint > PIECE_BYTE) return "unknown type";
+            piece->type = (piece_type)at.varint;
         }
     }
     if (f.failed) return "malformed";
     if (piece->text.size == 0) return "empty text";
-    if (piece->text.size > BR_PIECE_BYTES_MAX) return "text too long";
+    if (piece->text.size > PIECE_BYTES_MAX) return "text too long";
     if (br_utf8_invalid_at(piece->text.data, piece->text.size) != piece->text.size)
         return "text is not UTF-8";
     if (!isfinite(piece->score)) return "score is not finite";
@@ -166,7 +166,7 @@ static bool parse_normalizer(br_str *charsmap, br_str message)
     return !f.failed;
 }
 
-static br_status fill(br_spm_model *model, br_str bytes, const char *file, br_error *error)
+static br_status fill(spm_model *model, br_str bytes, const char *file, br_error *error)
 {
     uint64_t type = TRAINER_UNIGRAM;
     int32_t id = 0;
@@ -191,20 +191,20 @@ static br_status fill(br_spm_model *model, br_str bytes, const char *file, br_er
     return BR_OK;
 }
 
-static br_status find_unknown(br_spm_model *model, const char *file, br_error *error)
+static br_status find_unknown(spm_model *model, const char *file, br_error *error)
 {
     model->unknown = -1;
     for (int32_t id = 0; id < model->piece_count; id++) {
-        if (model->pieces[id].type != BR_PIECE_UNKNOWN) continue;
+        if (model->pieces[id].type != PIECE_UNKNOWN) continue;
         if (model->unknown >= 0) return br_fail(error, BR_EFORMAT, "%s: two unknown pieces", file);
         model->unknown = id;
     }
     return model->unknown < 0 ? br_fail(error, BR_EFORMAT, "%s: no unknown piece", file) : BR_OK;
 }
 
-br_status br_spm_model_parse(br_spm_model *out, br_str bytes, const char *file, br_error *error)
+br_status spm_model_parse(spm_model *out, br_str bytes, const char *file, br_error *error)
 {
-    *out = (br_spm_model){0};
+    *out = (spm_model){0};
     br_status status = count_pieces(&out->piece_count, bytes, file, error);
     if (status != BR_OK) return status;
 
@@ -215,13 +215,13 @@ br_status br_spm_model_parse(br_spm_model *out, br_str bytes, const char *file, 
     return find_unknown(out, file, error);
 }
 
-void br_spm_model_deinit(br_spm_model *model)
+void spm_model_deinit(spm_model *model)
 {
     free(model->pieces);
-    *model = (br_spm_model){0};
+    *model = (spm_model){0};
 }
 
-int32_t br_spm_model_find(const br_spm_model *model, br_str text)
+int32_t spm_model_find(const spm_model *model, br_str text)
 {
     for (int32_t id = 0; id < model->piece_count; id++) {
         if (br_str_equal(model->pieces[id].text, text)) return id;

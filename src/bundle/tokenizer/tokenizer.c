@@ -14,32 +14,32 @@
 #include "wordpiece.h"
 
 struct br_tokenizer {
-    br_unigram *unigram;
-    br_normalizer *normalizer;
-    br_wordpiece *wordpiece; /* instead of those two */
-    bool *is_text;           /* [piece_count] */
+    unigram *unigram;
+    normalizer *normalizer;
+    wordpiece *wordpiece; /* instead of those two */
+    bool *is_text;        /* [piece_count] */
     int32_t piece_count;
     int32_t cls;
     int32_t sep;
 };
 
-static br_status find_control(int32_t *id, const br_spm_model *model, const char *piece, const char *file,
+static br_status find_control(int32_t *id, const spm_model *model, const char *piece, const char *file,
                               br_error *error)
 {
-    *id = br_spm_model_find(model, br_str_from(piece));
+    *id = spm_model_find(model, br_str_from(piece));
     if (*id < 0) return br_fail(error, BR_EINVAL, "%s: has no piece %s", file, piece);
-    if (model->pieces[*id].type == BR_PIECE_CONTROL) return BR_OK;
+    if (model->pieces[*id].type == PIECE_CONTROL) return BR_OK;
     return br_fail(error, BR_EINVAL, "%s: piece %s (id %d) has type %d, expected %d (control)", file, piece,
-                   (int)*id, (int)model->pieces[*id].type, (int)BR_PIECE_CONTROL);
+                   (int)*id, (int)model->pieces[*id].type, (int)PIECE_CONTROL);
 }
 
-static br_status read_kinds(br_tokenizer *t, const br_spm_model *model, const char *file, br_error *error)
+static br_status read_kinds(br_tokenizer *t, const spm_model *model, const char *file, br_error *error)
 {
     t->piece_count = model->piece_count;
     t->is_text = calloc((size_t)model->piece_count, sizeof *t->is_text);
     if (t->is_text == NULL) return br_no_memory(error, "%s", file);
     for (int32_t id = 0; id < model->piece_count; id++) {
-        t->is_text[id] = id == model->unknown || br_piece_is_text(model->pieces[id].type);
+        t->is_text[id] = id == model->unknown || piece_is_text(model->pieces[id].type);
     }
     const br_status status = find_control(&t->cls, model, "[CLS]", file, error);
     if (status != BR_OK) return status;
@@ -49,20 +49,20 @@ static br_status read_kinds(br_tokenizer *t, const br_spm_model *model, const ch
 br_status br_tokenizer_create(br_tokenizer **out, br_str model, const char *file, br_error *error)
 {
     *out = NULL;
-    br_spm_model parsed = {0};
+    spm_model parsed = {0};
     br_tokenizer *t = calloc(1, sizeof *t);
     if (t == NULL) return br_no_memory(error, "%s", file);
 
-    br_status status = br_spm_model_parse(&parsed, model, file, error);
+    br_status status = spm_model_parse(&parsed, model, file, error);
     if (status != BR_OK) goto done;
     status = read_kinds(t, &parsed, file, error);
     if (status != BR_OK) goto done;
-    status = br_normalizer_create(&t->normalizer, parsed.charsmap, file, error);
+    status = normalizer_create(&t->normalizer, parsed.charsmap, file, error);
     if (status != BR_OK) goto done;
-    status = br_unigram_create(&t->unigram, &parsed, file, error);
+    status = unigram_create(&t->unigram, &parsed, file, error);
 
 done:
-    br_spm_model_deinit(&parsed);
+    spm_model_deinit(&parsed);
     if (status == BR_OK) {
         *out = t;
     } else {
@@ -77,9 +77,9 @@ br_status br_tokenizer_create_wordpiece(br_tokenizer **out, br_str vocab, bool l
     *out = NULL;
     br_tokenizer *t = calloc(1, sizeof *t);
     if (t == NULL) return br_no_memory(error, "%s", file);
-    br_status status = br_wordpiece_create(&t->wordpiece, vocab, lowercase, file, error);
+    br_status status = wordpiece_create(&t->wordpiece, vocab, lowercase, file, error);
     if (status != BR_OK) goto fail;
-    t->piece_count = br_wordpiece_count(t->wordpiece);
+    t->piece_count = wordpiece_count(t->wordpiece);
     t->is_text = calloc((size_t)t->piece_count, sizeof *t->is_text);
     if (t->is_text == NULL) {
         status = br_no_memory(error, "%s", file);
@@ -88,11 +88,11 @@ br_status br_tokenizer_create_wordpiece(br_tokenizer **out, br_str vocab, bool l
     memset(t->is_text, true, (size_t)t->piece_count * sizeof *t->is_text);
     static const char *const special[] = {"[PAD]", "[MASK]", "[CLS]", "[SEP]"};
     for (size_t i = 0; i < sizeof special / sizeof special[0]; i++) {
-        const int32_t id = br_wordpiece_find(t->wordpiece, br_str_from(special[i]));
+        const int32_t id = wordpiece_find(t->wordpiece, br_str_from(special[i]));
         if (id >= 0) t->is_text[id] = false;
     }
-    t->cls = br_wordpiece_find(t->wordpiece, BR_STR_LITERAL("[CLS]"));
-    t->sep = br_wordpiece_find(t->wordpiece, BR_STR_LITERAL("[SEP]"));
+    t->cls = wordpiece_find(t->wordpiece, BR_STR_LITERAL("[CLS]"));
+    t->sep = wordpiece_find(t->wordpiece, BR_STR_LITERAL("[SEP]"));
     *out = t;
     return BR_OK;
 
@@ -104,16 +104,16 @@ fail:
 void br_tokenizer_destroy(br_tokenizer *tokenizer)
 {
     if (tokenizer == NULL) return;
-    br_wordpiece_destroy(tokenizer->wordpiece);
-    br_unigram_destroy(tokenizer->unigram);
-    br_normalizer_destroy(tokenizer->normalizer);
+    wordpiece_destroy(tokenizer->wordpiece);
+    unigram_destroy(tokenizer->unigram);
+    normalizer_destroy(tokenizer->normalizer);
     free(tokenizer->is_text);
     free(tokenizer);
 }
 
 br_status br_tokenizer_use_bytes(br_tokenizer *tokenizer)
 {
-    return tokenizer->wordpiece != NULL ? BR_ENOTSUP : br_unigram_use_bytes(tokenizer->unigram);
+    return tokenizer->wordpiece != NULL ? BR_ENOTSUP : unigram_use_bytes(tokenizer->unigram);
 }
 
 int32_t br_tokenizer_piece_count(const br_tokenizer *tokenizer)
@@ -136,7 +136,7 @@ bool br_tokenizer_is_text_id(const br_tokenizer *tokenizer, int64_t id)
     return id >= 0 && id < tokenizer->piece_count && tokenizer->is_text[id];
 }
 
-enum { ROOM = 2 * BR_NORMALIZER_ROOM_MIN };
+enum { ROOM = 2 * NORMALIZER_ROOM_MIN };
 
 /* Normalized text that is not cut yet, and room for the ids of a word. On the stack until a word
  * outgrows it. */
@@ -194,20 +194,20 @@ static size_t find_mark(const char *text, size_t from, size_t size)
     return size;
 }
 
-static void cut(const br_unigram *unigram, words *w, id_list *list, size_t first, size_t last)
+static void cut(const unigram *u, words *w, id_list *list, size_t first, size_t last)
 {
-    const size_t count = br_unigram_cut(unigram, w->path, w->text + first, last - first);
+    const size_t count = unigram_cut(u, w->path, w->text + first, last - first);
     append(list, w->path + (last - first) + 1 - count, count);
 }
 
 /* Cuts all words that are complete; the last one may go on in the text to come. `fresh` is where
  * text begins that was not searched for marks before. */
-static void cut_complete(const br_unigram *unigram, words *w, id_list *list, size_t fresh)
+static void cut_complete(const unigram *u, words *w, id_list *list, size_t fresh)
 {
     size_t first = 0;
     for (size_t mark = find_mark(w->text, fresh, w->size); mark < w->size;
          mark = find_mark(w->text, mark + BR_SPACE_MARK_BYTES, w->size)) {
-        if (mark > first) cut(unigram, w, list, first, mark);
+        if (mark > first) cut(u, w, list, first, mark);
         first = mark;
     }
     memmove(w->text, w->text + first, w->size - first);
@@ -220,7 +220,7 @@ br_status br_tokenizer_encode(const br_tokenizer *tokenizer, br_str text, int32_
     *count = 0;
     if (br_utf8_invalid_at(text.data, text.size) != text.size) return BR_EFORMAT;
     if (tokenizer->wordpiece != NULL) {
-        *count = br_wordpiece_encode(tokenizer->wordpiece, text, ids, ids_max);
+        *count = wordpiece_encode(tokenizer->wordpiece, text, ids, ids_max);
         return BR_OK;
     }
 
@@ -231,17 +231,17 @@ br_status br_tokenizer_encode(const br_tokenizer *tokenizer, br_str text, int32_
     w.size = 0;
     w.large = NULL;
     id_list list = {.ids = ids, .max = ids_max};
-    br_normalizing reading;
-    br_normalizing_begin(&reading, tokenizer->normalizer, text);
+    normalizing reading;
+    normalizing_begin(&reading, tokenizer->normalizer, text);
 
     br_status status = BR_OK;
     for (;;) {
-        if (w.room - w.size < BR_NORMALIZER_ROOM_MIN && !enlarge(&w)) {
+        if (w.room - w.size < NORMALIZER_ROOM_MIN && !enlarge(&w)) {
             status = BR_ENOMEM;
             break;
         }
         const size_t fresh = w.size;
-        const size_t size = br_normalizing_read(&reading, w.text + w.size, w.room - w.size);
+        const size_t size = normalizing_read(&reading, w.text + w.size, w.room - w.size);
         if (size == 0) break;
         w.size += size;
         cut_complete(tokenizer->unigram, &w, &list, fresh);

@@ -28,7 +28,7 @@ enum {
     NODES_MAX = 1 << 30, /* so that indices do not overflow while the array grows */
 };
 
-static_assert((int)SCORES > (int)BR_PIECE_BYTES_MAX, "a piece ends within the ring");
+static_assert((int)SCORES > (int)PIECE_BYTES_MAX, "a piece ends within the ring");
 
 /* While free, `base` and `id` are the next and previous free node. */
 typedef struct node {
@@ -38,7 +38,7 @@ typedef struct node {
     float score;
 } node;
 
-struct br_unigram {
+struct unigram {
     node *nodes;
     int32_t node_count;   /* a multiple of BYTES, and BYTES more than any base */
     int32_t free_first;   /* list of free nodes; FREE at its end */
@@ -66,7 +66,7 @@ static int compare_entries(const void *a, const void *b)
     return x.size < y.size ? -1 : x.size > y.size;
 }
 
-static void take_node(br_unigram *u, int32_t at, int32_t parent)
+static void take_node(unigram *u, int32_t at, int32_t parent)
 {
     node *n = &u->nodes[at];
     if (n->id != FREE) {
@@ -81,7 +81,7 @@ static void take_node(br_unigram *u, int32_t at, int32_t parent)
 
 /* Adds free nodes until there are `count`, rounded up to whole BYTES. They go to the front of the
  * list: old gaps are tried less and less. */
-static bool grow(br_unigram *u, int32_t count)
+static bool grow(unigram *u, int32_t count)
 {
     const int32_t old = u->node_count;
     if (count > NODES_MAX) return false;
@@ -113,7 +113,7 @@ static size_t labels_at(unsigned char *labels, const entry *entries, size_t coun
     return found;
 }
 
-static bool all_free(const br_unigram *u, int32_t base, const unsigned char *labels, size_t count)
+static bool all_free(const unigram *u, int32_t base, const unsigned char *labels, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         if (u->nodes[base + labels[i]].parent != FREE) return false;
@@ -122,7 +122,7 @@ static bool all_free(const br_unigram *u, int32_t base, const unsigned char *lab
 }
 
 /* A base whose nodes for all labels are free, or -1 when memory is out. */
-static int32_t find_base(br_unigram *u, const unsigned char *labels, size_t count)
+static int32_t find_base(unigram *u, const unsigned char *labels, size_t count)
 {
     int32_t at = u->free_first;
     for (int tried = 0; tried < SLOTS_TRIED && at != FREE; tried++, at = u->nodes[at].base) {
@@ -136,8 +136,8 @@ static int32_t find_base(br_unigram *u, const unsigned char *labels, size_t coun
 }
 
 /* Makes the subtree of `at`, which stands for the first `depth` bytes that all entries share.
- * Recursion is at most BR_PIECE_BYTES_MAX deep. */
-static bool build(br_unigram *u, int32_t at, const entry *entries, size_t count, size_t depth)
+ * Recursion is at most PIECE_BYTES_MAX deep. */
+static bool build(unigram *u, int32_t at, const entry *entries, size_t count, size_t depth)
 {
     if (entries[0].text.size == depth) {
         u->nodes[at].id = entries[0].id;
@@ -164,15 +164,15 @@ static bool build(br_unigram *u, int32_t at, const entry *entries, size_t count,
     return true;
 }
 
-static br_status build_trie(br_unigram *u, const br_spm_model *model, const char *file, br_error *error)
+static br_status build_trie(unigram *u, const spm_model *model, const char *file, br_error *error)
 {
     br_status status = BR_ENOMEM;
     size_t count = 0;
     entry *entries = calloc((uint32_t)model->piece_count, sizeof *entries);
     if (entries == NULL) goto done;
     for (int32_t id = 0; id < model->piece_count; id++) {
-        const br_piece *piece = &model->pieces[id];
-        if (br_piece_is_text(piece->type)) entries[count++] = (entry){piece->text, piece->score, id};
+        const spm_model_piece *piece = &model->pieces[id];
+        if (piece_is_text(piece->type)) entries[count++] = (entry){piece->text, piece->score, id};
     }
     qsort(entries, count, sizeof *entries, compare_entries);
     for (size_t i = 1; i < count; i++) {
@@ -194,12 +194,12 @@ done:
     return status;
 }
 
-static void find_bytes(br_unigram *u, const br_spm_model *model)
+static void find_bytes(unigram *u, const spm_model *model)
 {
     for (int byte = 0; byte < BYTES; byte++) u->byte_ids[byte] = NO_ID;
     for (int32_t id = 0; id < model->piece_count; id++) {
         const br_str text = model->pieces[id].text;
-        if (model->pieces[id].type != BR_PIECE_BYTE || text.size != 6) continue;
+        if (model->pieces[id].type != PIECE_BYTE || text.size != 6) continue;
         for (int byte = 0; byte < BYTES; byte++) {
             char spelled[8];
             (void)snprintf(spelled, sizeof spelled, "<0x%02X>", (unsigned)byte);
@@ -210,7 +210,7 @@ static void find_bytes(br_unigram *u, const br_spm_model *model)
     for (int byte = 0; byte < BYTES; byte++) u->has_bytes = u->has_bytes && u->byte_ids[byte] != NO_ID;
 }
 
-static br_status copy_sizes(br_unigram *u, const br_spm_model *model, const char *file, br_error *error)
+static br_status copy_sizes(unigram *u, const spm_model *model, const char *file, br_error *error)
 {
     u->piece_bytes = calloc((size_t)model->piece_count, 1);
     if (u->piece_bytes == NULL) return br_no_memory(error, "%s", file);
@@ -220,10 +220,10 @@ static br_status copy_sizes(br_unigram *u, const br_spm_model *model, const char
     return BR_OK;
 }
 
-br_status br_unigram_create(br_unigram **out, const br_spm_model *model, const char *file, br_error *error)
+br_status unigram_create(unigram **out, const spm_model *model, const char *file, br_error *error)
 {
     *out = NULL;
-    br_unigram *u = calloc(1, sizeof *u);
+    unigram *u = calloc(1, sizeof *u);
     if (u == NULL) return br_no_memory(error, "%s", file);
 
     /* An unseen character costs 10 more than the worst piece, special pieces included. */
@@ -243,22 +243,22 @@ br_status br_unigram_create(br_unigram **out, const br_spm_model *model, const c
     return BR_OK;
 
 fail:
-    br_unigram_destroy(u);
+    unigram_destroy(u);
     return status;
 }
 
-void br_unigram_destroy(br_unigram *unigram)
+void unigram_destroy(unigram *u)
 {
-    if (unigram == NULL) return;
-    free(unigram->piece_bytes);
-    free(unigram->nodes);
-    free(unigram);
+    if (u == NULL) return;
+    free(u->piece_bytes);
+    free(u->nodes);
+    free(u);
 }
 
-br_status br_unigram_use_bytes(br_unigram *unigram)
+br_status unigram_use_bytes(unigram *u)
 {
-    if (!unigram->has_bytes) return BR_ENOTSUP;
-    unigram->use_bytes = true;
+    if (!u->has_bytes) return BR_ENOTSUP;
+    u->use_bytes = true;
     return BR_OK;
 }
 
@@ -273,7 +273,7 @@ static inline void offer(double *scores, int32_t *path, size_t end, double score
 }
 
 /* path[end] = the piece that ends at `end` on the best way there, for every end that can be reached. */
-static void search(const br_unigram *u, int32_t *path, const char *word, size_t size)
+static void search(const unigram *u, int32_t *path, const char *word, size_t size)
 {
     const node *nodes = u->nodes;
     double scores[SCORES];
@@ -299,7 +299,7 @@ static void search(const br_unigram *u, int32_t *path, const char *word, size_t 
 }
 
 /* Bytes of the piece that ends at `end`. */
-static size_t piece_bytes(const br_unigram *u, const char *word, size_t end, int32_t id)
+static size_t piece_bytes(const unigram *u, const char *word, size_t end, int32_t id)
 {
     if (id != UNSEEN) return u->piece_bytes[id];
     size_t start = end - 1;
@@ -307,9 +307,9 @@ static size_t piece_bytes(const br_unigram *u, const char *word, size_t end, int
     return end - start;
 }
 
-size_t br_unigram_cut(const br_unigram *unigram, int32_t *path, const char *word, size_t size)
+size_t unigram_cut(const unigram *u, int32_t *path, const char *word, size_t size)
 {
-    search(unigram, path, word, size);
+    search(u, path, word, size);
 
     /* Walk back from the end. Ids are never more than the bytes they stand for, so what is written
      * at `slot` and above has been read. */
@@ -317,13 +317,13 @@ size_t br_unigram_cut(const br_unigram *unigram, int32_t *path, const char *word
     bool in_unseen = false;
     for (size_t end = size; end > 0;) {
         const int32_t id = path[end];
-        const size_t start = end - piece_bytes(unigram, word, end, id);
+        const size_t start = end - piece_bytes(u, word, end, id);
         if (id != UNSEEN) {
             path[--slot] = id;
-        } else if (unigram->use_bytes) {
-            for (size_t i = end; i > start; i--) path[--slot] = unigram->byte_ids[(unsigned char)word[i - 1]];
+        } else if (u->use_bytes) {
+            for (size_t i = end; i > start; i--) path[--slot] = u->byte_ids[(unsigned char)word[i - 1]];
         } else if (!in_unseen) {
-            path[--slot] = unigram->unknown;
+            path[--slot] = u->unknown;
         }
         in_unseen = id == UNSEEN;
         end = start;

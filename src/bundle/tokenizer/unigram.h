@@ -9,27 +9,27 @@
  * A character that no piece covers is unseen; neighbouring unseen characters
  * are one unknown piece together, or their UTF-8 bytes one byte piece each.
  *
- * Immutable after create, but for br_unigram_use_bytes.
+ * Immutable after create, but for unigram_use_bytes.
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_UNIGRAM_H
 #define BESTROUTE_BUNDLE_TOKENIZER_UNIGRAM_H
 
 #include "spm.h"
 
-typedef struct br_unigram br_unigram;
+typedef struct unigram unigram;
 
 /* Copies what it needs of `model`. BR_EFORMAT: two pieces are spelled the same. BR_ENOMEM. */
-BR_NODISCARD br_status br_unigram_create(br_unigram **out, const br_spm_model *model, const char *file,
-                                         br_error *error);
+BR_NODISCARD br_status unigram_create(unigram **out, const spm_model *model, const char *file,
+                                      br_error *error);
 
 /* Accepts NULL. */
-void br_unigram_destroy(br_unigram *unigram);
+void unigram_destroy(unigram *u);
 
 /* Unseen characters become byte pieces from now on. BR_ENOTSUP: the model lacks some of the 256. */
-BR_NODISCARD br_status br_unigram_use_bytes(br_unigram *unigram);
+BR_NODISCARD br_status unigram_use_bytes(unigram *unigram);
 
 /* Cuts `word`, valid UTF-8 of `size` bytes, and returns the number of ids, which end up at the
  * end of path[0 .. size]: the first is path[size + 1 - count]. */
-size_t br_unigram_cut(const br_unigram *unigram, int32_t *path, const char *word, size_t size);
+size_t unigram_cut(const unigram *u, int32_t *path, const char *word, size_t size);
 
 #endif

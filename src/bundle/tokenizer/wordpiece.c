@@ -23,7 +23,7 @@ typedef struct wordpiece_range {
 
 enum { WORD_CHARACTERS_MAX = 100, WORD_BYTES_MAX = 4 * WORD_CHARACTERS_MAX, INSIDE_BYTES = 2 };
 
-struct br_wordpiece {
+struct wordpiece {
     char *text;     /* the file */
     br_str *lines;  /* [count], into text */
     int32_t *slots; /* [slot_count], id or -1; a power of two */
@@ -87,7 +87,7 @@ static uint64_t hash_more(uint64_t hash, const char *bytes, size_t size)
     return hash;
 }
 
-static size_t first_slot(const br_wordpiece *w, bool inside, const char *bytes, size_t size)
+static size_t first_slot(const wordpiece *w, bool inside, const char *bytes, size_t size)
 {
     uint64_t hash = 0xcbf29ce484222325U;
     if (inside) hash = hash_more(hash, "##", INSIDE_BYTES);
@@ -103,7 +103,7 @@ static bool is_piece(br_str line, bool inside, const char *bytes, size_t size)
 }
 
 /* The slot that holds the piece, or the empty one where it belongs. */
-static size_t slot_of(const br_wordpiece *w, bool inside, const char *bytes, size_t size)
+static size_t slot_of(const wordpiece *w, bool inside, const char *bytes, size_t size)
 {
     size_t slot = first_slot(w, inside, bytes, size);
     while (w->slots[slot] >= 0 && !is_piece(w->lines[w->slots[slot]], inside, bytes, size))
@@ -111,14 +111,14 @@ static size_t slot_of(const br_wordpiece *w, bool inside, const char *bytes, siz
     return slot;
 }
 
-int32_t br_wordpiece_find(const br_wordpiece *wordpiece, br_str piece)
+int32_t wordpiece_find(const wordpiece *w, br_str piece)
 {
-    return wordpiece->slots[slot_of(wordpiece, false, piece.data, piece.size)];
+    return w->slots[slot_of(w, false, piece.data, piece.size)];
 }
 
-int32_t br_wordpiece_count(const br_wordpiece *wordpiece)
+int32_t wordpiece_count(const wordpiece *w)
 {
-    return wordpiece->count;
+    return w->count;
 }
 
 static size_t count_lines(br_str text)
@@ -129,7 +129,7 @@ static size_t count_lines(br_str text)
 }
 
 /* Of two equal lines the later one has the id, as in Hugging Face's reader. */
-static void add_lines(br_wordpiece *w, size_t bytes)
+static void add_lines(wordpiece *w, size_t bytes)
 {
     size_t at = 0;
     for (int32_t id = 0; id < w->count; id++) {
@@ -145,19 +145,18 @@ static void add_lines(br_wordpiece *w, size_t bytes)
     }
 }
 
-static br_status check_special(br_wordpiece *w, const char *file, br_error *error)
+static br_status check_special(wordpiece *w, const char *file, br_error *error)
 {
     static const char *const words[] = {"[UNK]", "[CLS]", "[SEP]"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        if (br_wordpiece_find(w, br_str_from(words[i])) < 0)
+        if (wordpiece_find(w, br_str_from(words[i])) < 0)
             return br_fail(error, BR_EINVAL, "%s: has no line %s", file, words[i]);
     }
-    w->unknown = br_wordpiece_find(w, BR_STR_LITERAL("[UNK]"));
+    w->unknown = wordpiece_find(w, BR_STR_LITERAL("[UNK]"));
     return BR_OK;
 }
 
-br_status br_wordpiece_create(br_wordpiece **out, br_str vocab, bool lowercase, const char *file,
-                              br_error *error)
+br_status wordpiece_create(wordpiece **out, br_str vocab, bool lowercase, const char *file, br_error *error)
 {
     *out = NULL;
     const size_t count = count_lines(vocab);
@@ -169,7 +168,7 @@ br_status br_wordpiece_create(br_wordpiece **out, br_str vocab, bool lowercase, 
                        br_utf8_invalid_at(vocab.data, vocab.size));
 
     br_status status;
-    br_wordpiece *w = calloc(1, sizeof *w);
+    wordpiece *w = calloc(1, sizeof *w);
     if (w == NULL) return br_no_memory(error, "%s", file);
     w->count = (int32_t)count;
     w->lowercase = lowercase;
@@ -191,22 +190,22 @@ br_status br_wordpiece_create(br_wordpiece **out, br_str vocab, bool lowercase, 
     return BR_OK;
 
 fail:
-    br_wordpiece_destroy(w);
+    wordpiece_destroy(w);
     return status;
 }
 
-void br_wordpiece_destroy(br_wordpiece *wordpiece)
+void wordpiece_destroy(wordpiece *w)
 {
-    if (wordpiece == NULL) return;
-    free(wordpiece->text);
-    free(wordpiece->lines);
-    free(wordpiece->slots);
-    free(wordpiece);
+    if (w == NULL) return;
+    free(w->text);
+    free(w->lines);
+    free(w->slots);
+    free(w);
 }
 
 /* A word in the making, and the caller's array. */
 typedef struct encoding {
-    const br_wordpiece *w;
+    const wordpiece *w;
     int32_t *ids;
     size_t ids_max;
     size_t count; /* of all ids, those that did not fit included */
@@ -295,9 +294,9 @@ static void put_character(encoding *e, uint32_t code)
     if (what == IDEOGRAPH) end_word(e);
 }
 
-size_t br_wordpiece_encode(const br_wordpiece *wordpiece, br_str text, int32_t *ids, size_t ids_max)
+size_t wordpiece_encode(const wordpiece *w, br_str text, int32_t *ids, size_t ids_max)
 {
-    encoding e = {.w = wordpiece, .ids = ids, .ids_max = ids_max};
+    encoding e = {.w = w, .ids = ids, .ids_max = ids_max};
     for (size_t at = 0; at < text.size;) {
         const size_t size = br_utf8_size(text.data[at]);
         put_character(&e, br_utf8_code(text.data + at, size));

@@ -21,20 +21,20 @@
 #include "bestroute/error.h"
 #include "core/memory.h"
 
-typedef struct br_wordpiece br_wordpiece;
+typedef struct wordpiece wordpiece;
 
 /* `vocab`: vocab.txt, one piece a line, its number the id; copied. BR_ETOOBIG: over BR_VOCAB_MAX lines;
  * BR_EINVAL: [UNK], [CLS] or [SEP] is missing; BR_EFORMAT: not UTF-8. BR_ENOMEM. */
-BR_NODISCARD br_status br_wordpiece_create(br_wordpiece **out, br_str vocab, bool lowercase, const char *file,
-                                           br_error *error);
-void br_wordpiece_destroy(br_wordpiece *wordpiece);
+BR_NODISCARD br_status wordpiece_create(wordpiece **out, br_str vocab, bool lowercase, const char *file,
+                                        br_error *error);
+void wordpiece_destroy(wordpiece *w);
 
-int32_t br_wordpiece_count(const br_wordpiece *wordpiece);
+int32_t wordpiece_count(const wordpiece *w);
 
 /* The id of a whole line, or -1. */
-int32_t br_wordpiece_find(const br_wordpiece *wordpiece, br_str piece);
+int32_t wordpiece_find(const wordpiece *w, br_str piece);
 
 /* Writes the first ids_max ids of `text`, which is UTF-8, and returns how many there are in all. */
-size_t br_wordpiece_encode(const br_wordpiece *wordpiece, br_str text, int32_t *ids, size_t ids_max);
+size_t wordpiece_encode(const wordpiece *w, br_str text, int32_t *ids, size_t ids_max);
 
 #endif
