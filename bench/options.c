@@ -120,6 +120,10 @@ static br_status complete(command *c, br_error *error)
     if (modes != 1)
         return br_fail(error, BR_EINVAL,
                        "expected one of --url, --spawn, --noop, --engine, --echo, --compare; see --help");
+    br_policy_clash clash;
+    if (!br_policy_spec_settle(&c->prompts.policy, &clash))
+        return br_fail(error, BR_EINVAL, "the option for %s belongs to the policy %s, not to %s", clash.key,
+                       br_policy_kind_name(clash.owner), br_policy_kind_name(clash.kind));
     const br_status arguments = check_arguments(c, error);
     if (arguments != BR_OK) return arguments;
     if (c->plot != NULL && (c->engine != NULL || c->echo != NULL || c->compare))

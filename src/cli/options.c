@@ -150,16 +150,15 @@ static void print_whole_help(FILE *to)
     fputs("  help       this text, or with a command its options: bestroute help route\n", to);
     fputs(prompts_help, to);
     br_options_print_help(&table, 0, to);
-    fputs(
-        "\n"
-        "Exit code: 0 all well; 1 some prompts have an error for a result; 2 wrong usage; 3 the service "
-        "cannot\n"
-        "be reached or gave no answer in time; 4 the service refused; 5 the program itself failed (output, "
-        "memory).\n"
-        "Examples:\n"
-        "  bestroute route \"What is 2 + 2?\" --threshold 0.6\n"
-        "  bestroute route --policy budget --max-cost 0.0008 --json --file prompts.txt > decisions.jsonl\n",
-        to);
+    fputs("\n"
+          "Exit code: 0 all well; 1 some prompts have an error for a result; 2 wrong usage; 3 the service "
+          "cannot\n"
+          "be reached or gave no answer in time; 4 the service refused; 5 the program itself failed (output, "
+          "memory).\n"
+          "Examples:\n"
+          "  bestroute route \"What is 2 + 2?\" --threshold 0.6\n"
+          "  bestroute route --policy budget --max-cost 0.0008 --json --file prompts.txt > decisions.jsonl\n",
+          to);
 }
 
 void cli_help_print(FILE *to, const cli_options *options)
@@ -172,27 +171,22 @@ void cli_help_print(FILE *to, const cli_options *options)
     print_whole_help(to);
 }
 
-/* A field that belongs to one kind names it; one that belongs to another kind is a mistake. */
+/* The rule of the wire: br_policy_spec_settle, with flags for keys. */
 static br_status settle_policy(cli_options *options, br_error *error)
 {
     br_client_policy *policy = &options->policy;
-    const struct {
-        bool given;
-        const char *kind;
-        const char *flag;
-    } fields[] = {
-        {policy->has_threshold, "threshold", "threshold"},
-        {policy->has_lambda, "utility", "lambda"},
-        {policy->has_tolerance, "tolerance", "tolerance"},
-        {policy->has_total_budget, "pool", "total-budget"},
+    br_policy_spec spec = {
+        .has = (policy->kind != NULL ? BR_HAS_KIND : 0u) | (policy->has_threshold ? BR_HAS_THRESHOLD : 0u) |
+               (policy->has_lambda ? BR_HAS_LAMBDA : 0u) | (policy->has_tolerance ? BR_HAS_TOLERANCE : 0u) |
+               (policy->has_total_budget ? BR_HAS_TOTAL_BUDGET : 0u),
     };
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (!fields[i].given) continue;
-        if (policy->kind == NULL) policy->kind = fields[i].kind;
-        if (strcmp(policy->kind, fields[i].kind) != 0)
-            return br_fail(error, BR_EINVAL, "--%s belongs to the policy %s, not to %s", fields[i].flag,
-                           fields[i].kind, policy->kind);
-    }
+    if (policy->kind != NULL) (void)br_policy_kind_parse(&spec.kind, br_str_from(policy->kind));
+    br_policy_clash clash;
+    if (!br_policy_spec_settle(&spec, &clash))
+        return br_fail(error, BR_EINVAL, "--%s belongs to the policy %s, not to %s",
+                       strcmp(clash.key, "total_budget") == 0 ? "total-budget" : clash.key,
+                       br_policy_kind_name(clash.owner), br_policy_kind_name(clash.kind));
+    if ((spec.has & BR_HAS_KIND) != 0) policy->kind = br_policy_kind_name(spec.kind);
     policy->models = options->models.items;
     policy->model_count = options->models.count;
     policy->exclude = options->exclude.items;

@@ -56,6 +56,39 @@ bool br_fallback_parse(br_fallback *out, br_str word)
     return true;
 }
 
+static const struct {
+    const char *key;
+    uint32_t bit;
+    br_policy_kind owner;
+} owned[] = {
+    {"threshold", BR_HAS_THRESHOLD, BR_POLICY_THRESHOLD},
+    {"lambda", BR_HAS_LAMBDA, BR_POLICY_UTILITY},
+    {"tolerance", BR_HAS_TOLERANCE, BR_POLICY_TOLERANCE},
+    {"total_budget", BR_HAS_TOTAL_BUDGET, BR_POLICY_POOL},
+};
+
+bool br_policy_spec_settle(br_policy_spec *policy, br_policy_clash *clash)
+{
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) {
+        if ((policy->has & owned[i].bit) == 0) continue;
+        if ((policy->has & BR_HAS_KIND) == 0) policy->kind = owned[i].owner;
+        policy->has |= BR_HAS_KIND;
+        if (policy->kind == owned[i].owner) continue;
+        *clash = (br_policy_clash){.key = owned[i].key, .owner = owned[i].owner, .kind = policy->kind};
+        return false;
+    }
+    return true;
+}
+
+br_policy_spec br_policy_spec_of_kind(const br_policy_spec *policy)
+{
+    br_policy_spec own = *policy;
+    if ((policy->has & BR_HAS_KIND) == 0) return own;
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
+        if (owned[i].owner != policy->kind) own.has &= ~owned[i].bit;
+    return own;
+}
+
 void br_policy_spec_merge(br_policy_spec *base, const br_policy_spec *over)
 {
     base->has |= over->has;

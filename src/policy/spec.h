@@ -67,7 +67,23 @@ bool br_policy_kind_parse(br_policy_kind *out, br_str word);
 const char *br_fallback_name(br_fallback fallback);
 bool br_fallback_parse(br_fallback *out, br_str word);
 
-/* *base with every field that `over` writes replaced. */
+/* Two fields of one policy that contradict each other: `key` belongs to `owner`, the policy is of `kind`. */
+typedef struct br_policy_clash {
+    const char *key; /* "lambda" */
+    br_policy_kind owner;
+    br_policy_kind kind;
+} br_policy_clash;
+
+/* Judges what one map writes: threshold, lambda, tolerance and total_budget belong to one kind each. Where
+ * the map writes no kind, such a field sets it. False where the map writes two of them, or one of another
+ * kind than its own: *clash says which. max_cost goes with every kind and sets none. */
+bool br_policy_spec_settle(br_policy_spec *policy, br_policy_clash *clash);
+
+/* *base with every field that `over` writes replaced. What the base wrote for another kind stays in it, and
+ * is not read: a stronger map may come back to that kind. */
 void br_policy_spec_merge(br_policy_spec *base, const br_policy_spec *over);
+
+/* `policy` as one map that br_policy_spec_settle accepts: without the fields of other kinds than its own. */
+br_policy_spec br_policy_spec_of_kind(const br_policy_spec *policy);
 
 #endif

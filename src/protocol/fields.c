@@ -8,8 +8,10 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/limits.h"
+#include "core/nearest.h"
 
 enum { PLACE_BYTES = 160 };
 
@@ -75,10 +77,64 @@ static size_t find_key(br_str word, const br_str *keys, size_t key_count)
     return key;
 }
 
+static bool is_nil(const uint8_t *value, const uint8_t *end)
+{
+    br_reader reader = {.at = value, .end = end};
+    return br_read(&reader).type == BR_WIRE_NIL;
+}
+
+enum { SHOWN_KEY_BYTES = 40 };
+
+/* The bytes come from outside: an error's text is printable. */
+static void copy_shown(char out[SHOWN_KEY_BYTES + 1], br_str word)
+{
+    const size_t size = word.size < SHOWN_KEY_BYTES ? word.size : SHOWN_KEY_BYTES;
+    for (size_t i = 0; i < size; i++)
+        out[i] = word.data[i] >= ' ' && word.data[i] <= '~' ? word.data[i] : '?';
+    out[size] = '\0';
+}
+
+br_status br_fields_unknown(const br_fields *fields)
+{
+    if (fields->nearest == NULL) return BR_OK;
+    char place[PLACE_BYTES] = "";
+    write_place(place, sizeof place, fields->place);
+    char shown[SHOWN_KEY_BYTES + 1];
+    copy_shown(shown, fields->unknown);
+    return br_fail(fields->error, BR_EINVAL, "%s%s: unknown key; nearest is %s", place, shown,
+                   fields->nearest);
+}
+
+/* The known key with the fewest edits, however many those are. */
+static const char *find_nearest(const br_fields *fields, size_t key_count, br_str word, size_t *edits)
+{
+    size_t nearest = 0;
+    *edits = SIZE_MAX;
+    for (size_t key = 0; key < key_count; key++) {
+        const size_t distance = br_edit_distance(word, fields->keys[key]);
+        if (distance >= *edits) continue;
+        *edits = distance;
+        nearest = key;
+    }
+    return fields->keys[nearest].data;
+}
+
+static void meet_unknown(br_fields *fields, size_t key_count, br_str word, br_unknown_keys unknown)
+{
+    const bool own = word.size >= 2 && memcmp(word.data, "x_", 2) == 0;
+    if (unknown == BR_UNKNOWN_SKIPPED || own || fields->nearest != NULL) return;
+    size_t edits;
+    const char *nearest = find_nearest(fields, key_count, word, &edits);
+    if (unknown == BR_UNKNOWN_NEAR_REFUSED && edits > BR_NEAR_KEY_EDITS) return;
+    fields->unknown = word;
+    fields->nearest = nearest;
+}
+
 br_status br_fields_read(br_fields *out, br_reader *reader, const br_str *keys, size_t key_count,
-                         const br_place *place, br_error *error)
+                         br_unknown_keys unknown, const br_place *place, br_error *error)
 {
     assert(key_count <= BR_FIELDS_MAX);
+    static_assert(BR_FIELDS_MAX <= 32, "a bit for each key");
     *out = (br_fields){.keys = keys, .end = reader->end, .place = place, .error = error};
 
     br_wire head = br_read(reader);
@@ -92,6 +148,7 @@ br_status br_fields_read(br_fields *out, br_reader *reader, const br_str *keys, 
 
     /* Malformed bytes are reported before any other fault, so the whole map is read first. */
     br_status status = BR_OK;
+    uint32_t met = 0; /* a bit for each key */
     for (uint32_t pair = 0; pair < head.as.count && !reader->failed; pair++) {
         br_wire word = br_read(reader);
         if (word.type != BR_WIRE_STR) {
@@ -102,11 +159,18 @@ br_status br_fields_read(br_fields *out, br_reader *reader, const br_str *keys, 
         }
         const uint8_t *value = reader->at;
         br_skip(reader);
+        if (reader->failed) continue;
         size_t key = find_key(word.as.bytes, keys, key_count);
-        if (key == key_count || reader->failed) continue;
-        if (out->values[key] != NULL) status = br_field_fail(out, key, BR_EINVAL, "given twice");
-        if (out->values[key] == NULL) out->values[key] = value;
+        if (key == key_count) {
+            meet_unknown(out, key_count, word.as.bytes, unknown);
+            continue;
+        }
+        const bool twice = (met >> key & 1) != 0;
+        met |= UINT32_C(1) << key;
+        if (twice) status = br_field_fail(out, key, BR_EINVAL, "given twice");
+        if (!twice && !is_nil(value, reader->end)) out->values[key] = value;
     }
+    if (!reader->failed && status == BR_OK && unknown == BR_UNKNOWN_REFUSED) return br_fields_unknown(out);
     if (!reader->failed) return status;
     if (error != NULL) *error = (br_error){0};
     return fail_bytes(place, error, reader);

@@ -2,12 +2,12 @@
  * fields.h - what request.c and reply.c share: the known keys of a map, and policies.
  *
  * A map is read in two steps. br_fields_read goes over it once and notes where
- * the value of each known key starts; it skips unknown keys and refuses
- * repeated ones. The typed reads then take the values in the order the code
+ * the value of each known key starts; it refuses repeated keys, and skips or
+ * refuses unknown ones as its caller says. The typed reads then take the values in the order the code
  * wants, whatever order they were sent in. What a typed read refuses it names
  * with its place: "queries[3].policy.threshold: expected a number, found str".
  *
- * An absent key is no error: the typed reads leave *out alone.
+ * An absent key is no error: the typed reads leave *out alone. A key whose value is nil is absent.
  *
  * Used by: request, reply.
  */
@@ -33,19 +33,36 @@ typedef struct br_place {
     int64_t index; /* in the array of that name; -1 when it is no array */
 } br_place;
 
+/* What is done about a key that the map does not know. One that begins with "x_" is the sender's own and
+ * always skipped. */
+typedef enum br_unknown_keys {
+    BR_UNKNOWN_SKIPPED,      /* replies: a newer service may say more */
+    BR_UNKNOWN_NEAR_REFUSED, /* one at most BR_NEAR_KEY_EDITS from a known key is a fault */
+    BR_UNKNOWN_REFUSED,
+} br_unknown_keys;
+
+enum { BR_NEAR_KEY_EDITS = 2 };
+
 typedef struct br_fields {
     const br_str *keys;
     const uint8_t *values[BR_FIELDS_MAX]; /* by key; NULL when absent */
     const uint8_t *end;                   /* of the message */
     const br_place *place;
     br_error *error;
+    br_str unknown;      /* the first unknown key that is a fault */
+    const char *nearest; /* the known key that is most like it; NULL: there is no such fault */
 } br_fields;
 
 /* Reads one map of `key_count` known keys.
  * BR_EFORMAT: the bytes are not msgpack, or nested too deeply. BR_EINVAL: not a map, a key that is no
- * string, a known key repeated; `out` holds the keys that were found. */
+ * string, a known key repeated, an unknown key with BR_UNKNOWN_REFUSED; `out` holds the keys that were
+ * found. */
 BR_NODISCARD br_status br_fields_read(br_fields *out, br_reader *reader, const br_str *keys, size_t key_count,
-                                      const br_place *place, br_error *error);
+                                      br_unknown_keys unknown, const br_place *place, br_error *error);
+
+/* BR_EINVAL: the map, read with BR_UNKNOWN_NEAR_REFUSED, has such a key. For callers that report other faults
+ * before it. */
+BR_NODISCARD br_status br_fields_unknown(const br_fields *fields);
 
 bool br_field_present(const br_fields *fields, size_t key);
 
@@ -76,10 +93,11 @@ BR_NODISCARD br_status br_field_array(const br_fields *fields, size_t key, br_re
 BR_NODISCARD br_status br_field_strs(const br_fields *fields, size_t key, size_t count_max, br_arena *arena,
                                      const br_str **out, size_t *count);
 
-/* The policy map at `reader`. `outer` is the place of the map that holds it.
+/* The policy map at `reader`. `outer` is the place of the map that holds it. Of a request unknown keys are
+ * refused and the kind is settled (br_policy_spec_settle); of a reply the map is taken as it is.
  * BR_EFORMAT, BR_EINVAL, BR_ENOMEM. On failure *out writes no field. */
-BR_NODISCARD br_status br_policy_read(br_policy_spec *out, br_reader *reader, const br_place *outer,
-                                      br_arena *arena, br_error *error);
+BR_NODISCARD br_status br_policy_read(br_policy_spec *out, br_reader *reader, bool of_request,
+                                      const br_place *outer, br_arena *arena, br_error *error);
 
 /* A map of the fields that `policy` writes. */
 void br_policy_pack(br_packer *packer, const br_policy_spec *policy);

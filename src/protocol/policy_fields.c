@@ -74,13 +74,24 @@ static br_status read_numbers(br_policy_spec *out, const br_fields *fields)
     return status;
 }
 
-br_status br_policy_read(br_policy_spec *out, br_reader *reader, const br_place *outer, br_arena *arena,
-                         br_error *error)
+static br_status settle(br_policy_spec *out, const br_fields *fields)
+{
+    br_policy_clash clash;
+    if (br_policy_spec_settle(out, &clash)) return BR_OK;
+    size_t key = 0;
+    while (!br_str_equal(keys[key], br_str_from(clash.key))) key++;
+    return br_field_fail(fields, key, BR_EINVAL, "belongs to the kind %s, not to %s",
+                         br_policy_kind_name(clash.owner), br_policy_kind_name(clash.kind));
+}
+
+br_status br_policy_read(br_policy_spec *out, br_reader *reader, bool of_request, const br_place *outer,
+                         br_arena *arena, br_error *error)
 {
     *out = (br_policy_spec){0};
     const br_place place = {.outer = outer, .name = "policy", .index = -1};
     br_fields fields;
-    br_status status = br_fields_read(&fields, reader, keys, KEY_COUNT, &place, error);
+    const br_unknown_keys unknown = of_request ? BR_UNKNOWN_REFUSED : BR_UNKNOWN_SKIPPED;
+    br_status status = br_fields_read(&fields, reader, keys, KEY_COUNT, unknown, &place, error);
     if (status == BR_OK) status = read_words(out, &fields);
     if (status == BR_OK) status = read_numbers(out, &fields);
     /* As many as there can be candidates: a client may repeat a model for each of its n. */
@@ -91,14 +102,12 @@ br_status br_policy_read(br_policy_spec *out, br_reader *reader, const br_place 
         status =
             br_field_strs(&fields, EXCLUDE, BR_CANDIDATES_MAX, arena, &out->exclude, &out->exclude_count);
     }
-    if (status != BR_OK) {
-        *out = (br_policy_spec){0};
-        return status;
-    }
     for (size_t key = 0; key < KEY_COUNT; key++) {
         if (br_field_present(&fields, key)) out->has |= bits[key];
     }
-    return BR_OK;
+    if (status == BR_OK && of_request) status = settle(out, &fields);
+    if (status != BR_OK) *out = (br_policy_spec){0};
+    return status;
 }
 
 static void pack_strs(br_packer *packer, const br_str *strs, size_t count)

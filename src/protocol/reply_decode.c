@@ -71,7 +71,7 @@ static br_status read_map(br_fields *out, const br_fields *fields, size_t key, c
 {
     *place = (br_place){.outer = fields->place, .name = fields->keys[key].data, .index = -1};
     br_reader reader = br_field_reader(fields, key);
-    return br_fields_read(out, &reader, keys, key_count, place, fields->error);
+    return br_fields_read(out, &reader, keys, key_count, BR_UNKNOWN_SKIPPED, place, fields->error);
 }
 
 /* An array of maps: positions the reader at the first and hands out zeroed elements of `size` bytes. */
@@ -116,7 +116,7 @@ static br_status read_candidate(br_reply_candidate *out, br_reader *reader, cons
     static const br_str keys[KEYS] = {BR_KEY("model"), BR_KEY("n"),       BR_KEY("quality"),
                                       BR_KEY("cost"),  BR_KEY("allowed"), BR_KEY("reason")};
     br_fields fields;
-    br_status status = br_fields_read(&fields, reader, keys, KEYS, place, error);
+    br_status status = br_fields_read(&fields, reader, keys, KEYS, BR_UNKNOWN_SKIPPED, place, error);
     if (status == BR_OK) status = br_field_str(&fields, MODEL, &out->model);
     if (status == BR_OK) status = br_field_uint(&fields, N, &out->n);
     if (status == BR_OK) status = read_optional_real(&fields, QUALITY, &out->quality);
@@ -181,7 +181,7 @@ static br_status read_result(br_reply_result *out, br_reader *reader, const br_p
         [TABLE] = BR_KEY("candidates"),
     };
     br_fields fields;
-    br_status status = br_fields_read(&fields, reader, keys, KEYS, place, d->error);
+    br_status status = br_fields_read(&fields, reader, keys, KEYS, BR_UNKNOWN_SKIPPED, place, d->error);
     if (status != BR_OK) return status;
     if (br_field_present(&fields, FAILED)) {
         bool has_retry;
@@ -255,7 +255,7 @@ static br_status read_model(br_info_model *out, br_reader *reader, const br_plac
     static const br_str keys[KEYS] = {BR_KEY("input_price"), BR_KEY("output_price"),
                                       BR_KEY("avg_output_tokens"), BR_KEY("input_per_sample")};
     br_fields fields;
-    br_status status = br_fields_read(&fields, reader, keys, KEYS, place, error);
+    br_status status = br_fields_read(&fields, reader, keys, KEYS, BR_UNKNOWN_SKIPPED, place, error);
     if (status == BR_OK) status = read_optional_real(&fields, INPUT_PRICE, &out->input_price);
     if (status == BR_OK) status = read_optional_real(&fields, OUTPUT_PRICE, &out->output_price);
     if (status == BR_OK) status = br_field_real(&fields, AVG_OUTPUT_TOKENS, &out->avg_output_tokens);
@@ -327,7 +327,7 @@ static br_status read_policy_row(br_policy_row *out, br_reader *reader, const br
     static const br_str keys[KEYS] = {BR_KEY("threshold"), BR_KEY("reference_share"), BR_KEY("mean_cost"),
                                       BR_KEY("quality")};
     br_fields fields;
-    br_status status = br_fields_read(&fields, reader, keys, KEYS, place, error);
+    br_status status = br_fields_read(&fields, reader, keys, KEYS, BR_UNKNOWN_SKIPPED, place, error);
     if (status == BR_OK) status = read_optional_real(&fields, THRESHOLD, &out->threshold);
     if (status == BR_OK) status = read_optional_real(&fields, REFERENCE_SHARE, &out->reference_share);
     if (status == BR_OK) status = read_optional_real(&fields, MEAN_COST, &out->mean_cost);
@@ -378,7 +378,7 @@ static br_status read_info(br_reply *out, const br_fields *fields, const decoder
     if (status == BR_OK) status = read_server(info, fields, d);
     if (status == BR_OK && br_field_present(fields, POLICY)) {
         br_reader reader = br_field_reader(fields, POLICY);
-        status = br_policy_read(&info->policy, &reader, NULL, d->arena, d->error);
+        status = br_policy_read(&info->policy, &reader, false, NULL, d->arena, d->error);
     }
     out->info = info;
     return status;
@@ -417,7 +417,8 @@ static br_status decode(br_reply *out, br_reader *reader, const decoder *d)
 {
     br_fields fields;
     uint64_t version = 0;
-    br_status status = br_fields_read(&fields, reader, reply_keys, REPLY_KEYS, NULL, d->error);
+    br_status status =
+        br_fields_read(&fields, reader, reply_keys, REPLY_KEYS, BR_UNKNOWN_SKIPPED, NULL, d->error);
     if (status != BR_OK) return status;
     if (!br_reader_done(reader)) return br_fail(d->error, BR_EFORMAT, "the message: bytes after its end");
 

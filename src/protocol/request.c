@@ -84,23 +84,25 @@ static br_status read_counts(br_counts *out, const br_fields *fields, size_t key
                              head.as.count, BR_MODELS_MAX);
     }
 
+    size_t used = 0;
     br_count_entry *entries = br_arena_array(arena, head.as.count, sizeof *entries);
     if (entries == NULL) return br_field_no_memory(fields, key);
     for (uint32_t i = 0; i < head.as.count; i++) {
         br_wire model = br_read(&reader);
         if (model.type != BR_WIRE_STR)
             return br_field_expected(fields, key, "names of models as keys", model);
-        for (uint32_t j = 0; j < i; j++) {
+        for (size_t j = 0; j < used; j++) {
             if (br_str_equal(entries[j].model, model.as.bytes)) {
                 return br_field_fail(fields, key, BR_EINVAL, "a model is named twice");
             }
         }
         br_wire count = br_read(&reader);
+        if (count.type == BR_WIRE_NIL) continue;
         if (count.type != BR_WIRE_UINT)
             return br_field_expected(fields, key, "unsigned integers as values", count);
-        entries[i] = (br_count_entry){.model = model.as.bytes, .count = count.as.uint};
+        entries[used++] = (br_count_entry){.model = model.as.bytes, .count = count.as.uint};
     }
-    *out = (br_counts){.form = BR_COUNTS_BY_MODEL, .entries = entries, .entry_count = head.as.count};
+    *out = (br_counts){.form = BR_COUNTS_BY_MODEL, .entries = entries, .entry_count = used};
     return BR_OK;
 }
 
@@ -147,7 +149,7 @@ static br_status read_query_policy(br_query *out, const br_fields *fields, const
 {
     if (!br_field_present(fields, QUERY_POLICY)) return BR_OK;
     br_reader reader = br_field_reader(fields, QUERY_POLICY);
-    br_status status = br_policy_read(&out->policy, &reader, fields->place, d->arena, fields->error);
+    br_status status = br_policy_read(&out->policy, &reader, true, fields->place, d->arena, fields->error);
     if (status != BR_OK) return status;
     const br_policy_spec *policy = &out->policy;
     if ((policy->has & BR_HAS_TOTAL_BUDGET) != 0) {
@@ -205,7 +207,8 @@ static br_status read_query(br_query *out, br_reader *reader, size_t index, cons
     const br_place place = {.name = "queries", .index = (int64_t)index};
     br_error failure;
     br_fields fields;
-    br_status status = br_fields_read(&fields, reader, query_keys, QUERY_KEYS, &place, &failure);
+    br_status status =
+        br_fields_read(&fields, reader, query_keys, QUERY_KEYS, BR_UNKNOWN_REFUSED, &place, &failure);
     if (status == BR_OK) status = read_query_values(out, &fields, d);
     if (status == BR_EINVAL) return keep_query_error(out, &failure, d);
     if (status != BR_OK) return br_fail(d->error, status, "%s", failure.text);
@@ -293,7 +296,7 @@ static br_status read_policy(const br_fields *fields, const decoder *d)
         return d->out->op == BR_OP_SET_DEFAULTS ? br_field_fail(fields, POLICY, BR_EINVAL, "missing") : BR_OK;
     }
     br_reader reader = br_field_reader(fields, POLICY);
-    br_status status = br_policy_read(&d->out->policy, &reader, NULL, d->arena, d->error);
+    br_status status = br_policy_read(&d->out->policy, &reader, true, NULL, d->arena, d->error);
     if (d->out->op != BR_OP_ROUTE && d->out->op != BR_OP_SET_DEFAULTS) d->out->policy = (br_policy_spec){0};
     return status;
 }
@@ -316,7 +319,8 @@ static br_status read_message(br_fields *out, const decoder *d, const void *mess
 {
     br_reader reader = br_reader_make(message, size);
     const size_t key_count = d->limits->admin ? REQUEST_KEYS : BUNDLE;
-    const br_status status = br_fields_read(out, &reader, request_keys, key_count, NULL, d->error);
+    const br_status status =
+        br_fields_read(out, &reader, request_keys, key_count, BR_UNKNOWN_NEAR_REFUSED, NULL, d->error);
     if (status == BR_EFORMAT || br_reader_done(&reader)) return status;
     return br_fail(d->error, BR_EFORMAT, "the message: %zu bytes after its end",
                    (size_t)(reader.end - reader.at));
@@ -331,7 +335,9 @@ static br_status read_deadline(const br_fields *fields, const decoder *d)
 /* In the order in which faults are reported. */
 static br_status read_values(const br_fields *fields, const decoder *d)
 {
-    br_status status = read_op(fields, d);
+    br_status status = br_field_present(fields, OP) ? read_op(fields, d) : br_fields_unknown(fields);
+    if (status == BR_OK) status = br_fields_unknown(fields);
+    if (status == BR_OK && !br_field_present(fields, OP)) status = read_op(fields, d);
     if (status == BR_OK) status = read_deadline(fields, d);
     if (status == BR_OK) status = br_field_bool(fields, EXPLAIN, &d->out->explain);
     if (status == BR_OK) status = read_policy(fields, d);

@@ -7,7 +7,8 @@
  * its code and error. A fault inside one query (its text, its tokens, its own
  * policy) is that query's error, and the other queries are answered.
  * The order of the keys does not change which fault is reported: first bytes that
- * are not msgpack, then the version, then the op, then the rest.
+ * are not msgpack, then keys given twice, then the version, then the op, then a
+ * misspelt key, then the rest. A key whose value is nil is absent.
  *
  * Types, finiteness and UTF-8 are checked here. Ranges of policies and names of
  * models are checked later, against the bundle that will score the request.
@@ -91,7 +92,8 @@ typedef struct br_request_limits {
  * found str". out->id is found even where the rest is wrong, but stays empty where the bytes are not one
  * msgpack value, because then nothing in them can be trusted.
  *   BR_CODE_NONE          the request is well-formed (single queries may still carry errors)
- *   BR_CODE_BAD_REQUEST   malformed, a known key of the wrong type or repeated, a value out of range
+ *   BR_CODE_BAD_REQUEST   malformed, a known key of the wrong type or repeated, a misspelt key, a value out
+ *                         of range
  *   BR_CODE_TOO_LARGE     over a limit
  *   BR_CODE_UNSUPPORTED   version or op
  *   BR_CODE_INTERNAL      the arena is out of memory

@@ -60,8 +60,9 @@ void info_answer(br_call *call)
     const br_backend *backend = server->devices.items[0].backend;
     br_str devices[BR_DEVICES_MAX];
     list_devices(server, devices);
+    const br_policy_spec policy = policy_defaults_apply(call->pin.defaults, call->pin.loaded);
     br_info info = {
-        .policy = policy_defaults_apply(call->pin.defaults, call->pin.loaded),
+        .policy = br_policy_spec_of_kind(&policy),
         .measured = bundle->router.measured,
         .max_queries = (uint64_t)server->config->max_queries,
         .max_tokens = (uint64_t)bundle->router.max_tokens,

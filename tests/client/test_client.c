@@ -173,16 +173,10 @@ static void test_every_policy_field_arrives(void **state)
     const br_client_policy policy = {
         .kind = "utility",
         .fallback = "error",
-        .has_threshold = true,
-        .threshold = 0.25,
         .has_max_cost = true,
         .max_cost = 0, /* a cap of zero is a cap */
         .has_lambda = true,
         .lambda = 12.5,
-        .has_tolerance = true,
-        .tolerance = 0.125,
-        .has_total_budget = true,
-        .total_budget = 3,
         .max_n = 4,
         .models = names,
         .model_count = 2,
@@ -207,16 +201,44 @@ static void test_every_policy_field_arrives(void **state)
     fake_stop(&f);
 
     const br_policy_spec *seen = &f.last_policy;
-    assert_int_equal(seen->has, BR_HAS_KIND | BR_HAS_THRESHOLD | BR_HAS_MAX_COST | BR_HAS_LAMBDA |
-                                    BR_HAS_TOLERANCE | BR_HAS_TOTAL_BUDGET | BR_HAS_MODELS | BR_HAS_EXCLUDE |
-                                    BR_HAS_MAX_N | BR_HAS_FALLBACK);
+    assert_int_equal(seen->has, BR_HAS_KIND | BR_HAS_MAX_COST | BR_HAS_LAMBDA | BR_HAS_MODELS |
+                                    BR_HAS_EXCLUDE | BR_HAS_MAX_N | BR_HAS_FALLBACK);
     assert_int_equal(seen->kind, BR_POLICY_UTILITY);
     assert_int_equal(seen->fallback, BR_FALLBACK_ERROR);
-    assert_true(seen->threshold == 0.25 && seen->max_cost == 0 && seen->lambda == 12.5);
-    assert_true(seen->tolerance == 0.125 && seen->total_budget == 3);
+    assert_true(seen->max_cost == 0 && seen->lambda == 12.5);
     assert_int_equal(seen->max_n, 4);
     assert_int_equal(seen->model_count, 2);
     assert_int_equal(seen->exclude_count, 1);
+}
+
+/* Each belongs to another kind, so no request carries two of them. */
+static void test_the_field_of_each_kind_arrives(void **state)
+{
+    (void)state;
+    fake f = {0};
+    fake_start(&f);
+    br_client *client = connect_to(f.url, 5000, 0);
+    static const br_client_policy policies[] = {
+        {.has_threshold = true, .threshold = 0.25},
+        {.has_tolerance = true, .tolerance = 0.125},
+        {.has_total_budget = true, .total_budget = 3},
+    };
+    static const br_policy_kind kinds[] = {BR_POLICY_THRESHOLD, BR_POLICY_TOLERANCE, BR_POLICY_POOL};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        br_client_query query = one_query;
+        br_answer *answer;
+        br_error error = {0};
+        const br_client_call call = {.queries = &query, .query_count = 1, .policy = &policies[i]};
+        assert_int_equal(br_client_route(client, &answer, &call, &error), BR_OK);
+        br_answer_free(answer);
+        const br_policy_spec *seen = &f.last_policy;
+        assert_int_equal(seen->kind, kinds[i]);
+        if (i == 0) assert_true(seen->threshold == 0.25);
+        if (i == 1) assert_true(seen->tolerance == 0.125);
+        if (i == 2) assert_true(seen->total_budget == 3);
+    }
+    br_client_close(client);
+    fake_stop(&f);
 }
 
 static void test_each_error_code_becomes_its_status(void **state)
@@ -661,6 +683,7 @@ int main(void)
         cmocka_unit_test(test_info_brings_candidates_prices_policy_and_limits),
         cmocka_unit_test(test_reload_names_the_folder_and_the_bundle),
         cmocka_unit_test(test_every_policy_field_arrives),
+        cmocka_unit_test(test_the_field_of_each_kind_arrives),
         cmocka_unit_test(test_each_error_code_becomes_its_status),
         cmocka_unit_test(test_what_is_no_reply_is_a_format_error),
         cmocka_unit_test(test_more_results_than_queries_is_a_format_error),

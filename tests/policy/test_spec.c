@@ -118,6 +118,62 @@ static void test_nothing_written_changes_nothing(void **state)
     assert_int_equal(merged.has, (BR_HAS_FALLBACK << 1) - 1);
 }
 
+static void test_a_field_sets_its_kind_or_contradicts_it(void **state)
+{
+    (void)state;
+    enum { K = BR_HAS_KIND, T = BR_HAS_THRESHOLD, L = BR_HAS_LAMBDA, O = BR_HAS_TOLERANCE };
+    enum { B = BR_HAS_TOTAL_BUDGET, C = BR_HAS_MAX_COST };
+    static const struct {
+        uint32_t has;
+        br_policy_kind kind;
+        br_policy_kind settled;
+        const char *clash; /* NULL: it settles */
+    } cases[] = {
+        {0, BR_POLICY_POOL, BR_POLICY_POOL, NULL},
+        {C, BR_POLICY_POOL, BR_POLICY_POOL, NULL},
+        {T, BR_POLICY_POOL, BR_POLICY_THRESHOLD, NULL},
+        {L | C, BR_POLICY_POOL, BR_POLICY_UTILITY, NULL},
+        {O, BR_POLICY_POOL, BR_POLICY_TOLERANCE, NULL},
+        {B, BR_POLICY_BUDGET, BR_POLICY_POOL, NULL},
+        {K | C, BR_POLICY_BUDGET, BR_POLICY_BUDGET, NULL},
+        {K | L, BR_POLICY_UTILITY, BR_POLICY_UTILITY, NULL},
+        {K | T | C, BR_POLICY_BUDGET, BR_POLICY_BUDGET, "threshold"},
+        {K | B, BR_POLICY_THRESHOLD, BR_POLICY_THRESHOLD, "total_budget"},
+        {T | L, 0, BR_POLICY_THRESHOLD, "lambda"},
+        {T | O, 0, BR_POLICY_THRESHOLD, "tolerance"},
+        {O | B, 0, BR_POLICY_TOLERANCE, "total_budget"},
+        {K | L | B, BR_POLICY_POOL, BR_POLICY_POOL, "lambda"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        br_policy_spec policy = {.has = cases[i].has, .kind = cases[i].kind};
+        br_policy_clash clash = {0};
+        const bool settled = br_policy_spec_settle(&policy, &clash);
+        assert_int_equal(settled, cases[i].clash == NULL);
+        assert_int_equal(policy.kind, cases[i].settled);
+        assert_int_equal((policy.has & K) != 0, (cases[i].has & ~(uint32_t)C) != 0);
+        if (settled) continue;
+        assert_string_equal(clash.key, cases[i].clash);
+        assert_int_equal(clash.kind, cases[i].settled);
+        assert_int_not_equal(clash.owner, clash.kind);
+    }
+}
+
+static void test_the_fields_of_other_kinds_are_left_out(void **state)
+{
+    (void)state;
+    br_policy_spec merged = full_policy(0, base_models, 1);
+    for (br_policy_kind kind = BR_POLICY_THRESHOLD; kind <= BR_POLICY_POOL; kind++) {
+        merged.kind = kind;
+        br_policy_spec own = br_policy_spec_of_kind(&merged);
+        br_policy_clash clash;
+        assert_true(br_policy_spec_settle(&own, &clash));
+        assert_int_equal(own.kind, kind);
+        assert_true((own.has & BR_HAS_MAX_COST) != 0 && (own.has & BR_HAS_MODELS) != 0);
+    }
+    merged.has &= ~(uint32_t)BR_HAS_KIND;
+    assert_int_equal(br_policy_spec_of_kind(&merged).has, merged.has);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +182,8 @@ int main(void)
         cmocka_unit_test(test_other_words_are_refused_and_write_nothing),
         cmocka_unit_test(test_each_written_field_replaces_its_own_and_no_other),
         cmocka_unit_test(test_nothing_written_changes_nothing),
+        cmocka_unit_test(test_a_field_sets_its_kind_or_contradicts_it),
+        cmocka_unit_test(test_the_fields_of_other_kinds_are_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -264,7 +264,7 @@ static void test_messages_that_are_no_replies(void **state)
          "results[0].quality: expected numbers, found str"},
         {"{'v':1,'ok':true,'results':[1,2,3,4,5,6,7,8]}", "results: too short for its count"},
         {"{'v':1,'ok':true,'bundle':{'name':1}}", "bundle.name: expected a string, found uint"},
-        {"{'v':1,'ok':true,'timing':{'batch':nil}}", "timing.batch: expected an unsigned integer, found nil"},
+        {"{'v':1,'ok':true,'timing':{'batch':'1'}}", "timing.batch: expected an unsigned integer, found str"},
         {"{'v':1,'ok':true,'candidates':[],'models':[]}", "models: expected a map, found array"},
         {"{'v':1,'ok':true,'candidates':[],'models':{1:{}}}", "models: expected names as keys, found uint"},
         {"{'v':1,'ok':true,'candidates':[],'models':{'a':{'input_price':'1'}}}",

@@ -95,8 +95,8 @@ static void test_every_key_is_read(void **state)
     br_code code =
         decode(f,
                "{'explain':true, 'deadline_ms':250, 'policy':{'kind':'pool','total_budget':2,"
-               "  'threshold':0.5f,'lambda':3,'tolerance':0.25,'max_cost':1,'models':['a','b'],"
-               "  'exclude':['c'],'max_n':7,'fallback':'error'},"
+               "  'max_cost':1,'models':['a','b'],'exclude':['c'],"
+               "  'max_n':7,'fallback':'error'},"
                " 'queries':[{'tokens':[1,2,<cd 01 00>],'prompt_tokens':9,'output_tokens':{'a':1,'b':2},"
                "   'max_cost':0,'policy':{'kind':'utility','lambda':1}},{'text':''}],"
                " 'id':'x','op':'route','v':1}",
@@ -109,10 +109,11 @@ static void test_every_key_is_read(void **state)
     assert_str(r->id, "\xa1x");
 
     const br_policy_spec *p = &r->policy;
-    assert_int_equal(p->has, (BR_HAS_FALLBACK << 1) - 1);
+    assert_int_equal(p->has, BR_HAS_KIND | BR_HAS_TOTAL_BUDGET | BR_HAS_MAX_COST | BR_HAS_MODELS |
+                                 BR_HAS_EXCLUDE | BR_HAS_MAX_N | BR_HAS_FALLBACK);
     assert_int_equal(p->kind, BR_POLICY_POOL);
     assert_int_equal(p->fallback, BR_FALLBACK_ERROR);
-    assert_true(p->total_budget == 2 && p->threshold == 0.5 && p->lambda == 3 && p->tolerance == 0.25);
+    assert_true(p->total_budget == 2);
     assert_true(p->max_cost == 1 && p->max_n == 7);
     assert_int_equal(p->model_count, 2);
     assert_str(p->models[1], "b");
@@ -156,12 +157,22 @@ static void test_messages_that_are_accepted(void **state)
         {"{'v':1,'op':'ping','new':1,'new':2}", BR_OP_PING},
         {"{'v':1,'op':'ping','queries':[7,8],'policy':{},'explain':false,'deadline_ms':0}", BR_OP_PING},
         {"{'v':1,'op':'ping','bundle':7}", BR_OP_PING}, /* the data socket does not know this key */
-        {"{'v':1,'op':'route','queries':[{'text':'a','new':nil},{'text':'b'},{'text':'c'},{'text':'d'}]}",
+        {"{'v':1,'op':'route','queries':[{'text':'a','x_new':1},{'text':'b'},{'text':'c'},{'text':'d'}]}",
+         BR_OP_ROUTE},
+        /* Far from all keys, and a name of the sender's own. */
+        {"{'v':1,'op':'ping','extra':1,'x_op':2,'x_v':3}", BR_OP_PING},
+        /* nil is absent. */
+        {"{'v':1,'op':'ping','id':nil,'deadline_ms':nil,'queries':nil,'policy':nil,'explain':nil}",
+         BR_OP_PING},
+        {"{'v':1,'op':'route','policy':{'kind':nil,'threshold':nil,'max_cost':nil,'lambda':nil,"
+         "'tolerance':nil,'total_budget':nil,'models':nil,'exclude':nil,'max_n':nil,'fallback':nil},"
+         "'queries':[{'text':'a','tokens':nil,'prompt_tokens':nil,'output_tokens':{'a':nil},'max_cost':nil,"
+         "'policy':nil},{'text':nil,'tokens':[]}]}",
          BR_OP_ROUTE},
         {"{'v':1,'op':'route','queries':[{'text':'0123456789abcdef'}]}", BR_OP_ROUTE},
         {"{'v':1,'op':'route','queries':[{'tokens':[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]}]}", BR_OP_ROUTE},
         {"{'v':1,'op':'route','queries':[{'text':'a'}],"
-         "'policy':{'threshold':1,'lambda':<cc 05>,'max_cost':-1}}",
+         "'policy':{'lambda':<cc 05>,'max_cost':-1}}",
          BR_OP_ROUTE}, /* ranges are the policy module's */
         {"{'v':1,'op':'route','queries':[{'text':'a','output_tokens':{}}],'policy':{'models':[]}}",
          BR_OP_ROUTE},
@@ -208,7 +219,9 @@ static void test_requests_refused_as_a_whole(void **state)
         {"{'v':2,'op':7,'queries':true}", BR_CODE_UNSUPPORTED, "v: version 2, this service speaks 1"},
         {"{'v':1,'op':'ping','v':1}", BR_CODE_BAD_REQUEST, "v: given twice"},
         {"{'v':1}", BR_CODE_BAD_REQUEST, "op: missing"},
-        {"{'v':1,'op':nil}", BR_CODE_BAD_REQUEST, "op: expected a string, found nil"},
+        {"{'v':1,'op':nil}", BR_CODE_BAD_REQUEST, "op: missing"},
+        {"{'v':nil,'op':'ping'}", BR_CODE_BAD_REQUEST, "v: missing"},
+        {"{'v':1,'op':nil,'op':'ping'}", BR_CODE_BAD_REQUEST, "op: given twice"},
         {"{'v':1,'op':<c4 04 70 69 6e 67>}", BR_CODE_BAD_REQUEST, "op: expected a string, found bin"},
         {"{'v':1,'op':''}", BR_CODE_UNSUPPORTED, "op: unknown op \"\""},
         {"{'v':1,'op':'pin','queries':3}", BR_CODE_UNSUPPORTED, "op: unknown op \"pin\""},
@@ -224,7 +237,25 @@ static void test_requests_refused_as_a_whole(void **state)
          "deadline_ms: expected an unsigned integer, found float"},
         {"{'v':1,'op':'ping','explain':1}", BR_CODE_BAD_REQUEST, "explain: expected a bool, found uint"},
         {"{'v':1,'op':'ping','queries':{}}", BR_CODE_BAD_REQUEST, "queries: expected an array, found map"},
-        {"{'v':1,'op':'ping','policy':nil}", BR_CODE_BAD_REQUEST, "policy: expected a map, found nil"},
+        {"{'v':1,'op':'route','queries':nil}", BR_CODE_BAD_REQUEST, "queries: missing"},
+        /* Misspelt keys. */
+        {"{'v':1,'op':'ping','polcy':7}", BR_CODE_BAD_REQUEST, "polcy: unknown key; nearest is policy"},
+        {"{'v':1,'op':'route','querys':[]}", BR_CODE_BAD_REQUEST, "querys: unknown key; nearest is queries"},
+        {"{'v':1,'opp':'ping'}", BR_CODE_BAD_REQUEST, "opp: unknown key; nearest is op"},
+        {"{'v':1,'op':'ping','Explan':7}", BR_CODE_BAD_REQUEST, "Explan: unknown key; nearest is explain"},
+        {"{'v':1,'op':'pong','polcy':7}", BR_CODE_UNSUPPORTED, "op: unknown op \"pong\""},
+        {"{'v':2,'opp':'ping'}", BR_CODE_UNSUPPORTED, "v: version 2, this service speaks 1"},
+        {"{'v':1,'op':'route','queries':[{'text':'a'}],'policy':{'treshold':0.5}}", BR_CODE_BAD_REQUEST,
+         "policy.treshold: unknown key; nearest is threshold"},
+        {"{'v':1,'op':'route','queries':[{'text':'a'}],'policy':{'new':nil}}", BR_CODE_BAD_REQUEST,
+         "policy.new: unknown key; nearest is kind"},
+        {"{'v':1,'op':'route','queries':[{'text':'a'}],'policy':{<a3 ff 0a 61>:1}}", BR_CODE_BAD_REQUEST,
+         "policy.??a: unknown key; nearest is kind"},
+        /* Fields of two kinds. */
+        {"{'v':1,'op':'route','queries':[{'text':'a'}],'policy':{'threshold':0.5,'lambda':1}}",
+         BR_CODE_BAD_REQUEST, "policy.lambda: belongs to the kind utility, not to threshold"},
+        {"{'v':1,'op':'route','queries':[{'text':'a'}],'policy':{'kind':'budget','tolerance':0}}",
+         BR_CODE_BAD_REQUEST, "policy.tolerance: belongs to the kind tolerance, not to budget"},
         {"{'v':1,'op':'route'}", BR_CODE_BAD_REQUEST, "queries: missing"},
         {"{'v':1,'op':'score'}", BR_CODE_BAD_REQUEST, "queries: missing"},
         {"{'v':1,'op':'route','queries':[]}", BR_CODE_BAD_REQUEST, "queries: expected at least one query"},
@@ -282,6 +313,15 @@ static void test_queries_refused_alone(void **state)
         {"{}", "queries[1].text: expected exactly one of text and tokens, found neither"},
         {"{'text':'a','tokens':[]}", "queries[1].text: expected exactly one of text and tokens, found both"},
         {"{'text':'a','text':'a'}", "queries[1].text: given twice"},
+        {"{'text':'a','max_cots':1}", "queries[1].max_cots: unknown key; nearest is max_cost"},
+        {"{'txet':'a'}", "queries[1].txet: unknown key; nearest is text"},
+        {"{'text':'a','prompt_tokens':1,'completion_tokens':1}",
+         "queries[1].completion_tokens: unknown key; nearest is prompt_tokens"},
+        {"{'text':nil}", "queries[1].text: expected exactly one of text and tokens, found neither"},
+        {"{'text':'a','policy':{'max_cots':1}}",
+         "queries[1].policy.max_cots: unknown key; nearest is max_cost"},
+        {"{'text':'a','policy':{'kind':'threshold','lambda':1}}",
+         "queries[1].policy.lambda: belongs to the kind utility, not to threshold"},
         {"{'text':7}", "queries[1].text: expected a string, found uint"},
         {"{'text':<c4 01 61>}", "queries[1].text: expected a string, found bin"},
         {"{'text':<a3 61 62 ff>}", "queries[1].text: not UTF-8 at byte 2"},
@@ -346,6 +386,31 @@ static void test_policies_of_score_are_checked_and_dropped(void **state)
     assert_int_equal(f->request.queries[0].policy.has, 0);
 }
 
+static void test_a_field_sets_its_kind(void **state)
+{
+    fixture *f = *state;
+    static const struct {
+        const char *policy;
+        br_policy_kind kind;
+    } cases[] = {
+        {"{'threshold':0.1}", BR_POLICY_THRESHOLD},
+        {"{'max_cost':1,'lambda':5}", BR_POLICY_UTILITY},
+        {"{'tolerance':0.1,'x_lambda':5}", BR_POLICY_TOLERANCE},
+        {"{'total_budget':1,'kind':nil}", BR_POLICY_POOL},
+        {"{'total_budget':1,'kind':'pool','lambda':nil}", BR_POLICY_POOL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        (void)snprintf(text, sizeof text, "{'v':1,'op':'route','queries':[{'text':'a'}],'policy':%s}",
+                       cases[i].policy);
+        assert_int_equal(decode(f, text, &data_limits), BR_CODE_NONE);
+        assert_true((f->request.policy.has & BR_HAS_KIND) != 0);
+        assert_int_equal(f->request.policy.kind, cases[i].kind);
+    }
+    decode(f, "{'v':1,'op':'route','queries':[{'text':'a'}],'policy':{'max_cost':1}}", &data_limits);
+    assert_int_equal(f->request.policy.has, BR_HAS_MAX_COST);
+}
+
 static void test_a_huge_max_n_means_what_it_says(void **state)
 {
     fixture *f = *state;
@@ -359,7 +424,6 @@ static void test_any_scalar_id_is_echoed_byte_for_byte(void **state)
 {
     fixture *f = *state;
     static const char *const ids[] = {
-        "<c0>",
         "<c2>",
         "<c3>",
         "<00>",
@@ -521,7 +585,7 @@ static void test_the_admin_socket_knows_its_own_ops(void **state)
     assert_int_equal(decode(f, cases[1].message, &admin_limits), BR_CODE_NONE);
     assert_str(f->request.bundle, "/b");
     decode(f, "{'v':1,'op':'set_defaults','policy':{'threshold':0.5}}", &admin_limits);
-    assert_int_equal(f->request.policy.has, BR_HAS_THRESHOLD);
+    assert_int_equal(f->request.policy.has, BR_HAS_KIND | BR_HAS_THRESHOLD);
 }
 
 static const char rich[] =
@@ -608,13 +672,13 @@ static void test_what_is_encoded_is_decoded_the_same(void **state)
         const br_request_limits *limits;
     } cases[] = {
         {"{'v':1,'op':'ping'}", &data_limits},
-        {"{'v':1,'op':'info','id':nil}", &data_limits},
+        {"{'v':1,'op':'info','id':7}", &data_limits},
         {"{'v':1,'op':'score','id':<cf 00 00 00 00 00 00 00 01>,'queries':[{'tokens':[]},{'text':''}]}",
          &data_limits},
         {"{'v':1,'op':'route','id':'abc','deadline_ms':100,"
          "'queries':[{'text':'hello','prompt_tokens':{'a':3},'output_tokens':7},"
-         "{'tokens':[1,300,70000],'max_cost':0.5,'policy':{'threshold':0.25}}],"
-         "'policy':{'kind':'pool','threshold':0.5,'max_cost':0.25,'lambda':2.5,'tolerance':0.125,"
+         "{'tokens':[1,300,70000],'max_cost':0.5,'policy':{'kind':'threshold','threshold':0.25}}],"
+         "'policy':{'kind':'pool','max_cost':0.25,"
          "'total_budget':8.0,'models':['a','b'],'exclude':['c'],'max_n':3,'fallback':'reference'},"
          "'explain':true}",
          &data_limits},
@@ -657,6 +721,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_requests_refused_as_a_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_queries_refused_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_policies_of_score_are_checked_and_dropped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_field_sets_its_kind, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_huge_max_n_means_what_it_says, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_any_scalar_id_is_echoed_byte_for_byte, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_id_is_bounded_on_both_sides_of_the_limit, set_up, tear_down),
