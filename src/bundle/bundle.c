@@ -1,4 +1,4 @@
-/* bundle.c - the five files of a bundle: read, hashed, and checked against each other. */
+/* bundle.c - see bundle.h: reads the files of a bundle, hashes them and checks them against each other. */
 #include "bundle.h"
 
 #include <assert.h>
@@ -44,7 +44,7 @@ static const struct {
 #undef FILE_ROW
 };
 
-/* What opening needs besides the bundle. */
+/* The state of br_bundle_open. */
 typedef struct opening {
     br_bundle *bundle;
     br_error *error;
@@ -53,7 +53,7 @@ typedef struct opening {
     size_t sizes[FILE_COUNT];
 } opening;
 
-/* Opens a regular file and takes its size. */
+/* Opens a regular file and returns its size. */
 static br_status open_file(int *fd, size_t *size, const char *path, br_error *error)
 {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make loading wait */
@@ -149,7 +149,7 @@ static br_status make_paths(opening *o, const char *folder)
     return BR_OK;
 }
 
-/* True for the files that this bundle consists of: what router.json says leaves some out. */
+/* True if the file is part of this bundle. router.json and config.json decide it. */
 static bool has_file(const opening *o, int file)
 {
     const bool wordpiece = o->bundle->model.family != BR_FAMILY_DEBERTA;
@@ -204,7 +204,8 @@ static void write_shape(char *out, size_t size, const int64_t *shape, int32_t ra
     if (at < size) snprintf(out + at, size - at, "]");
 }
 
-/* A tensor of that name is there, in a type we read, [rows, columns], or [rows] when columns is 0. */
+/* Fails unless there is a tensor of that name, of a readable type, [rows, columns], or [rows] when columns is
+ * 0. */
 static br_status demand(const opening *o, const char *name, int64_t rows, int64_t columns)
 {
     const char *path = o->paths[FILE_WEIGHTS];
@@ -328,7 +329,7 @@ static br_status demand_heads(const opening *o)
     return BR_OK;
 }
 
-/* Every tensor that the encoder and the heads will ask for. */
+/* Demands every tensor that the encoder and the heads will read. */
 static br_status demand_tensors(const opening *o)
 {
     br_status status = demand_embeddings(o);
@@ -336,7 +337,7 @@ static br_status demand_tensors(const opening *o)
     return status == BR_OK ? demand_heads(o) : status;
 }
 
-/* No other token has the id, and no text can yield it. */
+/* Fails if another token has the id, or if a text can yield it. */
 static br_status check_source_id(const opening *o, const json_t *added, int64_t id)
 {
     const br_bundle *b = o->bundle;
@@ -408,7 +409,7 @@ static br_status read_tokenizer(opening *o)
                    path, (int)br_tokenizer_piece_count(b->tokenizer), (int)b->model.vocab);
 }
 
-/* What router.json and config.json say of each other. */
+/* Checks router.json and config.json against each other. */
 static br_status check_declarations(const opening *o)
 {
     const br_router *router = &o->bundle->router;
@@ -428,7 +429,7 @@ static br_status check_declarations(const opening *o)
     return BR_OK;
 }
 
-/* The two files that say which others there are. */
+/* Reads the two files that decide which other files there are. */
 static br_status read_declarations(opening *o)
 {
     br_bundle *b = o->bundle;
@@ -520,19 +521,19 @@ const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, .
     return br_safetensors_find(bundle->tensors, name);
 }
 
-/* Ids before the pieces: [CLS], and the source prefix where that is pooled. */
+/* The number of ids before the pieces: [CLS], and the source prefix if it is pooled. */
 static int32_t lead_of(const br_bundle *bundle)
 {
     return bundle->router.pool_first ? 1 : 2;
 }
 
-/* Pieces that fit between those and [SEP]. */
+/* The number of pieces that fit between those and [SEP]. */
 static size_t room_of(const br_bundle *bundle)
 {
     return (size_t)(bundle->router.max_tokens - lead_of(bundle) - 1);
 }
 
-/* Places what stands around `kept` pieces that already lie at ids + lead. */
+/* Writes the special ids around `kept` pieces, which are already at ids + lead. */
 static void finish_prompt(br_prompt *out, int32_t *ids, const br_bundle *bundle, int32_t kept, uint64_t total)
 {
     const int32_t lead = lead_of(bundle);
@@ -542,7 +543,7 @@ static void finish_prompt(br_prompt *out, int32_t *ids, const br_bundle *bundle,
     *out = (br_prompt){.tokens = lead + kept + 1, .truncated = (uint64_t)kept < total, .text_tokens = total};
 }
 
-/* The last `room` of the text's `count` pieces, which are more. */
+/* Writes the last `room` of the text's `count` pieces; count > room. */
 static br_status encode_end(const br_bundle *bundle, br_str text, int32_t *ids, size_t room, size_t count)
 {
     int32_t *all = br_alloc_array(count, sizeof *all);
@@ -569,7 +570,7 @@ br_status br_bundle_prompt_from_text(const br_bundle *bundle, br_str text, int32
 br_status br_bundle_prompt_from_ids(const br_bundle *bundle, const uint32_t *pieces, size_t piece_count,
                                     int32_t *ids, br_prompt *out)
 {
-    /* Also the ids that truncation drops: what is accepted must not depend on max_tokens. */
+    /* Ids that truncation drops are checked too: whether a request is valid must not depend on max_tokens. */
     for (size_t i = 0; i < piece_count; i++) {
         if (!br_tokenizer_is_text_id(bundle->tokenizer, pieces[i])) return BR_EINVAL;
     }

@@ -6,15 +6,13 @@
  * added_tokens.json is not part of a bundle whose router.json pools the first token; a BERT or DistilBERT
  * encoder has vocab.txt instead of spm.model, last in the order.
  *
- * Opening maps model.safetensors and checks every tensor that the encoder and
- * the heads need: name, shape, type. br_bundle_drop_weights unmaps it once the
- * engines have made their own copies, so that a file that changes afterwards
- * harms nobody. Everything else stays for the bundle's life. Immutable after
- * opening (but for the drop): threads may share it.
+ * Opening maps model.safetensors and checks every tensor that the encoder and the heads need: name, shape,
+ * type. br_bundle_drop_weights unmaps it once the engines have their own copies: after that a change of the
+ * file has no effect. Everything else stays in memory. A bundle is immutable after opening (but for the
+ * drop): threads may share it.
  *
- * The hash is SHA-256 over its files in the order above, each as name, a zero
- * byte, size in 8 bytes little-endian, content. Extra files in the folder (a card, a
- * licence) do not count, and extra tensors in the weights are tolerated.
+ * The hash is SHA-256 over its files in the order above, each as name, a zero byte, size in 8 bytes
+ * little-endian, content. Other files in the folder (a card, a licence) are not hashed, and other tensors in
  */
 #ifndef BESTROUTE_BUNDLE_BUNDLE_H
 #define BESTROUTE_BUNDLE_BUNDLE_H
@@ -32,7 +30,7 @@ typedef struct br_bundle {
     br_model model;
     br_router router;
     br_tokenizer *tokenizer;
-    const char *prefix; /* of the encoder's tensors, static: "pretrained_model.", "", ... */
+    const char *prefix; /* of the encoder's tensor names, static: "pretrained_model.", "", ... */
     int32_t source_id;  /* of router.source_prefix, from added_tokens.json; -1: the first token is pooled */
     char hash[65];      /* 64 hex digits */
     uint64_t digest[4]; /* the same as numbers, big-endian */
@@ -52,8 +50,8 @@ void br_bundle_close(br_bundle *bundle);
 void br_bundle_drop_weights(br_bundle *bundle);
 
 /* The tensor of that whole name ("pretrained_model.encoder.layer.%d.output.dense.weight", 3).
- * Never NULL for a name that br_bundle_open demands (bundle.c has the list). The weights must
- * not have been dropped. */
+ * Never NULL for a name that br_bundle_open demands (bundle.c has the list). Call it before the weights are
+ * dropped. */
 const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -1,4 +1,4 @@
-/* model.c - config.json to the shape of the encoder, and the row of a relative position. */
+/* model.c - see model.h: reads config.json, and finds the row of a relative position. */
 #include "model.h"
 
 #include <assert.h>
@@ -10,10 +10,10 @@
 #include "core/json.h"
 #include "core/limits.h"
 
-/* Words joined by '|' or in a list are compared after this much of them. */
+/* Longer words are compared as they are, and shown shortened in errors. */
 enum { WORD_BYTES_MAX = 32 };
 
-/* What a family of encoders calls its sizes, and what Hugging Face takes where the file says nothing. */
+/* The keys that a family of encoders uses for its sizes, and Hugging Face's defaults for missing keys. */
 typedef struct family_keys {
     const char *name; /* model_type */
     const char *width;
@@ -131,7 +131,7 @@ static br_status read_words(uint32_t *set, const word_set *known, const br_json 
     return BR_OK;
 }
 
-/* A string that must be `supported` where it is written at all. */
+/* A string that may be missing, or must be `supported`. */
 static br_status only_word(const br_json *scope, const char *key, const char *supported)
 {
     const json_t *value = json_object_get(scope->object, key);
@@ -143,7 +143,7 @@ static br_status only_word(const br_json *scope, const char *key, const char *su
     return br_json_refuse(scope, BR_ENOTSUP, key, value, expected);
 }
 
-/* An integer that must be `supported` or below where it is written at all. */
+/* An integer that may be missing, or must be at most `supported`. */
 static br_status only_up_to(const br_json *scope, const char *key, int64_t supported, const char *expected)
 {
     int64_t value = supported;
@@ -190,7 +190,7 @@ static br_status refuse_unsupported(const br_json *scope, const br_model *model)
     return BR_OK;
 }
 
-/* An integer in 1..high; above it the engine's limit is the reason. */
+/* An integer in 1..high, where high is a limit of the engine. */
 static br_status read_size(int32_t *value, const br_json *scope, const char *key, int32_t high)
 {
     const br_status status = br_json_int32(scope, key, 1, INT32_MAX, value);
@@ -223,7 +223,7 @@ static br_status read_sizes(br_model *model, const br_json *scope)
     model->head_size = model->width / model->heads;
 
     double epsilon = model->family == BR_FAMILY_DEBERTA ? 1e-7 : 1e-12;
-    if (model->family == BR_FAMILY_DISTILBERT) { /* its code has a literal */
+    if (model->family == BR_FAMILY_DISTILBERT) { /* a constant in DistilBERT's code, no key */
         model->layer_norm_epsilon = (float)epsilon;
         return BR_OK;
     }
@@ -232,7 +232,8 @@ static br_status read_sizes(br_model *model, const br_json *scope)
     return status;
 }
 
-/* Where Hugging Face's formula divides by zero: one bucket, or a logarithm of base 1. */
+/* Refuses the two cases in which Hugging Face's formula divides by zero: one bucket, and a logarithm of base
+ * 1. */
 static br_status check_buckets(const br_model *model, const br_json *scope)
 {
     if (model->position_buckets == 1) {
@@ -249,7 +250,7 @@ static br_status check_buckets(const br_model *model, const br_json *scope)
     return BR_OK;
 }
 
-/* Which terms attention has, and what they share. */
+/* The position terms of attention, and whether they share projections. */
 static br_status read_position_terms(br_model *model, const br_json *scope)
 {
     uint32_t terms = 0;
@@ -264,7 +265,7 @@ static br_status read_position_terms(br_model *model, const br_json *scope)
     return status;
 }
 
-/* How far positions reach; without relative_attention the model's three numbers stay 0. */
+/* The reach of positions. Without relative_attention the model's three numbers stay 0. */
 static br_status read_position_reach(br_model *model, const br_json *scope)
 {
     int32_t buckets = -1;
@@ -346,8 +347,8 @@ done:
     return status;
 }
 
-/* make_log_bucket_position in the float32 steps of torch. Logarithms are taken in double and rounded
- * once: the ceil below sits on exact integers for many distances, where an ulp decides the bucket. */
+/* make_log_bucket_position in the float32 steps of torch. Logarithms are taken in double and rounded once:
+ * for many distances the argument of the ceil below is an exact integer, where one ulp changes the bucket. */
 static int32_t log_bucket(int32_t distance, int32_t buckets, int32_t max_positions)
 {
     const int32_t middle = buckets / 2;

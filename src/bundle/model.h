@@ -1,10 +1,9 @@
 /*
  * model.h - the shape of a DeBERTa-v2/v3, BERT or DistilBERT encoder, read from config.json.
  *
- * Fields and defaults are Hugging Face's DebertaV2Config, BertConfig and DistilBertConfig. What the engine
- * cannot do is refused by name: conv layers, position-biased input, token
- * types in DeBERTa, an embedding size other than the hidden size, any activation but gelu,
- * another model_type. Keys that are not listed in BUNDLE.md are ignored.
+ * Fields and defaults are those of Hugging Face's DebertaV2Config, BertConfig and DistilBertConfig. Features
+ * that the engine does not support are refused, and the error names them: conv layers, position-biased input,
+ * token types in DeBERTa, an embedding size other than the hidden size, any activation but gelu, another
  */
 #ifndef BESTROUTE_BUNDLE_MODEL_H
 #define BESTROUTE_BUNDLE_MODEL_H
@@ -17,7 +16,7 @@
 
 typedef enum br_family {
     BR_FAMILY_DEBERTA,    /* deberta-v2: relative positions */
-    BR_FAMILY_BERT,       /* absolute positions and token types, type 0 throughout */
+    BR_FAMILY_BERT,       /* absolute positions and token types; every token has type 0 */
     BR_FAMILY_DISTILBERT, /* absolute positions */
 } br_family;
 
@@ -35,9 +34,9 @@ typedef struct br_model {
 
     bool relative_attention;
     bool share_att_key; /* positions go through query_proj and key_proj */
-    bool c2p;           /* content-to-position term; counts in the scale even without relative attention */
-    bool p2c;           /* position-to-content term */
-    bool norm_rel_ebd;  /* LayerNorm over the relative embeddings */
+    bool c2p; /* content-to-position term; it counts in the score's scale even without relative attention */
+    bool p2c; /* position-to-content term */
+    bool norm_rel_ebd; /* LayerNorm over the relative embeddings */
 
     /* All 0 without relative_attention. */
     int32_t position_buckets; /* 0: distances are not bucketed */
@@ -51,7 +50,7 @@ typedef struct br_model {
 
 /* Parses the JSON text of config.json; `file` names it in errors.
  * BR_EFORMAT: not the JSON or the types expected; BR_EINVAL: a value out of range;
- * BR_ENOTSUP: a feature the engine lacks, by name; BR_ETOOBIG: over a limit; BR_ENOMEM. */
+ * BR_ENOTSUP: a feature that the engine lacks; BR_ETOOBIG: over a limit; BR_ENOMEM. */
 BR_NODISCARD br_status br_model_parse(br_model *out, br_str json, const char *file, br_error *error);
 
 /* The row of rel_embeddings, 0 .. 2 * position_span - 1, for query index minus key index

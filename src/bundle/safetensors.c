@@ -1,4 +1,4 @@
-/* safetensors.c - the table of contents of a safetensors file, checked whole. */
+/* safetensors.c - see safetensors.h. */
 #include "safetensors.h"
 
 #include <stdio.h>
@@ -11,13 +11,13 @@
 enum { HEADER_SIZE_BYTES = 8 };
 
 struct br_safetensors {
-    br_arena arena;     /* everything below lives in it */
+    br_arena arena;     /* holds everything below */
     br_tensor *tensors; /* in the order of their data */
     size_t count;
     const br_tensor **by_name; /* the same, sorted for br_safetensors_find */
 };
 
-/* One entry as the header writes it, before the offsets of all are compared. */
+/* One entry of the header, with its offsets, which are compared with those of the others. */
 typedef struct entry {
     br_tensor tensor;
     size_t begin;
@@ -41,7 +41,7 @@ static const struct {
     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4},
 };
 
-/* Tensor names reach messages shortened: the file's names are somebody else's bytes. */
+/* Errors show tensor names shortened, since the file may hold names of any length. */
 static br_json tensor_scope(const parser *p, const json_t *info, char path[128], const char *name)
 {
     snprintf(path, 128, "tensor %.100s: ", name);
@@ -74,7 +74,7 @@ static br_status read_type(br_tensor *tensor, int *bits, const br_json *scope)
     return br_json_refuse(scope, BR_EFORMAT, "dtype", value, expected);
 }
 
-/* Also multiplies the shape out: *elements is the product of the sizes. */
+/* Sets *elements to the product of the sizes. */
 static br_status read_shape(br_tensor *tensor, uint64_t *elements, const br_json *scope)
 {
     const json_t *shape = json_object_get(scope->object, "shape");
@@ -170,7 +170,7 @@ static br_status read_entry(entry *e, const parser *p, const char *name, const j
     return BR_OK;
 }
 
-/* Strings to strings, ignored otherwise. */
+/* Fails unless all values are strings. They are not used. */
 static br_status check_metadata(const parser *p, const json_t *metadata)
 {
     const br_json scope = {.object = metadata, .file = p->file, .path = "", .error = p->error};
@@ -197,7 +197,7 @@ static int compare_offsets(const void *a, const void *b)
     return (x->end > y->end) - (x->end < y->end);
 }
 
-/* In the order of offsets each tensor begins where the one before it ended. */
+/* Fails unless each tensor begins where the one before it ends, in the order of offsets. */
 static br_status check_coverage(const entry *entries, size_t count, const parser *p)
 {
     size_t at = 0;
@@ -273,7 +273,7 @@ done:
     return status;
 }
 
-/* Finds the header's text and the tensors' bytes. */
+/* Splits the file into the header's text and the tensors' bytes. */
 static br_status split(br_str *header, parser *p, const unsigned char *bytes, size_t size)
 {
     if (size < HEADER_SIZE_BYTES) {

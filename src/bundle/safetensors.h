@@ -3,13 +3,11 @@
  *
  *   8 bytes little-endian header size | JSON header | tensor data
  *
- * The whole table is checked before the first tensor is handed out: offsets
- * inside the file, in order, without overlap or holes; sizes equal to shape
- * times element size without overflow; no duplicate names. Pure: it borrows the bytes
- * (usually a read-only mapping) and never touches tensor data.
+ * Create checks the whole table: offsets inside the file, in order, without overlap or holes; sizes equal to
+ * shape times element size without overflow; no duplicate names. Pure: it borrows the bytes (usually a
+ * read-only mapping) and never reads tensor data.
  *
- * Types: F32, F16, BF16 are readable; other types of the format are listed so that a file
- * may hold them, and refused only when asked for (see bundle.h).
+ * Types: F32, F16 and BF16 are readable. A file may hold tensors of the other types of the format; bundle.c
  */
 #ifndef BESTROUTE_BUNDLE_SAFETENSORS_H
 #define BESTROUTE_BUNDLE_SAFETENSORS_H

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A stem with %d is of a layer. NULL: the family has no such module. */
+/* %d stands for the number of the layer. NULL: the family has no such module. */
 static const char *const stems[BR_FAMILIES][BR_MODULES] = {
     [BR_FAMILY_DEBERTA] =
         {
@@ -58,7 +58,7 @@ static const char *const stems[BR_FAMILIES][BR_MODULES] = {
         },
 };
 
-/* BEST-Route's, RouterDC's, and those of the ForSequenceClassification models, the bare encoder last. */
+/* Of BEST-Route, of RouterDC, of the ForSequenceClassification models; last, of a bare encoder. */
 static const char *const prefixes[] = {"pretrained_model.", "backbone.", "deberta.", "bert.",
                                        "distilbert.",       ""};
 

@@ -28,13 +28,13 @@ struct br_encoder {
 
     br_pass_shape recorded[BR_PASS_SHAPES_MAX]; /* ascending */
     int32_t recorded_count;
-    int32_t *offsets; /* [seqs_max + 1], those of a batch carried on to its pass's shape */
+    int32_t *offsets; /* [seqs_max + 1]: the batch's, then its end for the sequences that only the pass has */
 
     int32_t tokens;     /* of the latest batch */
-    br_pass_shape pass; /* what it is, or was, computed as */
+    br_pass_shape pass; /* in which that batch is computed */
 };
 
-/* Some rows on their way through a layer: all tokens, or the pooled ones. */
+/* The rows that go through a layer: all tokens, or the pooled ones. */
 typedef struct rows_view {
     void *residual;
     void *input;
@@ -107,7 +107,7 @@ static br_status embed(br_encoder *e)
                                               });
 }
 
-/* From the attention's context to the layer's last sum, which is left to be normalised. */
+/* From the attention's context to the layer's last sum. The LayerNorm that follows is not done here. */
 static br_status mix_rows(br_encoder *e, const layer_weights *layer, const rows_view *v)
 {
     br_status status = linear(e, v->residual, layer->attention_output, v->context, v->rows);
@@ -204,8 +204,8 @@ static br_status last_layer_for_pooled_tokens(br_encoder *e, const layer_weights
     return status == BR_OK ? mix_rows(e, layer, &v) : status;
 }
 
-/* `norm`: of the pooled rows, or NULL where they come normalised. A pooler is the same op over as many
- * outputs as the row is wide. */
+/* `norm`: the LayerNorm of the pooled rows, or NULL where they are normalised already. A pooler is the same
+ * op with as many outputs as a row has columns. */
 static br_status heads(br_encoder *e, const layernorm_weights *norm)
 {
     const br_encoder_weights *w = e->weights;
@@ -260,7 +260,7 @@ static br_status enqueue_pass(br_stream *stream, void *context)
     return status == BR_OK ? heads(e, &e->weights->layers[last].output_norm) : status;
 }
 
-/* What the ops are given follows from these three: pointers are the workspace's. */
+/* These three numbers decide all arguments of the ops, since all pointers are the workspace's. */
 static uint64_t key_of(const br_pass_shape *shape)
 {
     static_assert(BR_BATCH_SEQS_MAX < 1 << 16, "seqs has 16 bits of the key");
@@ -268,7 +268,7 @@ static uint64_t key_of(const br_pass_shape *shape)
     return (uint64_t)shape->tokens << 32 | (uint64_t)shape->seqs << 16 | (uint64_t)shape->seq_tokens_max;
 }
 
-/* Records a pass of each shape the engine wants, so that running allocates nothing. */
+/* Records a pass of each shape that the engine names, so that running allocates nothing. */
 static br_status record_passes(br_encoder *e, br_error *error)
 {
     if (e->ops->pass_shapes == NULL) return BR_OK;
@@ -373,7 +373,7 @@ void br_encoder_destroy(br_encoder *encoder)
 /* Asserts that the batch is one this encoder was made for, and returns its longest sequence. */
 static int32_t check_batch(const br_encoder *e, const br_packing *batch)
 {
-    (void)e; /* without asserts nothing asks it */
+    (void)e; /* used by asserts alone */
     assert(batch->seqs >= 1);
     assert(batch->seqs <= e->options.seqs_max);
     assert(batch->tokens <= e->options.tokens_max);
@@ -411,7 +411,7 @@ br_status br_encoder_run(br_encoder *encoder, const br_packing *batch, float *qu
     if (status == BR_OK) status = e->ops->run(e->stream, key_of(&e->pass), enqueue_pass, e);
     if (status == BR_OK) status = e->ops->download(e->stream, quality, at(e, e->plan.quality), quality_bytes);
 
-    /* Also after a failure: nothing may still be using the batch or `quality` when we return. */
+    /* Also after a failure: when this returns, the device must no longer use the batch or `quality`. */
     const br_status waited = e->ops->wait(e->stream);
     return status != BR_OK ? status : waited;
 }
@@ -423,7 +423,8 @@ br_status br_encoder_hidden(br_encoder *encoder, float *hidden)
     const size_t count = (size_t)e->tokens * (size_t)e->weights->model.width;
     const br_dtype type = e->backend->residual;
 
-    /* Narrow elements land in the upper half and are widened upwards: a write never passes a read. */
+    /* 16-bit elements are downloaded into the upper half and widened from the front: no element is
+     * overwritten before it is read. */
     uint16_t *narrow = (uint16_t *)(void *)hidden + count;
     void *landing = type == BR_F32 ? (void *)hidden : (void *)narrow;
     br_status status =

@@ -7,7 +7,7 @@
  *                        packed. Immutable, shared by the encoders of that backend.
  *   br_encoder           one stream with its workspace, for one thread.
  *
- * Algebra that is exact and done when the weights are made:
+ * Some algebra is exact, and is done once, when the weights are made:
  *   1/sqrt(D * terms) folded into the query projection and the position queries
  *   position keys and queries projected once, one row per distance
  *   the two rows of a head folded: sigmoid(x . (w0 - w1) + b0 - b1)
@@ -29,8 +29,8 @@ typedef struct br_encoder br_encoder;
 BR_NODISCARD br_status br_encoder_weights_create(br_encoder_weights **out, br_backend *backend,
                                                  const br_bundle *bundle, br_error *error);
 
-/* The same on an accelerator, its memory listed in `pieces`. With `empty` it is laid out alike but not
- * written: to be filled from the pieces of another device's. */
+/* The same on an accelerator, whose memory for weights is listed in `pieces`. With `empty` that memory is
+ * allocated alike but not written: the caller fills it from the pieces of another device. */
 BR_NODISCARD br_status br_encoder_weights_collect(br_encoder_weights **out, br_backend *backend,
                                                   const br_bundle *bundle, br_pieces *pieces, bool empty,
                                                   br_error *error);
@@ -42,16 +42,16 @@ typedef struct br_encoder_options {
     bool all_tokens;    /* compute the last layer for every token: br_encoder_hidden then works */
 } br_encoder_options;
 
-/* Takes all the memory that running will ever use. Call it on the thread that will run it.
+/* Allocates all memory that br_encoder_run uses. Call it on the thread that will run the encoder.
  * Borrows the weights. BR_EINVAL, BR_ENOMEM, BR_EDEVICE. */
 BR_NODISCARD br_status br_encoder_create(br_encoder **out, const br_encoder_weights *weights,
                                          const br_encoder_options *options, br_error *error);
 void br_encoder_destroy(br_encoder *encoder);
 
 /* One pass. `batch` holds 1..seqs_max sequences of 3..max_tokens ids each (2 where the first token is
- * pooled), ids below V: asserted, since they are checked where prompts enter. quality: [B, K] float32,
- * row-major, K = router.head_count; may hold non-finite values, which policies refuse.
- * BR_EDEVICE: nothing in `quality` is meaningful. */
+ * pooled); ids are below V. This is asserted: prompts are checked where they enter. quality: [B, K] float32,
+ * row-major, K = router.head_count; it may hold values that are not finite, which policies refuse.
+ * BR_EDEVICE: no value in `quality` has a meaning. */
 BR_NODISCARD br_status br_encoder_run(br_encoder *encoder, const br_packing *batch, float *quality);
 
 /* The last hidden states of the latest run, [T, C] float32. Needs all_tokens. */

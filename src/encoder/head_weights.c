@@ -1,8 +1,8 @@
 /*
- * head_weights.c - the heads of a router, whatever its kind, as rows [K, C] and a bias [K] each;
- * and the pooler before them.
+ * head_weights.c - the heads of a router of any kind, as rows [K, C] and biases [K]; and the pooler before
+ * them.
  *
- * Rows are gathered, folded (pairs of logits, calibration, directions, temperature) and handed over at once.
+ * All rows are read and folded (pairs of logits, calibration, directions, temperature), then copied to the
  */
 #include <assert.h>
 #include <math.h>
@@ -18,7 +18,7 @@ typedef struct head_rows {
     float *bias;   /* [K] */
 } head_rows;
 
-/* scale * (w x + b) + bias is a head again: calibration costs nothing at run time. */
+/* scale * (w x + b) + bias is again a head, so that calibration costs nothing at run time. */
 static void calibrate_heads(const head_rows *rows, size_t width, const br_router *router)
 {
     for (int32_t c = 0; c < router->candidate_count; c++) {
@@ -79,7 +79,7 @@ static br_status read_classifier(const weight_loader *l, const head_rows *out, c
     return status;
 }
 
-/* Rows of a cosine: divided by their norms, and by the temperature. */
+/* Divides the rows of a cosine by their norms and by the temperature. */
 static br_status scale_vectors(const weight_loader *l, const head_rows *rows)
 {
     const size_t width = (size_t)l->w->model.width;
@@ -130,7 +130,7 @@ static br_status read_head_rows(const weight_loader *l, const head_rows *out)
 static br_status make_pooler(const weight_loader *l)
 {
     static const br_activation activations[] = {
-        [BR_POOLER_NONE] = BR_ACTIVATION_SIGMOID, /* never asked for */
+        [BR_POOLER_NONE] = BR_ACTIVATION_SIGMOID, /* not used */
         [BR_POOLER_TANH] = BR_ACTIVATION_TANH,
         [BR_POOLER_GELU] = BR_ACTIVATION_GELU,
         [BR_POOLER_RELU] = BR_ACTIVATION_RELU,

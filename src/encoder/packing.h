@@ -27,7 +27,7 @@ void br_packing_deinit(br_packing *packing);
 
 void br_packing_clear(br_packing *packing);
 
-/* Copies `tokens` ids as the next sequence. False, and nothing done, when it does not fit. */
+/* Copies `tokens` ids as the next sequence. False: it does not fit, and nothing has changed. */
 bool br_packing_add(br_packing *packing, const int32_t *ids, int32_t tokens);
 
 #endif

@@ -1,6 +1,5 @@
 /*
- * plan.c - see plan.h. Offsets are handed out from the front; `ffn` starts again
- * where `qkv` started, since neither qkv nor context is read once it is written.
+ * plan.c - see plan.h. Offsets are given from the front. `ffn` starts where `qkv` starts, since neither qkv
  */
 #include "plan.h"
 
@@ -8,7 +7,7 @@
 
 #include "core/memory.h"
 
-/* The end of a buffer of that size, where the next may start. */
+/* The end of a buffer of that size: where the next one starts. */
 static size_t after(size_t offset, size_t rows, size_t columns, size_t element_bytes)
 {
     const size_t end = offset + rows * columns * element_bytes;

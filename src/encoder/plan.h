@@ -1,15 +1,14 @@
 /*
  * plan.h - where each activation lives in an encoder's one workspace.
  *
- * Sizes follow from the model, the largest batch and the two element types of
- * the backend. Buffers whose lives do not overlap share bytes; the list below
- * says which live when.
+ * Sizes follow from the model, the largest batch and the two element types of the backend. Buffers that are
+ * not needed at the same time share bytes; the list says when each is needed.
  *
  *   name       shape        type        written by            read until
  *   ids        [T]          int32       upload                embed
  *   offsets    [B + 1]      int32       upload                the last attention and gather
  *   residual   [T, C]       residual    embed                 gather_rows
- *   input      [T, C]       activation  embed, layernorm      next GEMM (aliases residual of its own type)
+ *   input      [T, C]       activation  embed, layernorm      next GEMM (is residual if the types agree)
  *   qkv        [T, 3C]      activation  linear                attention
  *   context    [T, C]       activation  attention             linear
  *   ffn        [T, F]       activation  linear (gelu)         linear; shares bytes with qkv + context

@@ -1,9 +1,8 @@
 /*
  * positions.c - see positions.h.
  *
- * The projection is the one product worth care at load: 2 * R * C * C multiply-adds
- * per layer (7 GFLOP in all for the 44M shape at 512 tokens). Two outputs times one panel of
- * rows stay in registers; a panel (C * 64 bytes) stays in the L2 cache while all weights pass by.
+ * The projection takes most of the time of loading: 2 * R * C * C multiply-adds per layer (7 GFLOP in all for
+ * the 44M shape at 512 tokens). Two outputs times one panel of rows stay in registers; a panel (C * 64 bytes)
  */
 #include "positions.h"
 
@@ -15,7 +14,7 @@
 
 enum { OUTPUTS = 2, LANES = 4 };
 
-/* Four floats the compiler keeps in one register on every machine we build for. */
+/* Four floats, which the compiler keeps in one register on every supported machine. */
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 
 static size_t panel_count(const position_rows *rows)
@@ -23,7 +22,8 @@ static size_t panel_count(const position_rows *rows)
     return ((size_t)rows->reached + PANEL_ROWS - 1) / PANEL_ROWS;
 }
 
-/* Numbers the rows that distances reach in the order they are met; source_of[r] is the row of the table. */
+/* Numbers the rows that some distance reaches, in the order of distances; source_of[r] is the row of the
+ * table. */
 static void number_rows(position_rows *rows, const br_model *model, int32_t seq_tokens_max,
                         int32_t *number_of, int32_t *source_of)
 {

@@ -1,6 +1,6 @@
 /*
- * positions.h - the relative embeddings a bundle can reach, ready to be projected. Not for others
- * than weights.c.
+ * positions.h - the relative embeddings that a bundle's prompts can reach, and their projection. For
+ * weights.c alone.
  *
  * Log buckets map many distances to one row of rel_embeddings, so only the rows
  * that some distance in (-S, S) reaches are normalised and projected; the
@@ -37,7 +37,7 @@ void position_rows_deinit(position_rows *rows);
 BR_NODISCARD br_status position_rows_project(float **out, const position_rows *rows, const float *weight,
                                              const float *bias);
 
-/* The same of zeros: a table's size without its work. */
+/* The same table filled with zeros, without the work of projecting. */
 BR_NODISCARD br_status position_rows_zeros(float **out, const position_rows *rows);
 
 #endif

@@ -1,9 +1,8 @@
 /*
  * weights.c - see encoder.h: a bundle's weights, folded and handed to a backend.
  *
- * Works through the bundle one tensor after the other: widen to float, refuse
- * what is not finite, fold, hand over, drop. The most that is held besides the
- * backend's own copies is one layer's query, key and value matrices and its two position tables.
+ * Tensors are handled one after the other: widened to float, checked to be finite, folded, copied to the
+ * backend, freed. At any time there are at most one layer's query, key and value matrices and its two
  */
 #include <assert.h>
 #include <math.h>
@@ -85,16 +84,15 @@ static br_status read_projection(const weight_loader *l, const projection *out, 
     return BR_OK;
 }
 
-/* 1 / sqrt(D * terms): the terms the model is configured for count,
- * whether or not it has relative attention. */
+/* 1 / sqrt(D * terms). The terms that the configuration names count even without relative attention. */
 static float score_scale(const br_model *model)
 {
     const int terms = 1 + (model->c2p ? 1 : 0) + (model->p2c ? 1 : 0);
     return (float)(1 / sqrt((double)model->head_size * terms));
 }
 
-/* Projects the reachable rows with the shared projection,
- * or with the layer's own `module` where nothing is shared. */
+/* Projects the reachable rows with the shared projection, or with the layer's own `module` if the model
+ * shares none. */
 static br_status project_positions(const weight_loader *l, float **out, int32_t layer, br_module module,
                                    const projection *shared, float scale)
 {
@@ -125,7 +123,7 @@ static br_status make_positions(const weight_loader *l, br_positions **out, int3
     float *keys = NULL;
     float *queries = NULL;
     br_status status = BR_OK;
-    /* Keys are dotted with the query, which comes scaled; queries carry the scale themselves. */
+    /* Position keys are multiplied by queries, which are scaled already; position queries are scaled here. */
     if (model->c2p) status = project_positions(l, &keys, layer, BR_MODULE_POSITION_KEY, key, 1);
     if (model->p2c && status == BR_OK)
         status = project_positions(l, &queries, layer, BR_MODULE_POSITION_QUERY, query, score_scale(model));
@@ -154,7 +152,7 @@ static bool has_positions(const br_model *model)
     return model->relative_attention && (model->c2p || model->p2c);
 }
 
-/* q | k | v stacked as one [3C, C], which the last layer takes apart again. */
+/* q | k | v stacked as one [3C, C]; the last layer has q and k | v apart. */
 static br_status make_attention(const weight_loader *l, layer_weights *out, int32_t layer)
 {
     const br_model *model = &l->w->model;
@@ -238,7 +236,8 @@ static br_status make_embedding(const weight_loader *l)
     return make_layer_norm_of(l, &w->embedding_norm, 0, BR_MODULE_EMBEDDING_NORM);
 }
 
-/* position_embeddings + token_type_embeddings[0], as far as prompts reach: the type is 0 throughout. */
+/* position_embeddings + token_type_embeddings[0] for the positions of the longest prompt: every token has
+ * type 0. */
 static br_status make_absolute_positions(const weight_loader *l)
 {
     br_encoder_weights *w = l->w;
@@ -279,7 +278,8 @@ static br_status read_positions_norm(const weight_loader *l, float *gamma_beta)
     return status;
 }
 
-/* The relative embeddings, normalised where the model says so: the rows every layer projects. */
+/* The relative embeddings, normalised if the model has a LayerNorm for them: the rows that every layer
+ * projects. */
 static br_status read_positions(weight_loader *l)
 {
     const br_model *model = &l->w->model;

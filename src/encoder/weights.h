@@ -1,5 +1,5 @@
 /*
- * weights.h - what weights.c makes and encoder.c runs on. Not for others.
+ * weights.h - the weights that weights.c makes and encoder.c runs on. For this folder alone.
  */
 #ifndef BESTROUTE_ENCODER_WEIGHTS_H
 #define BESTROUTE_ENCODER_WEIGHTS_H
@@ -31,7 +31,7 @@ struct br_encoder_weights {
     int32_t seq_tokens_max; /* max_tokens of the bundle: positions reach this far */
     int32_t heads_count;
     br_embedding *embedding;
-    float *absolute_positions; /* [max_tokens, C], with the row of token type 0 in; NULL: none */
+    float *absolute_positions; /* [max_tokens, C], the row of token type 0 added; NULL: none */
     layernorm_weights embedding_norm;
     layer_weights *layers; /* [L] */
     float *head_weight;    /* [K, C] */

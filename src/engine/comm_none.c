@@ -17,7 +17,7 @@ void br_comm_look(br_comm_call *out, const char *id_file, int64_t timeout_ms)
     *out = (br_comm_call){0};
 }
 
-/* There is no communicator to call this or any of the following with. */
+/* Since open fails, this and the following functions are never called. */
 br_status br_comm_agree(br_comm *comm, const uint64_t *words, int32_t count, br_error *error)
 {
     (void)comm;

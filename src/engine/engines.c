@@ -62,7 +62,7 @@ static int32_t cores(void)
         const int count = CPU_COUNT(&allowed);
         if (count > 0) return count;
     }
-    /* More cores than a cpu_set_t can name. */
+    /* The machine has more cores than a cpu_set_t can name. */
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
     return online > 0 ? (int32_t)online : 1;
 }

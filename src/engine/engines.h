@@ -1,7 +1,7 @@
 /*
- * engines.h - which engines this build has, what they find on this machine, and how one of them is opened.
+ * engines.h - the engines of this build: their names, their devices on this machine, and opening one.
  *
- * Thread-safe: nothing is kept between calls.
+ * Thread-safe: no state is kept between calls.
  */
 #ifndef BESTROUTE_ENGINE_ENGINES_H
 #define BESTROUTE_ENGINE_ENGINES_H
@@ -20,16 +20,16 @@ typedef enum br_engine {
 
 const char *br_engine_name(br_engine engine);
 
-/* AUTO as the engine it stands for on this machine; any other as itself. */
+/* For AUTO the engine that it means on this machine; any other engine is returned as it is. */
 br_engine br_engine_resolve(br_engine engine);
 
-/* How many devices of the engine this build and machine have: 1 for CPUs, 0 where there is none. */
+/* How many devices this build and machine have for the engine: 1 for those on the host. */
 int32_t br_engine_devices(br_engine engine);
 
 /* How many streams serve this engine best: one per core the process may run on for CPUs. */
 int32_t br_engine_streams(br_engine engine);
 
-/* `device`: index among the engine's devices; 0 for CPUs, which are one device.
+/* `device`: index among the engine's devices; 0 for the engines on the host.
  * BR_ENOTSUP: the build lacks the engine, or the device the precision. BR_EDEVICE. BR_ENOMEM.
  * Close with br_backend_close. */
 BR_NODISCARD br_status br_backend_open(br_backend **out, br_engine engine, br_precision precision,

@@ -39,7 +39,7 @@ static bool within(uint32_t code, uint32_t first, uint32_t last)
     return code - first <= last - first;
 }
 
-/* Classes that follow from arithmetic; OTHER when the table decides. */
+/* The classes of ranges that the table leaves out; OTHER: look into the table. */
 static grapheme_class computed_class(uint32_t code)
 {
     if (code == '\r') return CR;
@@ -57,7 +57,7 @@ static grapheme_class computed_class(uint32_t code)
 static grapheme_class class_of(uint32_t code)
 {
     if (within(code, 0x20, 0x7E)) return OTHER;
-    if (within(code, 0x3400, 0xA000)) return OTHER; /* the ideographs, before a search */
+    if (within(code, 0x3400, 0xA000)) return OTHER; /* ideographs, without a search */
     const grapheme_class computed = computed_class(code);
     if (computed != OTHER) return computed;
 
@@ -85,7 +85,7 @@ static bool is_control(grapheme_class class)
     return class >= CR && class <= CONTROL;
 }
 
-/* Takes one more code point of class `class` into the cluster. */
+/* Adds a code point of class `class` to the cluster. */
 static void take(grapheme *cluster, grapheme_class class)
 {
     if (class == PICTURE) {

@@ -1,8 +1,7 @@
 /*
  * grapheme.h - where extended grapheme clusters end (Unicode Standard Annex 29).
  *
- * One cluster at a time: a cluster is begun with its first code point and then
- * asked, code point by code point, whether the next one belongs to it. Pure.
+ * The caller begins a cluster with its first code point, then asks for each following one whether it belongs
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_GRAPHEME_H
 #define BESTROUTE_BUNDLE_TOKENIZER_GRAPHEME_H
@@ -10,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What has been seen of the current cluster, as far as the next decision needs it. */
+/* The state of the current cluster that the next decision needs. */
 typedef struct grapheme {
     uint8_t last;     /* class of the last code point */
     uint8_t picture;  /* pictograph Extend* (1), and then a joiner (2) */

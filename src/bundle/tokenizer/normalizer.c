@@ -7,7 +7,7 @@
  *
  *   4 bytes trie size | trie | replacements
  *
- * The trie comes from a file, so no step trusts it: each index is checked.
+ * The trie comes from a file, so each step checks its index.
  */
 #include "normalizer.h"
 
@@ -20,8 +20,8 @@
 enum {
     UNIT_BYTES = 4,
     REPLACEMENT_BYTES_MAX = 64, /* the longest of Unicode's NFKC is 33 */
-    WHOLE_BYTES_MAX = 5,        /* of a cluster that rules see as a whole */
-    /* In one step: the characters of a cluster, each replaced by spaces, and the first mark. */
+    WHOLE_BYTES_MAX = 5,        /* of a cluster that rules match as a whole */
+    /* The most that one step writes: each character of a cluster replaced by spaces, and the first mark. */
     WRITTEN_MAX = (WHOLE_BYTES_MAX + 1) * REPLACEMENT_BYTES_MAX * BR_SPACE_MARK_BYTES + BR_SPACE_MARK_BYTES,
 };
 
@@ -32,7 +32,7 @@ struct normalizer {
     size_t unit_count;
     char *replacements; /* ends with a NUL */
     size_t replacement_bytes;
-    bool plain[128]; /* ASCII that no rule changes, that is no space and begins no "[SEP]" */
+    bool plain[128]; /* true for ASCII that no rule changes, but for the space and the "[" of "[SEP]" */
 };
 
 static uint32_t unit_label(uint32_t unit)
@@ -50,7 +50,8 @@ static bool unit_has_leaf(uint32_t unit)
     return (unit >> 8 & 1) != 0;
 }
 
-/* The replacement of the shortest rule that text[0 .. size] begins with; data is NULL when there is none. */
+/* The replacement of the shortest rule that matches the beginning of text[0 .. size]; data is NULL: no rule
+ * does. */
 static br_str replacement_of(const normalizer *n, const char *text, size_t size)
 {
     if (n->unit_count == 0) return (br_str){0};
@@ -150,7 +151,7 @@ static void write_bytes(output *out, const char *bytes, size_t size)
     out->at += size;
 }
 
-/* The text begins with a mark, its own or ours. */
+/* Writes a mark before the first character, unless that is a space or a mark itself. */
 static void write_first(output *out, const char *bytes, size_t size)
 {
     const bool marked =
@@ -159,7 +160,7 @@ static void write_first(output *out, const char *bytes, size_t size)
     out->reading->started = true;
 }
 
-/* Steps 4 and 5 for one character. */
+/* Steps 4 and 5 of normalizer.h, for one character. */
 static void write_character(output *out, const char *bytes, size_t size)
 {
     normalizing *r = out->reading;
@@ -201,7 +202,7 @@ static void map_characters(output *out, const char *bytes, size_t size)
     }
 }
 
-/* The cluster is complete. */
+/* Step 3 for a complete cluster. */
 static void end_cluster(output *out)
 {
     normalizing *r = out->reading;
@@ -217,7 +218,7 @@ static void end_cluster(output *out)
     r->spilled = false;
 }
 
-/* The cluster has one more character. */
+/* Adds a character to the cluster. */
 static void extend_cluster(output *out, const char *bytes, size_t size)
 {
     normalizing *r = out->reading;
@@ -249,7 +250,7 @@ static bool is_white_space(uint32_t code)
            code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
-/* Step 2. */
+/* Step 2 of normalizer.h. */
 static void strip(normalizing *r)
 {
     while (r->at < r->end) {
@@ -283,7 +284,7 @@ void normalizing_begin(normalizing *reading, const normalizer *n, br_str text)
     strip(reading);
 }
 
-/* Copies plain ASCII at a cluster's start: each is a cluster of its own, because ASCII follows it. */
+/* Copies plain ASCII characters that ASCII follows: each of them is a cluster of its own. */
 static void copy_plain(output *out, const char *limit)
 {
     normalizing *r = out->reading;
@@ -301,7 +302,7 @@ static void copy_plain(output *out, const char *limit)
     r->at = at;
 }
 
-/* One character of the text, or the end of the cluster before it. */
+/* Takes one character of the text, or ends the cluster before it. */
 static void step(output *out)
 {
     normalizing *r = out->reading;
@@ -312,7 +313,7 @@ static void step(output *out)
         grapheme_begin(&r->grapheme, code);
     } else if (!grapheme_joins(&r->grapheme, code)) {
         end_cluster(out);
-        return; /* the character is looked at again, as a beginning */
+        return; /* the next step takes this character, as the first of a cluster */
     }
     extend_cluster(out, cut ? " " : r->at, cut ? 1 : size);
     r->at += size;

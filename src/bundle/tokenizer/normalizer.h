@@ -1,18 +1,17 @@
 /*
- * normalizer.h - prompt text to the text that is cut into pieces.
+ * normalizer.h - turns a prompt into the text that is cut into pieces.
  *
  *   1. a literal "[SEP]" becomes a space
- *   2. white space at both ends goes
+ *   2. white space at both ends is removed
  *   3. the model's character map is applied, one grapheme cluster at a time
  *   4. runs of spaces become one space
  *   5. every space becomes U+2581, and the text begins with one
  *
- * Steps 2 to 5 are those of Hugging Face's fast tokenizer, quirks included: the
- * map looks at a cluster of fewer than six bytes as a whole and replaces all of
- * it when a rule matches its beginning. SentencePiece's own normalizer differs.
+ * Steps 2 to 5 are those of Hugging Face's fast tokenizer, with its peculiarity: a cluster of fewer than six
+ * bytes is matched as a whole, and replaced as a whole if a rule matches its beginning. SentencePiece's own
+ * normalizer differs.
  *
- * A text is read piece by piece, so that nothing is allocated whatever its
- * size. The normalizer is immutable: any number of threads may read with it.
+ * A text is read part by part, so that nothing is allocated for a text of any size. The normalizer is
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_NORMALIZER_H
 #define BESTROUTE_BUNDLE_TOKENIZER_NORMALIZER_H
@@ -37,7 +36,7 @@ BR_NODISCARD br_status normalizer_create(normalizer **out, br_str charsmap, cons
 /* Accepts NULL. */
 void normalizer_destroy(normalizer *n);
 
-/* One reading of one text. Fields belong to normalizer.c. */
+/* The state of reading one text. Only normalizer.c uses the fields. */
 typedef struct normalizing {
     const normalizer *normalizer;
     const char *at;
@@ -45,9 +44,9 @@ typedef struct normalizing {
     grapheme grapheme; /* of the current cluster */
     char cluster[8];   /* its bytes while they are fewer than six */
     size_t cluster_bytes;
-    bool spilled;    /* six bytes were reached: the rest goes character by character */
+    bool spilled;    /* the cluster has six bytes or more: each character is matched alone */
     bool started;    /* something was written */
-    bool last_space; /* and a space was the last of it */
+    bool last_space; /* and the last character written is a space */
 } normalizing;
 
 /* Borrows both, and `text` (valid UTF-8), as long as the reading lasts. */

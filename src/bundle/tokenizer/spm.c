@@ -2,8 +2,7 @@
  * spm.c - see spm.h.
  *
  * A protocol buffer is a sequence of fields: a varint (number << 3 | form), then
- * the value. The numbers below are those of sentencepiece_model.proto; fields
- * it does not need are skipped, whatever they are.
+ * the value. The numbers below are those of sentencepiece_model.proto; all other fields are skipped.
  */
 #include "spm.h"
 
@@ -65,7 +64,7 @@ static br_str read_bytes(fields *f, uint64_t size)
     return bytes;
 }
 
-/* The next field; false at the end, and when the rest is malformed (then f->failed). */
+/* Reads the next field. False at the end, and if the rest is malformed; f->failed tells which. */
 static bool next_field(field *out, fields *f)
 {
     if (f->failed || f->at == f->end) return false;
@@ -145,7 +144,7 @@ static br_status count_pieces(int32_t *count, br_str bytes, const char *file, br
     return BR_OK;
 }
 
-/* The model's type: unigram when the file does not say. False when malformed. */
+/* The model's type; unigram if the file names none. False: malformed. */
 static bool parse_trainer(uint64_t *type, br_str message)
 {
     fields f = fields_of(message);

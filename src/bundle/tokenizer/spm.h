@@ -1,9 +1,7 @@
 /*
  * spm.h - reads a SentencePiece model file (a protocol buffer) held in memory.
  *
- * Only what segmenting needs: pieces with their scores and types, and the
- * character map. Everything is checked before anything is handed out. Pure: the
- * strings are views into the caller's bytes.
+ * It reads what segmenting needs: pieces with their scores and types, and the character map. The whole file
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_SPM_H
 #define BESTROUTE_BUNDLE_TOKENIZER_SPM_H
@@ -13,7 +11,7 @@
 #include "bestroute/error.h"
 #include "core/memory.h"
 
-enum { PIECE_BYTES_MAX = 255 }; /* sizes a ring of scores on the stack of the segmenter */
+enum { PIECE_BYTES_MAX = 255 }; /* unigram.c has a ring of so many scores on its stack */
 
 typedef enum piece_type {
     PIECE_NORMAL = 1,
@@ -25,7 +23,7 @@ typedef enum piece_type {
 } piece_type;
 
 typedef struct spm_model_piece {
-    br_str text; /* UTF-8, 1..PIECE_BYTES_MAX bytes, unlike every other piece's */
+    br_str text; /* UTF-8, 1..PIECE_BYTES_MAX bytes; no two pieces have the same */
     float score; /* log probability; finite */
     piece_type type;
 } spm_model_piece;
@@ -37,7 +35,7 @@ typedef struct spm_model {
     br_str charsmap; /* normalizer_spec.precompiled_charsmap; empty when absent */
 } spm_model;
 
-/* What a text may be cut into. "[CLS]" and its like are never matched, however a text spells them. */
+/* True for pieces that a text can be cut into. Control pieces such as "[CLS]" never match a text. */
 static inline bool piece_is_text(piece_type type)
 {
     return type == PIECE_NORMAL || type == PIECE_UNUSED || type == PIECE_BYTE;
@@ -49,7 +47,7 @@ static inline bool piece_is_text(piece_type type)
 BR_NODISCARD br_status spm_model_parse(spm_model *out, br_str bytes, const char *file, br_error *error);
 void spm_model_deinit(spm_model *model);
 
-/* The id of the piece spelled so, or -1. Searches all pieces. */
+/* The id of the piece with this text, or -1. Searches all pieces. */
 int32_t spm_model_find(const spm_model *model, br_str text);
 
 #endif

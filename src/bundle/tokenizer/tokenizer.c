@@ -1,6 +1,5 @@
 /*
- * tokenizer.c - see tokenizer.h. The normalizer's output is cut at each space mark into words,
- * which begin with their mark, and each word into pieces. BERT's has a file of its own, wordpiece.c.
+ * tokenizer.c - see tokenizer.h. The output of the normalizer is cut into words before each space mark, and
  */
 #include "tokenizer.h"
 
@@ -138,8 +137,8 @@ bool br_tokenizer_is_text_id(const br_tokenizer *tokenizer, int64_t id)
 
 enum { ROOM = 2 * NORMALIZER_ROOM_MIN };
 
-/* Normalized text that is not cut yet, and room for the ids of a word. On the stack until a word
- * outgrows it. */
+/* Normalized text that is not cut yet, and room for the ids of a word. It is on the stack until a word needs
+ * more room. */
 typedef struct words {
     char *text;
     int32_t *path; /* [room + 1] */
@@ -147,14 +146,14 @@ typedef struct words {
     size_t size;
     char small_text[ROOM];
     int32_t small_path[ROOM + 1];
-    void *large; /* owned; holds path and text once they moved */
+    void *large; /* owned; path and text are in it once the stack is too small */
 } words;
 
-/* The caller's array. */
+/* The array of the caller. */
 typedef struct id_list {
     int32_t *ids;
     size_t max;
-    size_t count; /* of all ids, those that did not fit included */
+    size_t count; /* of all ids, also of those that did not fit */
 } id_list;
 
 static void append(id_list *list, const int32_t *ids, size_t count)
@@ -166,7 +165,7 @@ static void append(id_list *list, const int32_t *ids, size_t count)
     list->count += count;
 }
 
-/* Doubles the room for text; ids in `path` are of no more use. */
+/* Doubles the room for text. The ids in `path` are lost; nobody needs them any more. */
 static bool enlarge(words *w)
 {
     const size_t room = w->room * 2;
@@ -200,8 +199,8 @@ static void cut(const unigram *u, words *w, id_list *list, size_t first, size_t 
     append(list, w->path + (last - first) + 1 - count, count);
 }
 
-/* Cuts all words that are complete; the last one may go on in the text to come. `fresh` is where
- * text begins that was not searched for marks before. */
+/* Cuts all words but the last one, which may continue in the text that follows. The text before `fresh` has
+ * been searched for marks already. */
 static void cut_complete(const unigram *u, words *w, id_list *list, size_t fresh)
 {
     size_t first = 0;

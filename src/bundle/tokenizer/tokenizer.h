@@ -2,16 +2,15 @@
  * tokenizer.h - text to DeBERTa-v3 piece ids (a SentencePiece unigram model, spm.model),
  * or to BERT's (vocab.txt).
  *
- * Ids equal those of Hugging Face's DebertaV2TokenizerFast (transformers 4), which
- * BEST-Route trains with, with one deliberate difference: text is only ever text.
- * "[MASK]" or "<|source|>" in a prompt are ordinary characters and no input yields a
- * special id. A literal "[SEP]" is replaced by a space first, as BEST-Route's trainer does.
+ * Ids equal those of Hugging Face's DebertaV2TokenizerFast (transformers 4), which BEST-Route trains with,
+ * with one deliberate difference: no text yields a special id. "[MASK]" or "<|source|>" in a prompt are
+ * ordinary characters. A literal "[SEP]" is first replaced by a space, as in BEST-Route's trainer.
  *
- * A character the vocabulary does not have: the fast tokenizer makes it (and its unseen
- * neighbours) one [UNK]; SentencePiece itself makes it its UTF-8 bytes. The first is the
- * default; br_tokenizer_use_bytes chooses the second.
+ * For a character that the vocabulary does not have, and its neighbours of the same kind, the fast tokenizer
+ * writes one [UNK]; SentencePiece itself writes the UTF-8 bytes. The first is the default;
+ * br_tokenizer_use_bytes chooses the second.
  *
- * Immutable once set up: any number of threads may encode at once.
+ * Immutable after create and br_tokenizer_use_bytes: any number of threads may encode at once.
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_TOKENIZER_H
 #define BESTROUTE_BUNDLE_TOKENIZER_TOKENIZER_H
@@ -24,7 +23,7 @@
 
 typedef struct br_tokenizer br_tokenizer;
 
-/* `model` holds the bytes of spm.model; what is needed is copied. `file` names it in errors.
+/* `model` holds the bytes of spm.model, and is only read during the call. `file` names it in errors.
  * BR_EFORMAT: not a SentencePiece unigram model; BR_ETOOBIG: over BR_VOCAB_MAX pieces;
  * BR_EINVAL: it lacks [CLS] or [SEP] control pieces. BR_ENOMEM. */
 BR_NODISCARD br_status br_tokenizer_create(br_tokenizer **out, br_str model, const char *file,
@@ -48,13 +47,13 @@ int32_t br_tokenizer_piece_count(const br_tokenizer *tokenizer);
 int32_t br_tokenizer_cls(const br_tokenizer *tokenizer);
 int32_t br_tokenizer_sep(const br_tokenizer *tokenizer);
 
-/* True for ids that a text can yield: normal, byte and unknown pieces. Any int is a legal question. */
+/* True for ids that a text can yield: normal, byte and unknown pieces. `id` may be any number. */
 bool br_tokenizer_is_text_id(const br_tokenizer *tokenizer, int64_t id);
 
-/* Writes the first ids_max ids of `text`, without special tokens, and sets *count to the number
- * the whole text has (it may exceed ids_max). Time is linear in the text; memory is allocated only
- * where a word without a space is longer than about 2,000 bytes.
- * BR_EFORMAT: the text is not UTF-8, and nothing is written. BR_ENOMEM. On failure *count is 0. */
+/* Writes the first ids_max ids of `text`, without special tokens, and sets *count to the number of ids of the
+ * whole text (it may exceed ids_max). Time is linear in the text; memory is allocated only for a word of more
+ * than about 2,000 bytes. BR_EFORMAT: the text is not UTF-8, and nothing is written. BR_ENOMEM. On failure
+ * *count is 0. */
 BR_NODISCARD br_status br_tokenizer_encode(const br_tokenizer *tokenizer, br_str text, int32_t *ids,
                                            size_t ids_max, size_t *count);
 

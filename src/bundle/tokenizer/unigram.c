@@ -2,8 +2,7 @@
  * unigram.c - see unigram.h.
  *
  * The trie is a double array: the child of node n along byte b is node
- * base[n] + b, if that node's parent is n. One node is 16 bytes and holds all a
- * step needs, so a step touches one cache line.
+ * base[n] + b, if that node's parent is n. A step needs one node of 16 bytes, that is one cache line.
  */
 #include "unigram.h"
 
@@ -19,12 +18,12 @@
 enum {
     BYTES = 256,
     NO_ID = -1,
-    FREE = -1,   /* parent of a node nobody uses */
+    FREE = -1,   /* parent of an unused node */
     NOBODY = -2, /* parent of the root */
     ROOT = 0,
     SLOTS_TRIED =
-        64,       /* gaps tried for a node's children before they go behind all others; bounds the build */
-    SCORES = 256, /* ring of Viterbi's scores */
+        64, /* gaps tried for a node's children before they go behind all nodes: bounds the time of build */
+    SCORES = 256,        /* of the ring of Viterbi's scores */
     NODES_MAX = 1 << 30, /* so that indices do not overflow while the array grows */
 };
 
@@ -79,8 +78,8 @@ static void take_node(unigram *u, int32_t at, int32_t parent)
     if (at >= u->used_end) u->used_end = at + 1;
 }
 
-/* Adds free nodes until there are `count`, rounded up to whole BYTES. They go to the front of the
- * list: old gaps are tried less and less. */
+/* Adds free nodes until there are `count`, rounded up to a multiple of BYTES. They go to the front of the
+ * list, so that gaps are tried less often the older they are. */
 static bool grow(unigram *u, int32_t count)
 {
     const int32_t old = u->node_count;
@@ -121,7 +120,7 @@ static bool all_free(const unigram *u, int32_t base, const unsigned char *labels
     return true;
 }
 
-/* A base whose nodes for all labels are free, or -1 when memory is out. */
+/* A base whose nodes for all labels are free. -1: no memory. */
 static int32_t find_base(unigram *u, const unsigned char *labels, size_t count)
 {
     int32_t at = u->free_first;
@@ -272,7 +271,7 @@ static inline void offer(double *scores, int32_t *path, size_t end, double score
     scores[end % SCORES] = score;
 }
 
-/* path[end] = the piece that ends at `end` on the best way there, for every end that can be reached. */
+/* For every end that can be reached: path[end] = the last piece of the best cut of word[0 .. end]. */
 static void search(const unigram *u, int32_t *path, const char *word, size_t size)
 {
     const node *nodes = u->nodes;
@@ -311,8 +310,8 @@ size_t unigram_cut(const unigram *u, int32_t *path, const char *word, size_t siz
 {
     search(u, path, word, size);
 
-    /* Walk back from the end. Ids are never more than the bytes they stand for, so what is written
-     * at `slot` and above has been read. */
+    /* Walks back from the end. There are never more ids than bytes, so the entries that are overwritten have
+     * been read before. */
     size_t slot = size + 1;
     bool in_unseen = false;
     for (size_t end = size; end > 0;) {

@@ -9,7 +9,7 @@
 #include "core/limits.h"
 #include "core/utf8.h"
 
-/* What a character is to the normalizer and to the cutter of words. */
+/* The kinds of characters that normalizing and cutting into words tell apart. */
 typedef enum kind { ORDINARY, DROPPED, SPACE, MARK, IDEOGRAPH, PUNCTUATION } kind;
 
 typedef struct wordpiece_range {
@@ -34,7 +34,7 @@ struct wordpiece {
     bool lowercase;
 };
 
-/* The kind of a character: that of the range of the table that it is in. */
+/* The kind of a character, from the table's ranges. */
 static kind kind_of(uint32_t code)
 {
     size_t low = 0;
@@ -80,7 +80,8 @@ static size_t lower(uint32_t out[MAPPED_MAX], uint32_t code)
     return count;
 }
 
-/* A hash in steps: inside a word a piece is looked up as "##" and its bytes, which are never put together. */
+/* Hashes part by part: a piece inside a word is looked up as "##" and its bytes, which are not copied
+ * together. */
 static uint64_t hash_more(uint64_t hash, const char *bytes, size_t size)
 {
     for (size_t i = 0; i < size; i++) hash = (hash ^ (unsigned char)bytes[i]) * 0x100000001b3U; /* FNV-1a */
@@ -102,7 +103,7 @@ static bool is_piece(br_str line, bool inside, const char *bytes, size_t size)
     return memcmp(line.data, "##", lead) == 0 && memcmp(line.data + lead, bytes, size) == 0;
 }
 
-/* The slot that holds the piece, or the empty one where it belongs. */
+/* The slot of the piece, or the empty slot where it would be inserted. */
 static size_t slot_of(const wordpiece *w, bool inside, const char *bytes, size_t size)
 {
     size_t slot = first_slot(w, inside, bytes, size);
@@ -203,15 +204,15 @@ void wordpiece_destroy(wordpiece *w)
     free(w);
 }
 
-/* A word in the making, and the caller's array. */
+/* The word that is being read, and the array of the caller. */
 typedef struct encoding {
     const wordpiece *w;
     int32_t *ids;
     size_t ids_max;
-    size_t count; /* of all ids, those that did not fit included */
+    size_t count; /* of all ids, also of those that did not fit */
     char word[WORD_BYTES_MAX];
     size_t bytes;
-    size_t characters; /* goes on beyond what `word` holds */
+    size_t characters; /* of the word, also of those that `word` does not hold */
 } encoding;
 
 static void append(encoding *e, const int32_t *ids, size_t count)
@@ -252,7 +253,7 @@ static void end_word(encoding *e)
 
 static void put(encoding *e, uint32_t code)
 {
-    if (e->characters++ >= WORD_CHARACTERS_MAX) return; /* one [UNK], whatever it goes on with */
+    if (e->characters++ >= WORD_CHARACTERS_MAX) return; /* the word is [UNK] already */
     char *to = e->word + e->bytes;
     if (code < 0x80) {
         *to++ = (char)code;
@@ -272,7 +273,7 @@ static void put(encoding *e, uint32_t code)
     e->bytes = (size_t)(to - e->word);
 }
 
-/* One character as the normalizer leaves it. */
+/* Takes one normalized character. */
 static void put_normal(encoding *e, uint32_t code)
 {
     const bool alone = kind_of(code) == PUNCTUATION;

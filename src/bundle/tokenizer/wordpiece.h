@@ -1,13 +1,14 @@
 /*
  * wordpiece.h - text to BERT's pieces (vocab.txt), as Hugging Face's BertTokenizerFast does it.
  *
- *   normalize   control characters go, ideographs stand alone; uncased: NFD without its marks, lower case
+ *   normalize   control characters are removed, ideographs become words of their own; uncased: NFD without
+ *               its marks, lower case
  *   words       cut at white space and around each punctuation character
- *   pieces      the longest that fits, from the left; "##" before those inside a word. A word of
- *               more than 100 characters, or with a rest that no piece begins, is one [UNK]
+ *   pieces      from the left, always the longest that matches; inside a word a piece begins with "##". A
+ *               word of more than 100 characters, or one that no pieces can spell, is one [UNK]
  *
- * Special tokens in a text are ordinary characters, as everywhere in this service. Combining
- * characters that are not marks (Hangul tone marks, musical stems) keep their order: NFD's is not restored.
+ * Special tokens in a text are ordinary characters, as everywhere in this service. Combining characters that
+ * are not marks (Hangul tone marks, musical stems) keep their order; NFD would sort them.
  *
  * Immutable: any number of threads may encode at once. Encoding allocates nothing.
  */
@@ -34,7 +35,7 @@ int32_t wordpiece_count(const wordpiece *w);
 /* The id of a whole line, or -1. */
 int32_t wordpiece_find(const wordpiece *w, br_str piece);
 
-/* Writes the first ids_max ids of `text`, which is UTF-8, and returns how many there are in all. */
+/* Writes the first ids_max ids of `text`, which is UTF-8, and returns the number of ids of the whole text. */
 size_t wordpiece_encode(const wordpiece *w, br_str text, int32_t *ids, size_t ids_max);
 
 #endif

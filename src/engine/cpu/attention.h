@@ -11,9 +11,9 @@
  *   c2p band    rows: queries  lanes: distances   b: the position keys, then transposed into place
  *   context     rows: queries  lanes: head        b: values
  *
- * A distance is query - key, so in a band the lanes wanted by one row are those of the row above moved by
- * one: a tile of R rows over n lanes needs n + R - 1 distances, computed once, and each row is
- * read from its own place (the skew). No n x 2n table of position scores is ever made.
+ * A distance is query - key, so the lanes that a row of a band needs are those of the row above, moved by
+ * one. A tile of R rows over n lanes needs n + R - 1 distances. They are computed once, and each row is read
+ * from its own first lane (the skew). No n x 2n table of position scores is ever made.
  *
  * A block is BLOCK queries against all keys. Rows and lanes beyond a sequence's end compute values that
  * nobody reads.
@@ -102,12 +102,13 @@ typedef struct product {
     const uint32_t *b;
     size_t b_stride;
     int32_t depth;
-    bool add;          /* to what `out` holds */
+    bool add;          /* the sum is added to what `out` holds */
     const float *skew; /* also added, where not NULL: row r starts r places earlier than row 0 */
     size_t skew_stride;
 } product;
 
-/* BR_ROWS rows by `vectors` vectors from lane `at`; a constant number, so that sums stay in registers. */
+/* BR_ROWS rows by `vectors` vectors from lane `at`. `vectors` is a constant, so that sums stay in
+ * registers. */
 BR_INLINE void tile(const product *p, size_t at, const int32_t vectors)
 {
     vec sum[BR_ROWS][3];
@@ -147,8 +148,7 @@ BR_INLINE void tile(const product *p, size_t at, const int32_t vectors)
     }
 }
 
-/* BR_ROWS rows, at least `lanes` lanes. Four vectors are better taken as two and two than as three and
- * one. */
+/* BR_ROWS rows, at least `lanes` lanes. Four vectors are faster as two and two than as three and one. */
 static void multiply(const product *p, size_t lanes)
 {
     size_t at = 0;
@@ -177,7 +177,7 @@ static void pack_rows(uint32_t *out, size_t out_stride, const activation *x, siz
     }
 }
 
-/* Value rows in the order a probability unit meets them. */
+/* Value rows in the order in which a unit of probabilities multiplies them. */
 static void pack_values(const workspace *w, const activation *x, size_t x_stride, int32_t rows,
                         int32_t head_size)
 {
@@ -373,7 +373,7 @@ static void attend(const br_attention_args *a, const workspace *w, int32_t seq, 
     }
 }
 
-/* Heads outermost: one head's position tables stay in the cache while all sequences pass. */
+/* The outer loop goes over heads, so that a head's position tables stay in the cache for all sequences. */
 static void attention(const br_attention_args *a, void *scratch)
 {
     const workspace w = lay_out(scratch, a->seq_tokens_max, a->head_size);

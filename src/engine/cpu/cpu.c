@@ -1,9 +1,9 @@
 /*
  * cpu.c - the CPU engine: dense products by oneDNN, everything else by our own kernels.
  *
- * A stream computes at once, on the thread that created it, and on that thread alone: one stream per core
- * gives the throughput of all cores without waiting for each other. Streams share weights,
- * position tables and compiled products, all read-only, and nothing else; no op takes a lock.
+ * An op computes before it returns, on the calling thread alone. One stream per core then uses all cores, and
+ * no stream waits for another. Streams share weights, position tables and compiled products, which are
+ * read-only; no op takes a lock.
  *
  * f32: everything is float32. bf16: the residual is float32; a product that feeds GELU
  * stays float32 in a small buffer until GELU has rounded it, once.
@@ -27,7 +27,7 @@
 /* Rows of a product that GELU follows: few enough that GELU finds the float32 results still in the cache. */
 enum { GELU_ROWS_MAX = 128 };
 
-/* Longer passes gain a hundredth of throughput: bench/README.md. */
+/* Longer passes gain only 1 % of throughput: bench/README.md. */
 enum { BATCH_TOKENS = 256 };
 
 typedef struct cpu_backend {
@@ -47,7 +47,7 @@ struct br_stream {
     const cpu_backend *backend;
     onednn_runner *runner;
     void *scratch; /* the attention's */
-    float *wide;   /* products on their way to GELU, bf16 only */
+    float *wide;   /* float32 results that GELU reads; bf16 only */
     size_t wide_count;
 };
 
@@ -111,7 +111,7 @@ static void positions_destroy(br_backend *backend, br_positions *positions)
     free(positions);
 }
 
-/* One unit of one row: a float, or two bf16; an odd head's last pair ends with zero. */
+/* One unit of one row: a float, or two bf16. The last pair of an odd head size ends with zero. */
 static uint32_t position_unit(const float *row, int32_t unit, int32_t head_size, bool bf16)
 {
     uint32_t bits;
@@ -207,7 +207,7 @@ static br_status stream_create(br_backend *backend, br_stream **out, const br_mo
         status = br_no_memory(error, "a stream's scratch");
         goto fail;
     }
-    /* Kernels read a little beyond what they wrote, and ignore what it gives. */
+    /* Kernels read a little beyond what they wrote, and ignore those values. */
     memset(stream->scratch, 0, bytes);
     *out = stream;
     return BR_OK;
@@ -347,7 +347,7 @@ static const br_backend_table table = {
     .heads = heads,
 };
 
-/* "AMD EPYC": the processor's own words, without the padding; "CPU" where it has none. */
+/* The name that the processor gives itself ("AMD EPYC"), without its padding; "CPU" if it gives none. */
 static void name_processor(char name[49])
 {
     memcpy(name, "CPU", 4);
@@ -404,8 +404,7 @@ br_status br_backend_open_cpu(br_backend **out, br_precision precision, br_error
 {
     *out = NULL;
     if (precision == BR_PRECISION_F16 || precision == BR_PRECISION_FP8)
-        return br_fail(error, BR_ENOTSUP,
-                       "engine cpu: precision %s is not among its own; it has f32 and bf16",
+        return br_fail(error, BR_ENOTSUP, "engine cpu: precision %s is not supported; f32 and bf16 are",
                        br_precision_name(precision));
     if (precision == BR_PRECISION_AUTO) {
         const br_status status = open_precision(out, true, NULL);

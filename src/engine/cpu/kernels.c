@@ -1,5 +1,5 @@
 /*
- * kernels.c - picks the kernels of the machine it runs on. See kernels.h.
+ * kernels.c - see kernels.h: picks the kernels for the machine that the program runs on.
  */
 #include "kernels.h"
 

@@ -1,5 +1,5 @@
 /*
- * kernels.h - everything the CPU engine does that is no dense product, once per instruction set.
+ * kernels.h - the kernels of the CPU engine: all its ops but dense products, compiled per instruction set.
  *
  * One source, several machines: vector.h names a vector of one machine, rows.h and attention.h are written
  * over it, and each kernels_<isa>.c compiles them for one instruction set through instruction_set.h.
@@ -16,8 +16,8 @@
 
 /* Position tables of one layer, packed for streaming: per head, one row per unit of the head's depth,
  * one column per distance. A unit is 32 bits: a float, or two consecutive bf16.
- *   key    column lead + S - 1 - distance   for a fixed query, ascending keys ascend
- *   query  column lead + distance + S - 1   for a fixed key, ascending queries ascend
+ *   key    column lead + S - 1 - distance   columns ascend with the key, for a fixed query
+ *   query  column lead + distance + S - 1   columns ascend with the query, for a fixed key
  * Columns outside are zero: kernels read whole vectors around a band. */
 struct br_positions {
     uint32_t *key;   /* [H, depth, stride] or NULL */
@@ -43,20 +43,21 @@ typedef struct cpu_kernels {
     void (*attention)(const br_attention_args *args, void *scratch);
     void (*pooled_attention)(const br_pooled_attention_args *args, void *scratch);
     void (*layernorm)(const br_layernorm_args *args);
-    void (*gelu)(void *activation, const float *x, size_t count); /* erf form; float32 may be in place */
+    /* erf form; `activation` may be `x` itself where that is float32. */
+    void (*gelu)(void *activation, const float *x, size_t count);
     void (*heads)(const br_heads_args *args);
 } cpu_kernels;
 
-/* Units of a head: how deep a dot product over it is. */
+/* Units of a head: the length of a dot product over it. */
 static inline int32_t cpu_depth(int32_t head_size, bool bf16)
 {
     return bf16 ? (head_size + 1) / 2 : head_size;
 }
 
-/* The fastest this machine runs; NULL when it has none for bf16. */
+/* The fastest that this machine can run. NULL: it can run none for bf16. */
 const cpu_kernels *cpu_kernels_choose(bool bf16);
 
-/* All that this machine runs, for tests: NULL beyond the last. */
+/* For tests: those that this machine can run, by index; NULL beyond the last. */
 const cpu_kernels *cpu_kernels_at(size_t index);
 
 extern const cpu_kernels cpu_kernels_portable;

@@ -1,5 +1,5 @@
 /*
- * kernels_portable.c - the CPU engine's kernels for any machine: four lanes, which every 64-bit one has.
+ * kernels_portable.c - the CPU engine's kernels for any machine: four lanes, which every 64-bit processor
  */
 #define BR_LANES 4
 #define BR_ROWS 4

@@ -1,9 +1,9 @@
 /*
  * onednn.c - see onednn.h.
  *
- * Versions differ in how descriptors are made: 2 fills structs of the caller's and goes through an
- * operation descriptor, 3 hands out opaque ones. What stands between #if and #endif
- * hides that; the rest is written once.
+ * oneDNN's versions differ in how descriptors are made: version 2 fills structs of the caller and needs an
+ * operation descriptor, version 3 returns opaque pointers. The lines between #if and #endif hide this
+ * difference; the rest is written once.
  */
 #include "onednn.h"
 
@@ -16,7 +16,7 @@
 
 #include <oneapi/dnnl/dnnl.h>
 
-/* Of the OpenMP runtime that oneDNN runs on. Declared here because each compiler's omp.h fits it alone. */
+/* Of the OpenMP runtime that oneDNN uses. Declared here because omp.h belongs to one compiler. */
 extern void omp_set_num_threads(int threads);
 extern int omp_get_max_threads(void);
 
@@ -161,7 +161,7 @@ struct shape {
 struct onednn {
     dnnl_engine_t engine;
     shape *shapes;
-    int32_t numbers; /* given out so far */
+    int32_t numbers; /* of shapes, given so far */
     bool bf16;
     char implementation[64];
 };
@@ -317,7 +317,7 @@ static br_status shape_acquire(onednn *dnn, shape **out, const onednn_source *so
     return BR_OK;
 }
 
-/* What a matrix of a real model would get. */
+/* Finds the implementation that a matrix of a real model would get. */
 static dnnl_status_t probe(onednn *dnn)
 {
     shape typical = {.outputs = 768, .inputs = 768};
@@ -367,7 +367,7 @@ bool onednn_is_fast(const onednn *dnn)
 /* Converts to the type of the products and packs. */
 static dnnl_status_t pack(const onednn *dnn, const onednn_weights *w, const float *plain)
 {
-    /* [outputs, inputs] in rows is [inputs, outputs] in columns. */
+    /* [outputs, inputs] stored by rows is [inputs, outputs] stored by columns. */
     const dnnl_dims_t dims = {w->shape->inputs, w->shape->outputs};
     layout plain_layout = {0};
     dnnl_memory_t plain_memory = NULL;
@@ -445,8 +445,8 @@ fail:
 br_status onednn_weights_create(onednn *dnn, onednn_weights **out, const onednn_source *source,
                                 br_error *error)
 {
-    /* oneDNN divides work among the team it sees when it compiles, and runners have a team of one. Nor is any
-     * other thread started for packing: idle ones would spin beside the streams. */
+    /* When oneDNN compiles, it divides work among the OpenMP team that it finds, and runners have a team of
+     * one. Packing starts no threads either: idle ones would spin and take time from the streams. */
     const int team = omp_get_max_threads();
     omp_set_num_threads(1);
     const br_status status = make_weights(dnn, out, source, error);
@@ -476,7 +476,7 @@ typedef struct handles {
 struct onednn_runner {
     onednn *dnn;
     dnnl_stream_t stream;
-    handles **shapes; /* by shape number; NULL where not met yet */
+    handles **shapes; /* by shape number; NULL before the first product of the shape */
     int32_t shapes_size;
 };
 

@@ -4,14 +4,12 @@
  * onednn.c is the one file that knows oneDNN and the difference between its
  * versions 2 and 3.
  *
- * Rows vary with every batch, and a product whose row count is only known when it
- * runs leaves oneDNN's fast path. So each shape is compiled for the row counts up to
- * ONEDNN_ROWS_MAX when its first matrix is made; more rows are taken in blocks of
- * similar size, none of them small. Matrices of equal shape share what was compiled.
- * Weights are packed once, in one layout that serves all row counts.
+ * Each batch has another number of rows, and oneDNN is slow where the number of rows is known only when the
+ * product runs. So each shape is compiled for the row counts up to ONEDNN_ROWS_MAX when its first matrix is
+ * made. More rows are computed in blocks of similar size, none of them small. Matrices of equal shape share
+ * the compiled products. Weights are packed once, in one layout that serves all row counts.
  *
- * Making and freeing is done by one thread at a time. Multiplying takes no lock:
- * each thread has its own runner.
+ * One thread at a time creates and destroys. Multiplying takes no lock: each thread has its own runner.
  */
 #ifndef BESTROUTE_ENGINE_CPU_ONEDNN_H
 #define BESTROUTE_ENGINE_CPU_ONEDNN_H
@@ -64,13 +62,13 @@ BR_NODISCARD br_status onednn_weights_create(onednn *dnn, onednn_weights **out, 
                                              br_error *error);
 void onednn_weights_destroy(onednn *dnn, onednn_weights *weights);
 
-/* Belongs to the calling thread, whose OpenMP team it sets to one. Serves the matrices that exist now at
- * once and later ones after a first product each, which allocates. BR_ENOMEM, BR_EDEVICE. */
+/* Belongs to the calling thread, whose OpenMP team it sets to one. For the matrices that exist now it is
+ * ready; for a later shape the first product allocates. BR_ENOMEM, BR_EDEVICE. */
 BR_NODISCARD br_status onednn_runner_create(onednn_runner **out, onednn *dnn, br_error *error);
 void onednn_runner_destroy(onednn_runner *runner);
 
-/* How many of `rows` to take next, in blocks of at most rows_max (1..ONEDNN_ROWS_MAX): a count that
- * is compiled, and such that the last block is not much smaller than the others. */
+/* The size of the next block when `rows` are left and a block has at most rows_max (1..ONEDNN_ROWS_MAX): a
+ * compiled row count, chosen so that the last block is not much smaller than the others. */
 int32_t onednn_block(int32_t rows, int32_t rows_max);
 
 /* x [rows, inputs], y [rows, outputs]; rows as onednn_block gives them. BR_EDEVICE, BR_ENOMEM. */

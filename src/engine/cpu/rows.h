@@ -61,7 +61,7 @@ static void layernorm(const br_layernorm_args *a)
 /* GELU: x P(x), P being the normal distribution function.
  *   gelu(x) = max(x, 0) - t P(-t),  t = |x|
  * log2 P(-t) is smooth: -1 + t q(t), with q fitted on [0, 6] so that P is within 4e-8. One exponential
- * then serves both signs. Beyond 6 the second term is held at its 6e-9. */
+ * then serves both signs. Beyond 6 the second term keeps the value it has there, 6e-9. */
 BR_INLINE vec gelu_of(vec x)
 {
     const vec magnitude = (vec)((uvec)x & splat_unit(0x7fffffffu));

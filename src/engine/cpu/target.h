@@ -2,7 +2,7 @@
  * target.h - compiles the functions between BR_TARGET_BEGIN and BR_TARGET_END for an instruction set,
  * whatever the rest of the program is compiled for: BR_TARGET_BEGIN("avx2,fma").
  *
- * For the kernel files alone. Whatever is not to be compiled so is included before it.
+ * For the kernel files alone. System headers are included before BR_TARGET_BEGIN.
  */
 #ifndef BESTROUTE_ENGINE_CPU_TARGET_H
 #define BESTROUTE_ENGINE_CPU_TARGET_H

@@ -1,15 +1,15 @@
 /*
  * vector.h - vectors of one machine, for the kernel files alone.
  *
- * The including file defines, and compiles everything below for its instruction set:
+ * The including file is compiled for its instruction set, and defines:
  *   BR_LANES        32-bit lanes of a vector: 16, 8 or 4
- *   BR_PAIRS         1: activations are bf16 and a unit is a pair of them; 0: float32
+ *   BR_PAIRS        1: activations are bf16 and a unit is a pair of them; 0: float32
  *   BR_FMA(a, b, c) a * b + c over vectors
  *   BR_DOT(c, a, b) c + a . b, unit by unit, accumulated in float32
  *   BR_MAX(a, b)    a > b ? a : b, lane by lane; BR_MIN alike. Both give b when one is NaN.
- * and for BR_PAIRS also BR_TO_BF16(vec): BR_LANES bf16 in a br_half.
+ * and for BR_PAIRS also BR_TO_BF16(vec): BR_LANES bf16.
  *
- * Denormals are not flushed: no thread's floating point mode is touched.
+ * Denormals are not flushed: no thread's floating point mode is changed.
  */
 #ifndef BESTROUTE_ENGINE_CPU_VECTOR_H
 #define BESTROUTE_ENGINE_CPU_VECTOR_H
@@ -73,7 +73,7 @@ BR_INLINE float sum_of(vec v)
     return lanes[0];
 }
 
-/* 2^x for x <= 127; below -126 it is 2^-126, nothing next to the 1 that a softmax holds.
+/* 2^x for x <= 127; below -126 it is 2^-126, which adds nothing to a softmax sum of at least 1.
  * Error under 2 units in the last place. NaN stays NaN. */
 BR_INLINE vec exp2_of(vec x)
 {
@@ -92,7 +92,7 @@ BR_INLINE vec exp2_of(vec x)
     return p * (vec)exponent;
 }
 
-/* e^x for x <= 0. The product x log2(e) is taken in two parts: one would cost digits at large |x|. */
+/* e^x for x <= 0. n ln(2) is subtracted in two parts: in one part digits would be lost at large |x|. */
 BR_INLINE vec exp_of(vec x)
 {
     const vec rounder = splat(12582912.0f);

@@ -1,6 +1,6 @@
 /*
- * host.h - what the engines on the host have alike: memory is the process's own, an op is done when it
- * returns, and the embedding stays in the type of the file.
+ * host.h - what the engines on the host share: memory is the process's own, an op is done when it returns,
+ * and the embedding keeps the type that it has in the file.
  *
  * The first functions are entries of a br_backend_table; the last ones are parts of ops.
  * Used by: reference, cpu; encoder/positions.c.

@@ -1,12 +1,10 @@
 /*
- * reference.c - the oracle: plain loops, one after the other, in no hurry.
+ * reference.c - the oracle that other engines are compared with: plain loops, never optimised.
  *
- * Every sum is taken in double and rounded once, so what remains of its error is
- * the rounding of what is stored: float32, or the 16-bit type for the activations, weights
- * and position tables of precisions bf16 and f16. Other engines are held against it.
+ * Every sum is taken in double and rounded once, when it is stored: to float32, or in precisions bf16 and f16
+ * to the 16-bit type for activations, weights and position tables. This rounding is the only error that counts.
  *
- * A row is widened to float before it is used, so each op is written once for
- * both activation types.
+ * A row is widened to float before it is used, so each op is written once for all activation types.
  */
 #include "reference.h"
 
@@ -48,7 +46,7 @@ static void widen(float *out, const void *rows, size_t first, int32_t count, br_
     for (int32_t i = 0; i < count; i++) out[i] = br_dtype_get(rows, first + (size_t)i, type);
 }
 
-/* A copy of source[count], each element rounded to `type`; NULL when memory is out. */
+/* A copy of source[count], each element rounded to `type`. NULL: no memory. */
 static float *rounded_copy(const float *source, size_t count, br_dtype type)
 {
     float *copy = br_alloc_array(count, sizeof *copy);
@@ -57,7 +55,8 @@ static float *rounded_copy(const float *source, size_t count, br_dtype type)
     return copy;
 }
 
-/* Eight running sums let the compiler use the machine's vectors; in double their order is no matter. */
+/* Eight running sums let the compiler use the machine's vectors; in double the order of additions does not
+ * matter. */
 static double dot(const float *a, const float *b, int32_t count)
 {
     enum { LANES = 8 };
@@ -358,7 +357,7 @@ static double activated(double z, br_activation activation)
         return z < 0 ? 0 : z; /* NaN stays */
     case BR_ACTIVATION_SOFTMAX:
     case BR_ACTIVATION_COMPLEMENT:
-        return z; /* of the whole row, below */
+        return z; /* computed over the whole row, in heads() */
     }
     return z;
 }

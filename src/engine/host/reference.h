@@ -1,5 +1,5 @@
 /*
- * reference.h - the reference engine: plain loops on the host, which the other engines are held against.
+ * reference.h - the reference engine: plain loops on the host, which the other engines are compared with.
  *
  * Precisions f32, bf16 and f16.
  */
