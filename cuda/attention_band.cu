@@ -20,7 +20,7 @@
  *           walk over theirs: several short sequences at once, or a long one in slices of kKeys keys.
  * Shared    a ring of 2 * kKeys position rows per table, which sequences of up to kKeys tokens load once;
  *           keys and values, double buffered by cp.async; 4 KiB a warp for the bands.
- *           All rows are swizzled so that ldmatrix meets no bank conflict; see band_layout for the bands.
+ *           All rows are swizzled so that ldmatrix meets no bank conflict; see key_band_at for the bands.
  * Traffic   4 * D elements per token and head, and the position rows once per block from L2.
  * Numerics  scores, softmax and sums in float; online softmax; the exponentials are rounded to T to weigh
  *           the values, and summed unrounded; the result is rounded once.
@@ -119,10 +119,10 @@ template <typename T, int D, int kTiles> struct position_rings {
     const T *query; /* likewise */
     uint32_t base;
     int reach;
-    int loaded; /* the centre of the distances that are there */
+    int loaded; /* the centre of the loaded distances */
 
-    /* Enqueues the copy of distances first .. first + count - 1. Those beyond the tables, which only
-     * tiles that hang over the end of a sequence ask for, repeat the outermost row. */
+    /* Enqueues the copy of distances first .. first + count - 1. Distances beyond the tables, which only
+     * tiles across the end of a sequence need, repeat the outermost row. */
     __device__ void copy(int first, int count) const
     {
         for (int index = threadIdx.x; index < count * L::kChunks; index += L::kThreads) {
@@ -138,7 +138,7 @@ template <typename T, int D, int kTiles> struct position_rings {
         }
     }
 
-    /* Enqueues what the first step needs. Around 0 that is no more than `resident` rows to each side. */
+    /* Enqueues the distances of the first step: around 0, at most `resident` rows to each side. */
     __device__ void start_at(int shift, int resident)
     {
         const int side = shift == 0 ? resident : L::kKeys;
@@ -146,7 +146,7 @@ template <typename T, int D, int kTiles> struct position_rings {
         loaded = shift;
     }
 
-    /* Enqueues what a step around `shift` needs and is not there. What was enqueued before has arrived. */
+    /* Enqueues those distances of a step around `shift` that are not loaded. Earlier copies have arrived. */
     __device__ void move_to(int shift)
     {
         if (shift == loaded) return;
@@ -171,7 +171,7 @@ __device__ void copy_keys(const attention_params &a, const step &s, int head, ui
     }
 }
 
-/* One warp's tile of 16 queries on its way over the keys. */
+/* One warp's tile of 16 queries, and its sums over the keys so far. */
 template <typename T, int D, int kTiles> struct query_tile {
     using L = layout<T, D, kTiles>;
     static constexpr int kSteps = D / kTile; /* mma steps over the head */
@@ -269,7 +269,7 @@ template <typename T, int D, int kTiles> struct query_tile {
         }
     }
 
-    /* Takes the scores of a tile's position terms from the two bands. */
+    /* Reads the position terms of a tile's scores from the two bands. */
     __device__ void position_scores(float (&s)[2][4], const float *keys, const float *queries, int key,
                                     int lane) const
     {
@@ -289,7 +289,7 @@ template <typename T, int D, int kTiles> struct query_tile {
         }
     }
 
-    /* Turns scores into exponentials, rescaling what was summed before where a row's maximum rises. */
+    /* Turns scores into exponentials. Where a row's maximum rises, its earlier sums are rescaled. */
     __device__ void exponentials(float (&s)[2][4])
     {
         float rise[2];
@@ -330,7 +330,8 @@ template <typename T, int D, int kTiles> struct query_tile {
     {
         float *const keys = with_key ? bands : nullptr;
         float *const queries = with_query ? bands + kTile * 32 : nullptr;
-        /* Rows beyond the sequence repeat its last: what lies there may be another's, or nothing. */
+        /* Rows beyond the sequence's end repeat its last row: they may hold another sequence, or be
+         * unwritten. */
         const int own_row = row + min(in_order(lane % 8, lane / 16), left - 1);
         fragment_b2 k[kSteps];
 #pragma unroll
@@ -418,7 +419,7 @@ __global__ void __launch_bounds__(kTiles *kWarp, 1) attention_band_kernel(const 
     const int head = blockIdx.y;
     const int rows = 2 * a.reach - 1;
 
-    /* Ids, offsets and weights are no kernel's output: all this happens while the predecessor finishes. */
+    /* No kernel writes ids, offsets and weights: they are read while the previous kernel ends. */
     let_successor_start();
     int *const sums = reinterpret_cast<int *>(shared + L::kPrefixes);
     const prefixes p = {sums, sums + a.seqs + 1, sums + 2 * (a.seqs + 1), a.seqs};
@@ -433,7 +434,7 @@ __global__ void __launch_bounds__(kTiles *kWarp, 1) attention_band_kernel(const 
     const int end = p.share_start(blockIdx.x + 1, gridDim.x);
     step now = first_step_at<kTiles, L::kKeys>(p, p.share_start(blockIdx.x, gridDim.x), end);
     if (now.tiles > 0) rings.start_at(now.shift, a.resident);
-    wait_for_predecessor(); /* also without work: our end must not come before the predecessor's */
+    wait_for_predecessor(); /* also in a block without work: no kernel may end before the previous one */
     if (now.tiles == 0) return;
 
     uint32_t stage = base + L::kStages;
@@ -488,7 +489,7 @@ br_status launch_tiles(const br_attention_args *args, attention_params &params, 
     const int longest = ceil_div(args->seq_tokens_max, kTile) * kTile;
     params.resident = longest < L::kKeys ? longest : L::kKeys;
 
-    /* No more blocks than stay at work together, nor than there can be groups of tiles. */
+    /* At most as many blocks as run together, and as there can be groups of tiles. */
     const int fitting = blocks_per_multiprocessor * queue->multiprocessors / args->heads;
     const int groups = ceil_div(args->tokens / kTile + args->seqs, kTiles);
     const int blocks = fitting < 1 ? 1 : fitting < groups ? fitting : groups;

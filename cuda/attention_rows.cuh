@@ -7,7 +7,7 @@
  * Two kernels:
  *   vectors  heads of 32 and 64. A block owns a query and a head. A row of D elements is read by
  *            D * sizeof(T) / 16 lanes; each such group takes every kGroups-th key with a softmax of its own,
- *            and the groups' results are joined at the end. Four keys a group are under way at once.
+ *            and the groups' results are joined at the end. A group works on four keys at once.
  *   any      other heads. A warp owns a query and a head: lanes share the keys,
  *            then the columns of the values.
  * Numerics  in float throughout, rounded once, at the store.
@@ -58,10 +58,10 @@ __device__ int sequence_of(const int *offsets, int seqs, int token)
     return low;
 }
 
-/* Where a row of q stands. */
+/* The place of a row of q. */
 struct query_place {
     int first;  /* token of its sequence */
-    int length; /* of its sequence; 0: the row is nobody's */
+    int length; /* of its sequence; 0: the row is padding */
     int index;  /* within its sequence */
 };
 
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kThreads) attention_vectors_kernel(const rows_
     float highest = -INFINITY;
     float total = 0;
     float sum[kPack] = {};
-    /* Every group takes as many turns, so that whole warps meet in the sums over lanes. */
+    /* Every group takes the same number of turns, so that whole warps take part in the sums over lanes. */
     for (int start = 0; start < at.length; start += kGroups * kAtOnce) {
         vec<T> k[kAtOnce];
         vec<T> v[kAtOnce];
@@ -109,8 +109,8 @@ __global__ void __launch_bounds__(kThreads) attention_vectors_kernel(const rows_
         vec<T> query[kAtOnce];
 #pragma unroll
         for (int u = 0; u < kAtOnce; u++) {
-            const int j =
-                min(start + u * kGroups + group, at.length - 1); /* beyond the end: the last once more */
+            const int j = min(start + u * kGroups + group,
+                              at.length - 1); /* beyond the end the last key is read again */
             const size_t token = static_cast<size_t>(at.first + j) * a.kv_stride + head * D + column;
             const size_t table_row = head_rows + static_cast<size_t>(at.index - j + a.reach - 1) * D + column;
             k[u] = load_vec(a.k + token);

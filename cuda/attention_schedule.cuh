@@ -1,14 +1,14 @@
 /*
- * attention_schedule.cuh - who computes which queries against which keys in attention_band.cu
+ * attention_schedule.cuh - which block of attention_band.cu computes which queries against which keys
  *
  * Sequences are cut into tiles of 16 queries.
  * A block finds its share of a head's tiles from the offsets alone:
  *
  *   prefixes   first token, first tile and first cost of each sequence
- *   share      tiles whose costs before them are part / parts of all: blocks of equal cost
- *   steps      a share in order, each step up to kTiles tiles against up to kKeys keys: several sequences
- *              that bring all their keys along, or tiles of one long sequence against one slice of its keys
- *              after another
+ *   share      the tiles of one block; all shares have about the same cost
+ *   steps      the parts of a share, in order. A step computes up to kTiles tiles against up to kKeys keys:
+ *              several whole sequences with all their keys, or tiles of one long sequence against one slice
+ *              of its keys
  */
 #ifndef BESTROUTE_CUDA_ATTENTION_SCHEDULE_CUH
 #define BESTROUTE_CUDA_ATTENTION_SCHEDULE_CUH
@@ -20,7 +20,7 @@ namespace
 
 constexpr int kTile = 16;
 
-/* What a key tile costs, and what a query tile costs besides, in key tiles: to split work evenly. */
+/* The cost of a query tile besides its key tiles, in key tiles. Costs decide how work is split. */
 constexpr int kTileOverhead = 4;
 
 /* Prefix sums over the sequences, in shared memory. */
@@ -54,7 +54,7 @@ struct prefixes {
         return low;
     }
 
-    /* The first tile of share `part` of `parts`: what lies before costs part / parts of all. */
+    /* The first tile of share `part` of `parts`: the tiles before it have part / parts of the whole cost. */
     __device__ int share_start(int part, int parts) const
     {
         if (part == parts) return tile[seqs];
@@ -122,7 +122,7 @@ template <int kTiles, int kKeys> __device__ step first_step_at(const prefixes &p
         s.shift = (tile - p.tile[s.seq]) * kTile;
         return s;
     }
-    /* As many sequences as bring their keys along. */
+    /* As many whole sequences as there is room for their keys. */
     int seq = s.seq;
     const int tile_end = min(end, tile + kTiles);
     while (seq + 1 < p.seqs && p.tile[seq + 1] < tile_end && p.token[seq + 2] - s.token <= kKeys) seq++;

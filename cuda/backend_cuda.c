@@ -1,9 +1,9 @@
 /*
  * backend_cuda.c - one CUDA device behind the door of engine/backend.h.
  *
- * Residual and activation share one type, so LayerNorm works in place and a GEMM adds to what LayerNorm
- * left. Two encoders on a device overlap: while one's pass computes, the other's batch is packed, copied and
- * enqueued on a stream of its own.
+ * Residual and activation share one type, so LayerNorm works in place, and a GEMM adds to the result of
+ * LayerNorm. Two encoders on a device overlap: while the pass of one is computed, the batch of the other is
+ * packed, copied and enqueued on a stream of its own.
  *
  * The other half is stream_cuda.c.
  */
@@ -26,8 +26,8 @@ enum {
     CHUNK = 1 << 20,              /* elements converted at a time */
 };
 
-/* The runtime's own stream does not wait for ours, nor they for it:
- * what it does is over when these return. */
+/* The runtime's default stream and ours do not wait for each other. So these functions return only when their
+ * work is done. */
 static cudaError_t zero_now(void *memory, size_t bytes)
 {
     const cudaError_t code = cudaMemset(memory, 0, bytes);
@@ -40,13 +40,13 @@ static cudaError_t copy_now(void *device, const void *host, size_t bytes)
     return code == cudaSuccess ? cudaStreamSynchronize(NULL) : code;
 }
 
-/* Starts as zeros: rows that pad a pass to its shape are computed, never used, and should be numbers. */
+/* Filled with zeros: the rows that pad a pass are computed, though nobody uses them, and should be finite. */
 static void *device_alloc(br_backend *backend, size_t bytes)
 {
     void *memory = NULL;
     if (cuda_use_device(backend) != cudaSuccess ||
         cudaMalloc(&memory, bytes > 0 ? bytes : 1) != cudaSuccess) {
-        (void)cudaGetLastError(); /* memory that ran out is no error of what comes next */
+        (void)cudaGetLastError(); /* else a later call would return this error */
         return NULL;
     }
     if (zero_now(memory, bytes) == cudaSuccess) return memory;
@@ -67,7 +67,7 @@ static void collect(br_backend *backend, br_pieces *pieces, bool empty)
     cuda(backend)->empty = empty;
 }
 
-/* Memory for weights, listed where that is asked for. */
+/* Memory for weights; it is added to the list, if there is one. */
 static void *weights_alloc(br_backend *backend, size_t bytes)
 {
     void *memory = device_alloc(backend, bytes);
@@ -119,7 +119,7 @@ static br_status check_range(const float *values, size_t count, br_dtype type, b
     return BR_OK;
 }
 
-/* Each output's largest weight becomes 448, e4m3's own largest. */
+/* Scales the weights of each output so that the largest becomes 448, the largest e4m3. */
 static void quantize(uint8_t *narrow, float *scale, const br_matrix_source *source)
 {
     const size_t inputs = (size_t)source->inputs;
@@ -319,7 +319,7 @@ static br_status tune(br_backend *backend, const char *file, br_error *error)
     return gemm_choices_create(&cuda(backend)->choices, file, name, error);
 }
 
-/* Attributes of kernels belong to the device's context: they are set anew after a reset. */
+/* A reset of the device loses the attributes of kernels, so this is called again after it. */
 static br_status prepare_kernels(const cuda_backend *backend, br_error *error)
 {
     br_status status = br_linear_prepare(&backend->queue);
@@ -328,7 +328,7 @@ static br_status prepare_kernels(const cuda_backend *backend, br_error *error)
     return br_fail(error, status, "engine cuda: preparing the kernels failed");
 }
 
-/* Most errors of a kernel stay with the device's context until it is destroyed. */
+/* Most errors of kernels stay until the device's context is destroyed, which a reset does. */
 static br_status recover(br_backend *backend, br_error *error)
 {
     cudaError_t code = cuda_use_device(backend);
@@ -387,7 +387,7 @@ int32_t br_cuda_devices(void)
 }
 
 /* Tokens of a pass whose products of a 768-wide layer leave the fewest multiprocessors idle in their last
- * wave of 128 x 128 tiles: 2816 for 132 multiprocessors, 2304 for 108. */
+ * wave of 128 x 128 tiles: 2816 tokens for 132 multiprocessors, 2304 for 108. */
 static int32_t wave_aligned_tokens(int32_t multiprocessors)
 {
     static const int32_t columns[] = {18, 6, 24,
@@ -449,7 +449,7 @@ br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t
     if (backend == NULL) return br_no_memory(error, "a backend");
     backend->device = device;
     backend->base.table = &table;
-    /* Half's eleven bits keep eight times as much of a score as bf16's eight, at the same speed. */
+    /* float16 is as fast as bf16, and with its eleven bits eight times as exact. */
     backend->base.precision = precision == BR_PRECISION_AUTO ? BR_PRECISION_F16 : precision;
     backend->base.activation = br_precision_dtype(backend->base.precision);
     backend->base.residual = backend->base.activation;

@@ -1,5 +1,5 @@
 /*
- * backend_cuda.h - what the two halves of the CUDA backend share. Not for others.
+ * backend_cuda.h - what the two halves of the CUDA backend share. For this folder, and for bench_cuda.
  *
  *   backend_cuda.c   the device, its memory, what is made from weights
  *   stream_cuda.c    streams: copies, recorded passes, the ops
@@ -14,10 +14,10 @@
 typedef struct cuda_backend {
     br_backend base;
     int device;
-    br_queue queue; /* what streams copy theirs from */
+    br_queue queue; /* without a stream: each br_stream has a copy with its own */
     gemm_choices *choices;
-    br_pieces *pieces; /* where weights' memory is listed; NULL: nowhere */
-    bool empty;        /* and left unwritten */
+    br_pieces *pieces; /* the list that memory for weights is added to; NULL: none */
+    bool empty;        /* memory for weights is allocated, but not written */
 } cuda_backend;
 
 struct br_matrix {
@@ -27,7 +27,7 @@ struct br_matrix {
     int32_t outputs;
     int32_t inputs;
     br_epilogue epilogue;
-    bool own; /* multiplied by our kernel, not by cuBLASLt */
+    bool own; /* our own kernel multiplies it, not cuBLASLt */
 };
 
 struct br_embedding {
@@ -37,7 +37,7 @@ struct br_embedding {
 
 struct br_positions {
     br_position_tables tables;
-    void *memory; /* holds both */
+    void *memory; /* of both tables */
 };
 
 static inline cuda_backend *cuda(br_backend *backend)

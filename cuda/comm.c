@@ -1,8 +1,8 @@
 /*
- * comm.c - see engine/comm.h: NCCL communicators that never wait for longer than they were told.
+ * comm.c - see engine/comm.h: NCCL communicators that never wait beyond a deadline.
  *
  * Communicators are non-blocking: every call returns at once, and `settle` polls them, then the streams,
- * until the deadline. One that is late or broken is aborted, which frees the devices of its kernels.
+ * until the deadline. A communicator that is late or has failed is aborted, which ends its kernels on the
  */
 #include "engine/comm.h"
 
@@ -54,7 +54,7 @@ static br_status fail_late(br_comm *c, br_error *error, const char *what)
 {
     c->broken = true;
     return br_fail(error, BR_ETIMEDOUT,
-                   "NCCL: %s: not all %" PRId32 " ranks did their part within %" PRId64 " ms", what, c->ranks,
+                   "NCCL: %s: not all %" PRId32 " ranks were ready within %" PRId64 " ms", what, c->ranks,
                    c->timeout_ms);
 }
 
@@ -63,7 +63,7 @@ static bool is_underway(ncclResult_t code)
     return code == ncclSuccess || code == ncclInProgress;
 }
 
-/* What one member is up to: *done when its communicator is idle and its stream empty. */
+/* Asks for the state of one member: *done when its communicator is idle and its stream is empty. */
 static br_status look(br_comm *c, const member *m, bool *done, const char *what, br_error *error)
 {
     *done = false;
@@ -78,7 +78,7 @@ static br_status look(br_comm *c, const member *m, bool *done, const char *what,
     return BR_OK;
 }
 
-/* Until all members have done what was asked of them. */
+/* Waits until all members are done. */
 static br_status settle(br_comm *c, uint64_t until_ns, const char *what, br_error *error)
 {
     for (int32_t i = 0; i < c->count;) {
@@ -95,7 +95,8 @@ static br_status settle(br_comm *c, uint64_t until_ns, const char *what, br_erro
     return BR_OK;
 }
 
-/* Ends the group in which `code` came last: the first failure, or what the end says. */
+/* Ends a group whose last call returned `code`. Returns `code` if that is a failure, else the result of the
+ * end. */
 static ncclResult_t end_group(br_comm *c, ncclResult_t code)
 {
     const ncclResult_t ended = c->nccl.ncclGroupEnd();
@@ -122,7 +123,7 @@ static br_status prepare_members(br_comm *c, const br_comm_options *o, br_error 
     return BR_OK;
 }
 
-/* The id of this meeting. *published: rank 0's file is to be withdrawn. */
+/* Makes or awaits the id of this meeting. *published: this is rank 0, which has to remove the file later. */
 static br_status find_id(br_comm *c, const br_comm_options *o, ncclUniqueId *id, bool *published,
                          uint64_t until_ns, br_error *error)
 {
@@ -184,8 +185,8 @@ br_status br_comm_open(br_comm **out, const br_comm_options *options, br_error *
     return status;
 }
 
-/* Lets every member's last work end, which a non-blocking communicator wants before it is destroyed. What
- * fails here only makes the end an abort. */
+/* Waits for the end of all work, which NCCL demands before a non-blocking communicator is destroyed. After a
+ * failure here the communicator is aborted instead. */
 static void finalize(br_comm *c)
 {
     br_error unread = {0};
@@ -248,7 +249,7 @@ static br_status reduce_words(br_comm *c, size_t count, br_error *error)
     return settle(c, deadline(c), "agreeing", error);
 }
 
-/* The largest word and the largest complement are each other's complement when all words are equal. */
+/* All words are equal if the largest word is the complement of the largest complement. */
 br_status br_comm_agree(br_comm *comm, const uint64_t *words, int32_t count, br_error *error)
 {
     assert(count >= 1);
@@ -287,9 +288,9 @@ br_status br_comm_broadcast(br_comm *comm, const br_pieces *const *lists, br_err
     br_status status = BR_OK;
     for (int32_t piece = 0; piece < lists[0]->count && status == BR_OK; piece++) {
         const ncclResult_t code = broadcast_piece(comm, lists, piece);
-        if (!is_underway(code)) return fail_nccl(comm, error, code, "handing out weights");
-        /* A non-blocking communicator takes the next call when it is through with this one. */
-        if (code == ncclInProgress) status = settle(comm, until_ns, "handing out weights", error);
+        if (!is_underway(code)) return fail_nccl(comm, error, code, "copying weights");
+        /* A non-blocking communicator takes the next call only after it has finished this one. */
+        if (code == ncclInProgress) status = settle(comm, until_ns, "copying weights", error);
     }
-    return status == BR_OK ? settle(comm, until_ns, "handing out weights", error) : status;
+    return status == BR_OK ? settle(comm, until_ns, "copying weights", error) : status;
 }

@@ -40,7 +40,7 @@ void comm_id_withdraw(const char *path)
     (void)unlink(path);
 }
 
-/* The open file, of a meeting that is on; or -1. */
+/* Opens the file. -1: there is none, or it is too old. */
 static int open_fresh(const char *path, int64_t timeout_ms, struct stat *is)
 {
     const int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -50,7 +50,7 @@ static int open_fresh(const char *path, int64_t timeout_ms, struct stat *is)
     return -1;
 }
 
-/* True when the file was there, whole and of this meeting. */
+/* True: there was a complete file that is not too old. */
 static bool read_once(const char *path, void *id, size_t size, int64_t timeout_ms)
 {
     struct stat is;
@@ -70,7 +70,7 @@ void comm_id_look(br_comm_call *out, const char *path, size_t size, int64_t time
     const ssize_t got = pread(file, out->folder, sizeof out->folder, (off_t)size);
     (void)close(file);
     if (got < 0 || (size_t)got == sizeof out->folder) return;
-    /* A new file replaces the old one, so that one of them differs, and neither is ever 0. */
+    /* A new file replaces the old one, so that its inode or its time differs. */
     out->stamp = (uint64_t)is.st_ino ^ ((uint64_t)is.st_mtim.tv_sec << 30 | (uint64_t)is.st_mtim.tv_nsec);
 }
 
@@ -79,7 +79,7 @@ br_status comm_id_await(const char *path, void *id, size_t size, int64_t timeout
 {
     while (!read_once(path, id, size, timeout_ms)) {
         if (br_clock_now_ns() >= until_ns)
-            return br_fail(error, BR_ETIMEDOUT, "ranks: rank 0 left no id in \"%.400s\" within %d ms", path,
+            return br_fail(error, BR_ETIMEDOUT, "ranks: rank 0 wrote no id to \"%.400s\" within %d ms", path,
                            (int)timeout_ms);
         (void)nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
     }

@@ -99,8 +99,8 @@ __device__ inline float warp_max(float x)
     return x;
 }
 
-/* Everything the previous kernel of the stream wrote is visible after this. What comes before it must
- * only read what no kernel writes: weights, ids, offsets. */
+/* After this, all writes of the stream's previous kernel are visible. Code before it may only read memory
+ * that no kernel writes: weights, ids, offsets. */
 __device__ inline void wait_for_predecessor()
 {
 #if __CUDA_ARCH__ >= 900
@@ -108,7 +108,7 @@ __device__ inline void wait_for_predecessor()
 #endif
 }
 
-/* The next kernel of the stream may start its prologue. */
+/* The next kernel of the stream may begin. */
 __device__ inline void let_successor_start()
 {
 #if __CUDA_ARCH__ >= 900
@@ -139,7 +139,7 @@ br_status launch(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t 
     return code == cudaSuccess ? BR_OK : BR_EDEVICE;
 }
 
-/* Lets a kernel use so many bytes of dynamic shared memory: beyond 48 KiB this has to be asked for. */
+/* Lets a kernel use so many bytes of dynamic shared memory: more than 48 KiB need permission. */
 template <typename... Params> br_status allow_shared_bytes(void (*kernel)(Params...), size_t bytes)
 {
     const cudaError_t code =

@@ -2,8 +2,8 @@
  * embed_layernorm.cu - residual[t, :] = layernorm(table[ids[t], :] + positions[t within its sequence, :])
  *
  * Work      a block owns a run of tokens, one warp one of them at a time; see layernorm.cuh. With positions
- *           the block counts the sequences that end before its run, each offset fetched once;
- *           a warp goes on from there.
+ *           the block counts the sequences that end before its run, and fetches each offset once; its warps
+ *           count on from there.
  * Registers a lane holds C / 32 values in float (layernorm.cuh).
  * Traffic   2 * C * sizeof(T) bytes per token, and with positions 4 * C more and the offsets once per block.
  *           Bound by memory: rows of the table come from anywhere.
@@ -36,7 +36,7 @@ __device__ int count_ended(const int *offsets, int seqs, int token)
     return ended;
 }
 
-/* The same, where `ended` of them are known to; all lanes of the warp call it. */
+/* The same, if at least `ended` of them do; all lanes of the warp call it. */
 __device__ int count_ended_from(int ended, const int *offsets, int seqs, int token, int lane)
 {
     for (;;) {
@@ -71,10 +71,10 @@ __device__ void normalise_sum(T *to, const T *from, const float *position, const
     }
 }
 
-/* Blocks that a multiprocessor must be able to hold: two are launched. 0 leaves it to the compiler, which
- * takes few registers where there are no positions, so that the next kernel's first blocks find room beside
- * this one's; elsewhere it would rather spill a few bytes than take them.
- * A sum of the longest rows fits once. */
+/* How many blocks a multiprocessor must be able to hold; two are launched. 0 demands nothing: without
+ * positions the compiler then uses few registers, and the first blocks of the next kernel find room beside
+ * ours. Elsewhere it would rather spill a few bytes than use more registers; a demand of two allows it 128 of
+ * them, and one, for the longest rows with positions, still more. */
 template <typename T, int kVectors, bool kPositions>
 constexpr int kBlocksHeld = sizeof(T) == 4 ? 2
                             : !kPositions  ? 0

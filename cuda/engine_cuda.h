@@ -11,7 +11,8 @@
 /* How many devices the CUDA runtime finds; 0 where there is no driver. */
 int32_t br_cuda_devices(void);
 
-/* BR_EINVAL: no such device. BR_ENOTSUP: it is too old, or for the precision. BR_EDEVICE, BR_ENOMEM. */
+/* BR_EINVAL: no such device. BR_ENOTSUP: the device is too old, or lacks the precision. BR_EDEVICE,
+ * BR_ENOMEM. */
 BR_NODISCARD br_status br_backend_open_cuda(br_backend **out, br_precision precision, int32_t device,
                                             br_error *error);
 

@@ -1,5 +1,5 @@
 /*
- * gelu.cu - y = gelu(y) elementwise, in place, where the GEMM before it had no exact epilogue
+ * gelu.cu - y = gelu(y) elementwise, in place, after a GEMM that has no exact epilogue
  *
  *   gelu(x) = x / 2 * (1 + erf(x / sqrt(2)))
  *

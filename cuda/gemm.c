@@ -1,11 +1,11 @@
 /*
  * gemm.c - see gemm.h.
  *
- * cuBLASLt counts in columns, so a row-major product is its transpose to it:
+ * cuBLASLt stores matrices by columns, so it computes the transpose of our product:
  *
  *   y^T [outputs, rows] = weight [outputs, inputs] x^T [inputs, rows] + bias down the rows (+ y^T)
  *
- * with weight stored [inputs, outputs] by columns, hence op T, and x and y as they are.
+ * Our weight by rows is [inputs, outputs] by columns, hence op T; x and y by rows are x^T and y^T by columns.
  */
 #include "gemm.h"
 #include "core/memory.h"
@@ -15,7 +15,7 @@
 
 enum {
     WORKSPACE_BYTES = BR_GEMM_WORKSPACE_BYTES,
-    GUESSES_MAX = 16, /* measured, where measuring is wanted */
+    GUESSES_MAX = 16, /* so many are measured, if any */
     MEASURED_RUNS = 8,
 };
 
@@ -126,7 +126,7 @@ static cublasStatus_t describe(const br_gemm *g, plan *p)
     const uint64_t rows = (uint64_t)p->shape.rows;
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-    /* In float32 full products: TF32 would keep 10 bits of each factor. */
+    /* float32 products are computed in full: TF32 would keep only 10 bits of each factor. */
     cublasStatus_t code = cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (code == CUBLAS_STATUS_SUCCESS)
         code = set(p->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
@@ -154,7 +154,7 @@ static cublasStatus_t multiply(const br_gemm *g, const plan *p, const br_gemm_ar
                           a->y, p->y, algo, g->workspace, WORKSPACE_BYTES, stream);
 }
 
-/* Operands of zeros for the products of one shape, and what their time is taken with. */
+/* Zero operands for the products of one shape, and the stream and events that time them. */
 typedef struct trial {
     br_gemm_args args;
     void *memory[4]; /* x, weight, bias, y */
@@ -170,7 +170,7 @@ static void trial_close(trial *t)
     if (t->stream != NULL) (void)cudaStreamDestroy(t->stream);
 }
 
-/* False: something failed. Close it in any case. */
+/* False: something failed. The caller closes it in any case. */
 static bool trial_open(trial *t, const br_gemm *g, const br_gemm_shape *shape)
 {
     const size_t element = g->type == CUDA_R_32F ? 4 : 2;
@@ -227,7 +227,7 @@ static void name_shape(const br_gemm *g, const plan *p, char out[GEMM_KEY_BYTES_
                    p->shape.accumulate ? "accumulate" : "store");
 }
 
-/* True where a choice that was measured before is still one that cuBLASLt accepts. */
+/* True if the file has a choice for the shape, and cuBLASLt still accepts it. */
 static bool recall(const br_gemm *g, plan *p, const char *name)
 {
     cublasLtMatmulHeuristicResult_t result;

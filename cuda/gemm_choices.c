@@ -30,7 +30,7 @@ struct gemm_choices {
     size_t room;
 };
 
-/* Two hexadecimal digits a byte; false where there are others, or too few. */
+/* Two hexadecimal digits per byte. False: other characters, or another number of them. */
 static bool read_hex(unsigned char *bytes, size_t count, const char *text)
 {
     if (strlen(text) != 2 * count) return false;
@@ -70,7 +70,7 @@ static void read_line(gemm_choices *c, char *line)
     unsigned char bytes[ALGO_BYTES];
     if (!read_hex(bytes, sizeof bytes, digits)) return;
     memcpy(&algo, bytes, sizeof algo);
-    (void)append(c, shape, &algo); /* without memory it is measured again */
+    (void)append(c, shape, &algo); /* if there is no memory, it will be measured again */
 }
 
 br_status gemm_choices_create(gemm_choices **out, const char *file, const char *device, br_error *error)

@@ -1,9 +1,10 @@
 /*
- * gemm_choices.h - GEMM algorithms that were measured, remembered in a file.
+ * gemm_choices.h - a file that keeps which GEMM algorithms were measured to be the fastest.
  *
  * A line holds a device with its driver and cuBLASLt version, a shape, and the algorithm as hexadecimal
- * digits; lines of other devices and versions are kept and ignored. The file is only a memory: one that is
- * missing, cannot be written or holds nonsense costs time at load and nothing else.
+ * digits; lines of other devices and versions are kept and ignored. If the file is missing, cannot be written
+ * or holds anything else, loading takes longer, since the algorithms are measured again; nothing else
+ * changes.
  *
  * Thread-safe. Uses: error.  Used by: gemm, backend_cuda.
  */
@@ -20,7 +21,7 @@ typedef struct gemm_choices gemm_choices;
 
 enum { GEMM_KEY_BYTES_MAX = 96 }; /* of a shape's name, which has no white space */
 
-/* Reads the file where there is one. BR_ENOMEM. */
+/* Reads the file if it exists. BR_ENOMEM. */
 BR_NODISCARD br_status gemm_choices_create(gemm_choices **out, const char *file, const char *device,
                                            br_error *error);
 void gemm_choices_destroy(gemm_choices *choices);
@@ -28,7 +29,7 @@ void gemm_choices_destroy(gemm_choices *choices);
 /* False: the shape was not measured on this device. */
 bool gemm_choices_find(gemm_choices *choices, const char *shape, cublasLtMatmulAlgo_t *algo);
 
-/* Remembers a measured choice, and adds it to the file where that can be written. */
+/* Keeps a measured choice, and adds it to the file if that can be written. */
 void gemm_choices_add(gemm_choices *choices, const char *shape, const cublasLtMatmulAlgo_t *algo);
 
 #endif

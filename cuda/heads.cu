@@ -1,8 +1,8 @@
 /*
  * heads.cu - quality[b] = activation(x . weight[k] + bias[k] for all k), x = layernorm(residual[b])
  *
- * The LayerNorm is the last layer's, of pooled rows alone; without gamma the rows come normalised. With
- * `unit` x is divided by its norm.
+ * The LayerNorm is that of the last layer, of pooled rows alone; without gamma the rows are normalised
+ * already. With `unit` x is divided by its norm.
  *
  * Work      a block owns kRows rows: one warp normalises each into shared memory, then its four
  *           warps share the heads, each reading a head's weights once for all the rows. A softmax is
@@ -57,7 +57,7 @@ __device__ float activated(float z, br_activation activation)
     case BR_ACTIVATION_RELU:
         return z < 0.0f ? 0.0f : z; /* NaN stays */
     default:
-        return z; /* of the whole row, by softmax_row */
+        return z; /* softmax_row computes it for the whole row */
     }
 }
 
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock *kWarp)
     wait_for_predecessor();
     if (warp < kRows) {
         float *row = rows + warp * width;
-        const int seq = min(first + warp, seqs - 1); /* beyond the end: the last row once more */
+        const int seq = min(first + warp, seqs - 1); /* beyond the end the last row is read again */
         const T *from = residual + static_cast<size_t>(seq) * width;
         for (int c = lane; c < width; c += kWarp) row[c] = widen(from[c]);
         __syncwarp();

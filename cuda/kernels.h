@@ -1,9 +1,9 @@
 /*
- * kernels.h - every launcher of the CUDA engine: one op each, in the file of its name.
+ * kernels.h - all launchers of the CUDA engine. Each op has one, in the file of that name.
  *
- * A launcher checks that its kernels can do the shapes it is given, handles zero rows,
- * enqueues on the queue's stream and returns: BR_ENOTSUP (a shape no kernel does),
- * BR_EDEVICE (the launch failed). It allocates nothing and never waits.
+ * A launcher checks that there is a kernel for its arguments, returns at once for zero rows, and enqueues the
+ * kernel on the queue's stream. BR_ENOTSUP: there is no kernel for the shape. BR_EDEVICE: the launch failed.
+ * It allocates nothing and never waits.
  *
  * Residual and activation share one element type on this engine, so ops work in place.
  *
@@ -21,14 +21,14 @@
 extern "C" {
 #endif
 
-/* Where kernels go, and what the device offers them. */
+/* The stream that kernels are enqueued on, and what the device offers them. */
 typedef struct br_queue {
     cudaStream_t stream;
     int32_t multiprocessors;
     size_t shared_bytes_max; /* of one block, with opt-in */
     bool multiplies_e4m3;    /* sm_89 and newer */
     bool has_warpgroups;     /* sm_90 alone: wgmma */
-    bool overlaps;           /* a kernel's prologue may run beside its predecessor's end (sm_90 and newer) */
+    bool overlaps;           /* a kernel may begin before the one before it ends (sm_90 and newer) */
 } br_queue;
 
 /* Position tables on the device, one block of rows per head: [H, 2S - 1, D], so that a run of
@@ -39,7 +39,7 @@ typedef struct br_position_tables {
     int32_t seq_tokens_max; /* S */
 } br_position_tables;
 
-/* Let the kernels that need it use more than 48 KiB of shared memory. Once per device. */
+/* Allow some kernels to use more than 48 KiB of shared memory. Once per device. */
 br_status br_linear_prepare(const br_queue *queue);
 br_status br_attention_band_prepare(const br_queue *queue);
 
@@ -49,7 +49,7 @@ br_status br_launch_layernorm(const br_layernorm_args *args, br_dtype type, cons
 br_status br_launch_gather_rows(const br_gather_args *args, br_dtype type, const br_queue *queue);
 br_status br_launch_heads(const br_heads_args *args, br_dtype type, const br_queue *queue);
 
-/* y = gelu(y), elementwise in place, exact; for products whose GEMM could not do it. */
+/* y = gelu(y), elementwise in place, erf form; for products of cuBLASLt, which lacks it. */
 br_status br_launch_gelu(void *y, size_t count, br_dtype type, const br_queue *queue);
 
 /* Our own products, y [rows, outputs] from x [rows, inputs] and weight [outputs, inputs]:
@@ -74,7 +74,7 @@ bool br_linear_fits(int32_t outputs, int32_t inputs, br_epilogue epilogue, bool 
                     const br_queue *queue);
 br_status br_launch_linear(const br_own_linear_args *args, br_dtype type, const br_queue *queue);
 
-/* Its full batches on sm_90; only br_launch_linear and br_linear_prepare call these. */
+/* For full batches on sm_90. Only br_launch_linear and br_linear_prepare call these. */
 br_status br_launch_linear_warpgroup(const br_own_linear_args *args, br_dtype type, const br_queue *queue);
 br_status br_linear_warpgroup_prepare(void);
 

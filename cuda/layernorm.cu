@@ -3,7 +3,7 @@
  *
  *   residual = (x - mean) / sqrt(var + epsilon) * gamma + beta      [T, C]
  *
- * The sum with the residual is the GEMM's before it (beta = 1).
+ * The GEMM before it has added to the residual already (beta = 1).
  *
  * Work      one warp owns one row at a time; see layernorm.cuh.
  * Registers a lane holds C / 32 values in float (layernorm.cuh).

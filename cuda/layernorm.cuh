@@ -5,7 +5,7 @@
  *
  * Work      a block's warps take rows in turn, so that gamma and beta are fetched once for several of them.
  * Registers a lane holds the row's 16-byte vectors lane, lane + 32, ...: read once, used three times.
- * Shared    gamma and beta, fetched in whole sectors before the predecessor's end: they are weights.
+ * Shared    gamma and beta, fetched in whole sectors while the previous kernel ends: they are weights.
  * Numerics  sums in float; variance around the mean: E[x^2] - m^2 cancels when |m| is large.
  *           Rounded once, at the store.
  */
@@ -109,8 +109,8 @@ template <typename T, int kVectors> struct row_in_registers {
         for_each(row, width, lane, [](float &to, float value) { to += value; });
     }
 
-    /* Rows of float32 tables: 16 bytes of one lane beside the next's, in whole sectors.
-     * All lanes of the warp call it. */
+    /* For rows of float32 tables: neighbouring lanes read neighbouring 16 bytes, so that whole sectors are
+     * read. All lanes of the warp call it. */
     __device__ void load_wide(const float *row, int width, int lane)
     {
 #pragma unroll
@@ -203,7 +203,8 @@ inline int blocks_for_rows(int rows, const br_queue *queue)
     return ceil_div(rows, static_cast<int64_t>(turns) * kWarpsPerBlock);
 }
 
-/* Vectors per lane that hold a row, as one of the instantiated counts; 0: the row goes the slow way. */
+/* How many vectors per lane hold a row, rounded up to an instantiated count; 0: normalise_any_row takes
+ * it. */
 inline int vectors_per_lane(int width, br_dtype type)
 {
     const int pack = 16 / static_cast<int>(br_dtype_bytes(type));
@@ -214,7 +215,7 @@ inline int vectors_per_lane(int width, br_dtype type)
     return needed <= 8 ? 8 : 0;
 }
 
-/* The whole list of instantiations: body(constant<count>()). */
+/* All instantiations: body(constant<count>()). */
 template <typename Body> br_status with_vectors(int vectors, Body body)
 {
     switch (vectors) {

@@ -11,8 +11,8 @@
  * Work      a block of 8 warps owns a tile of y; each warp a part of it in mma accumulators. On sm_90 full
  *           batches go to linear_warpgroup.cu, which does the same with wgmma.
  * Shared    kStages slices of x and W, 128 bytes a row, filled by cp.async ahead of use. Chunk c of row r
- *           lies at c ^ (r % 8): ldmatrix meets no conflict. The finished tile leaves through the same
- *           memory, to be stored 16 bytes a lane.
+ *           lies at c ^ (r % 8): ldmatrix meets no conflict. The finished tile goes through the same memory,
+ *           so that a lane stores 16 bytes.
  * Traffic   rows * inputs + outputs * inputs + rows * outputs elements when tiles share through L2.
  * Numerics  products summed in float; scales, bias and epilogue in float; rounded once, at the store.
  * Limits    128 bytes divide a row of x, outputs % 64 == 0; e4m3 needs sm_89.
@@ -24,7 +24,7 @@ namespace
 {
 
 using large_tile = tile_shape<128, 128, 2>; /* full batches: 64 x 32 a warp */
-using small_tile = tile_shape<32, 64, 2>; /* few rows: 16 x 16 a warp, so that W is streamed by many blocks */
+using small_tile = tile_shape<32, 64, 2>;   /* few rows: 16 x 16 a warp, so that many blocks read W */
 
 /* Adds one slice of x and W in shared memory. */
 template <typename In, typename Out, typename Tile, br_epilogue kEpilogue>
@@ -54,8 +54,8 @@ __device__ void add_slice(product<In, Out, Tile, kEpilogue> &sum, uint32_t x, ui
     }
 }
 
-/* Blocks that share a multiprocessor. Only sm_89 multiplies e4m3 by mma.sync itself; elsewhere the compiler
- * widens the factors to half first, which takes the registers of a second block. */
+/* Blocks that share a multiprocessor. Only sm_89 has an mma.sync for e4m3; for other devices the compiler
+ * widens the factors to half first, which needs the registers of a second block. */
 template <typename In> constexpr int kBlocksAtOnce = sizeof(In) == 1 ? 1 : 2;
 
 template <typename In, typename Out, typename Tile, br_epilogue kEpilogue>

@@ -20,7 +20,7 @@ constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kStages = 3;
 
-/* How a block's tile is cut among its warps: one of the two shapes below. */
+/* A block's tile, and how its warps share it. */
 template <int kRowsOfTile, int kColumnsOfTile, int kWarpRows> struct tile_shape {
     static constexpr int kRows = kRowsOfTile;
     static constexpr int kColumns = kColumnsOfTile;
@@ -34,8 +34,8 @@ template <int kRowsOfTile, int kColumnsOfTile, int kWarpRows> struct tile_shape 
     static_assert(kSharedBytes >= static_cast<size_t>(kRows) * kColumns * 2, "the finished tile fits");
 };
 
-/* Rows are bytes here: a product of 16-bit elements takes 16 of them at a time, of e4m3 32, and both are
- * the same 32 bytes of each row in the same registers. */
+/* Rows are counted in bytes: an mma takes 16 elements of 16 bits or 32 e4m3, and both are 32 bytes of each
+ * row, in the same registers. */
 struct linear_params {
     const unsigned char *x;
     const unsigned char *weight;
@@ -59,7 +59,8 @@ template <int kCount>
 __device__ void copy_slice(uint32_t to, const unsigned char *from, int first_row, int rows, int row_bytes,
                            int slice)
 {
-    constexpr int kRowsAtOnce = kThreads / kChunks; /* a multiple of 8: the turn of a chunk stays the same */
+    constexpr int kRowsAtOnce =
+        kThreads / kChunks; /* a multiple of 8, so that a thread's chunks are all swizzled alike */
     const int row = threadIdx.x / kChunks;
     const int chunk = threadIdx.x % kChunks;
     const uint32_t own = chunk_address(to, row, chunk);
@@ -82,7 +83,7 @@ template <typename Tile> __device__ inline uint32_t w_stage(uint32_t base, int s
     return x_stage<Tile>(base, s) + Tile::kRows * kSliceBytes;
 }
 
-/* The slices of a block's rows of x and W, on their way into the stages. */
+/* Copies the slices of a block's rows of x and W into the stages. */
 template <typename Tile> struct slice_copier {
     const linear_params &a;
     uint32_t base; /* of the stages */
@@ -103,8 +104,8 @@ template <typename Tile> struct slice_copier {
             copy_slice<Tile::kRows>(x_stage<Tile>(base, s), a.x, first_row, a.rows, a.row_bytes, s);
     }
 
-    /* Enqueues the first kAhead slices, a group each. Weights depend on no kernel: theirs travel while the
-     * predecessor finishes. */
+    /* Enqueues the first kAhead slices, a group each. No kernel writes weights: their slices are copied while
+     * the previous kernel ends. */
     template <int kAhead> __device__ void start() const
     {
         let_successor_start();
@@ -118,7 +119,7 @@ template <typename Tile> struct slice_copier {
         }
     }
 
-    /* Enqueues slice s, where there is one, as a group. */
+    /* Enqueues slice s, if it exists, and ends the group. */
     __device__ void copy(int s) const
     {
         if (s < count) {
@@ -134,8 +135,8 @@ template <typename In, typename Out, typename Tile, br_epilogue kEpilogue> struc
     static constexpr bool kScaled = sizeof(In) == 1;
     float c[Tile::kTilesM][Tile::kTilesN][4] = {};
 
-    /* Scales, bias and epilogue, into a tile of Out in shared memory whose chunks are turned like a slice's;
-     * for ACCUMULATE the tile holds what is added to. `rows` of it exist. */
+    /* Applies scales, bias and epilogue, and writes a tile of Out in shared memory, whose chunks are swizzled
+     * like a slice's. For ACCUMULATE the tile holds y's old values. */
     __device__ void finish(Out *tile, const linear_params &a, int first_row, int first_column, int warp_row,
                            int warp_column, int lane) const
     {

@@ -1,6 +1,5 @@
 /*
- * linear_warpgroup.cu - linear.cu's full batches on sm_90,
- * whose tensor cores reach their speed by wgmma alone
+ * linear_warpgroup.cu - the products of linear.cu for full batches on sm_90, whose tensor cores need wgmma
  *
  *   x [rows, inputs], W [outputs, inputs], b [outputs] float, y [rows, outputs]
  *
@@ -22,7 +21,7 @@ namespace
 using block_tile = tile_shape<128, 128, 8>; /* 16 x 128 a warp, four warps to a warpgroup */
 constexpr int kAhead = kStages - 2;         /* slices under way while one is multiplied */
 
-/* What was written by cp.async may be read by wgmma, once this thread's copies have arrived. */
+/* Makes the arrived cp.async copies of this thread visible to wgmma. */
 __device__ inline void show_copies_to_tensor_cores()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -77,7 +77,7 @@ __device__ inline void load_matrices_transposed(uint32_t (&r)[4], uint32_t addre
                  : "memory");
 }
 
-/* 16 bytes from global to shared memory, behind the registers' back. */
+/* Copies 16 bytes from global to shared memory without registers, asynchronously. */
 __device__ inline void copy_async(uint32_t to, const void *from)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");

@@ -1,6 +1,5 @@
 /*
- * nccl_library.h - NCCL's functions, looked up in libnccl.so.2 when they are first needed, so that a program
- * which never needs them runs where the library is not installed. Not for others than comm.c.
+ * nccl_library.h - NCCL's functions, looked up in libnccl.so.2 when they are first needed: a program that
  */
 #ifndef BESTROUTE_CUDA_NCCL_LIBRARY_H
 #define BESTROUTE_CUDA_NCCL_LIBRARY_H

@@ -4,7 +4,7 @@
  * Work      one warp owns one row; four warps make a block; no block-wide sync.
  * Traffic   2 * K + K bytes per row; the second reading of x hits L1. Bound by memory.
  * Numerics  the largest element of a row becomes 448, e4m3's own largest; the others round to nearest even,
- *           saturating. A row of zeros has scale 1. A row that is not finite stays so, through its scale.
+ *           saturating. A row of zeros has scale 1. A row that is not finite gets the scale NaN.
  * Limits    K a multiple of 8; x is float16.
  * Checked   tests/engine/test_op_linear.c against loops in double.
  */

@@ -1,4 +1,4 @@
-/* runtime.h - calls of the CUDA runtime: whose device they are for, and what their codes mean. */
+/* runtime.h - for calls of the CUDA runtime: chooses their device, and translates their codes. */
 #ifndef BESTROUTE_CUDA_RUNTIME_H
 #define BESTROUTE_CUDA_RUNTIME_H
 
@@ -6,13 +6,13 @@
 
 #include "engine/backend.h"
 
-/* The runtime's code as one of ours. */
+/* The status that a code of the runtime means. */
 br_status cuda_status(cudaError_t code);
 
-/* Fills *error with what failed and the runtime's words for it. */
+/* Fills *error with `what` and the runtime's text for the code; returns cuda_status(code). */
 br_status cuda_fail(br_error *error, cudaError_t code, const char *what);
 
-/* The calling thread's device from now on. */
+/* From now on the calling thread's calls are for this backend's device. */
 cudaError_t cuda_use_device(const br_backend *backend);
 
 #endif

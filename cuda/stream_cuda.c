@@ -1,10 +1,11 @@
 /*
  * stream_cuda.c - see backend_cuda.h: a CUDA stream's copies, its recorded passes, and the ops.
  *
- *   upload   caller's bytes -> pinned staging -> device, all enqueued, the caller's bytes free at once
- *   run      one CUDA graph, recorded for a bucket of tokens; sequence boundaries are device memory,
- *            so that one graph serves every mix of lengths
- *   wait     the only synchronisation; then what was downloaded moves from staging to the caller
+ *   upload   copies the bytes to pinned memory, the staging, and enqueues the copy from there to the device;
+ *            the caller may reuse the bytes at once
+ *   run      plays one CUDA graph, recorded for a number of tokens; the boundaries of sequences are in device
+ *            memory, so that one graph serves every mix of lengths
+ *   wait     is the only synchronisation; it then copies downloads from the staging to the caller
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 
 enum {
     SHORT_SEQ_TOKENS =
-        64, /* passes without longer sequences are recorded apart: their attention is lighter */
+        64, /* passes without longer sequences have a recording of their own, with a cheaper attention */
     STAGING_SPARE_BYTES = 4096,
     LANDINGS_MAX = 4,
 };
@@ -27,7 +28,7 @@ typedef struct recording {
     cudaGraphExec_t graph;
 } recording;
 
-/* Bytes on their way to a caller who waits. */
+/* A download: where in the staging it is, and where the caller wants it. */
 typedef struct landing {
     void *host;
     const void *staged;
@@ -41,7 +42,7 @@ struct br_stream {
     br_stream_shape shape;
     char *staging; /* pinned */
     size_t staging_bytes;
-    size_t staged_bytes;    /* in use until the next wait */
+    size_t staged_bytes;    /* so many are in use until the next wait */
     void *quantized;        /* [tokens_max, widest input] e4m3, of precision fp8; NULL otherwise */
     float *quantized_scale; /* [tokens_max] */
     size_t quantized_bytes;
@@ -73,7 +74,7 @@ size_t cuda_stream_bytes(const br_stream *stream)
     return BR_GEMM_WORKSPACE_BYTES + stream->quantized_bytes + scales;
 }
 
-/* Room for the factors that precision fp8 makes of a GEMM's input. */
+/* Room for a GEMM's input in e4m3, for precision fp8. */
 static br_status make_quantized(br_stream *stream, const br_model *model, br_error *error)
 {
     br_backend *backend = &stream->backend->base;
@@ -116,7 +117,7 @@ br_status cuda_stream_create(br_backend *backend, br_stream **out, const br_mode
     return BR_OK;
 }
 
-/* A piece of the staging, or NULL when it is used up until the next wait. */
+/* A part of the staging. NULL: until the next wait there is not enough left. */
 static char *stage(br_stream *stream, size_t bytes)
 {
     if (bytes > stream->staging_bytes - stream->staged_bytes) return NULL;
@@ -140,7 +141,7 @@ br_status cuda_upload(br_stream *stream, void *device, const void *host, size_t 
 {
     if (bytes == 0) return BR_OK;
     char *staged = stage(stream, bytes);
-    if (staged == NULL) /* more than a batch: the runtime stages it itself */
+    if (staged == NULL) /* more than a batch needs: the runtime has a staging of its own */
         return cuda_status(
             cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream->queue.stream));
     memcpy(staged, host, bytes);
@@ -237,7 +238,7 @@ br_status cuda_embed_layernorm(br_stream *stream, const br_embed_args *a)
                                      &stream->queue);
 }
 
-/* Our own product. Where the weights are e4m3, x becomes so first, each row with its scale. */
+/* Our own product. If the weights are e4m3, x is first converted to e4m3, with a scale per row. */
 static br_status own_linear(br_stream *stream, const br_linear_args *a)
 {
     const br_matrix *m = a->matrix;
