@@ -2,7 +2,8 @@
  * reference.c - the oracle that other engines are compared with: plain loops, never optimised.
  *
  * Every sum is taken in double and rounded once, when it is stored: to float32, or in precisions bf16 and f16
- * to the 16-bit type for activations, weights and position tables. This rounding is the only error that counts.
+ * to the 16-bit type for activations, weights and position tables. This rounding is the only error that
+ * counts.
  *
  * A row is widened to float before it is used, so each op is written once for all activation types.
  */
