@@ -2,24 +2,21 @@
 #include "bundle.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "core/file.h"
 #include "core/json.h"
 #include "core/memory.h"
 #include "tensor_names.h"
+#include "weights_file.h"
 
 enum { PATH_BYTES_MAX = 4096 };
 
-/* The files in the order of the hash, each with the most bytes it may have (0: any, it is mapped). */
+/* The files in the order of the hash, each with the most bytes it may have (0: any). */
 #define FILE_LIST(X)                                                                                         \
     X(ROUTER, "router.json", BR_JSON_BYTES_MAX)                                                              \
     X(CONFIG, "config.json", BR_JSON_BYTES_MAX)                                                              \
@@ -49,92 +46,16 @@ typedef struct opening {
     br_bundle *bundle;
     br_error *error;
     char paths[FILE_COUNT][PATH_BYTES_MAX];
-    char *contents[FILE_COUNT]; /* NULL for the weights, which are mapped */
+    char *contents[FILE_COUNT]; /* NULL for the weights */
     size_t sizes[FILE_COUNT];
+    weights_file weights;
+    const atomic_bool *stop; /* may be NULL */
 } opening;
 
-/* Opens a regular file and returns its size. */
-static br_status open_file(int *fd, size_t *size, const char *path, br_error *error)
-{
-    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make loading wait */
-    if (*fd < 0) return br_fail(error, BR_EIO, "%s: cannot open: %s", path, strerror(errno));
-    struct stat info;
-    br_status status = BR_OK;
-    if (fstat(*fd, &info) != 0) {
-        status = br_fail(error, BR_EIO, "%s: cannot stat: %s", path, strerror(errno));
-    } else if (!S_ISREG(info.st_mode)) {
-        status = br_fail(error, BR_EIO, "%s: found something else, expected a regular file", path);
-    }
-    if (status != BR_OK) {
-        close(*fd);
-        return status;
-    }
-    *size = (size_t)info.st_size;
-    return BR_OK;
-}
-
-/* Reads `size` bytes; a file that shrank meanwhile is an error. */
-static br_status read_all(char *content, size_t size, int fd, const char *path, br_error *error)
-{
-    size_t at = 0;
-    while (at < size) {
-        const ssize_t count = read(fd, content + at, size - at);
-        if (count < 0 && errno == EINTR) continue;
-        if (count < 0) return br_fail(error, BR_EIO, "%s: cannot read: %s", path, strerror(errno));
-        if (count == 0) {
-            return br_fail(error, BR_EIO, "%s: found %zu bytes, expected %zu: it shrank", path, at, size);
-        }
-        at += (size_t)count;
-    }
-    return BR_OK;
-}
-
+/* The small files are tens of kilobytes to some megabytes; each is kept whole until the bundle is open. */
 static br_status read_file(opening *o, int file)
 {
-    const char *path = o->paths[file];
-    int fd;
-    size_t size;
-    br_status status = open_file(&fd, &size, path, o->error);
-    if (status != BR_OK) return status;
-    if (size > files[file].bytes_max) {
-        status = br_fail(o->error, BR_ETOOBIG, "%s: found %zu bytes, expected at most %zu", path, size,
-                         files[file].bytes_max);
-        goto done;
-    }
-    o->contents[file] = malloc(size + 1); /* never 0 bytes */
-    if (o->contents[file] == NULL) {
-        status = br_no_memory(o->error, "%s", path);
-        goto done;
-    }
-    o->sizes[file] = size;
-    status = read_all(o->contents[file], size, fd, path, o->error);
-
-done:
-    close(fd);
-    return status;
-}
-
-static br_status map_weights(opening *o)
-{
-    const char *path = o->paths[FILE_WEIGHTS];
-    int fd;
-    size_t size;
-    br_status status = open_file(&fd, &size, path, o->error);
-    if (status != BR_OK) return status;
-    if (size == 0) {
-        close(fd);
-        return br_fail(o->error, BR_EFORMAT, "%s: found an empty file, expected safetensors", path);
-    }
-    void *mapping = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (mapping == MAP_FAILED) {
-        status = br_fail(o->error, BR_EIO, "%s: cannot map: %s", path, strerror(errno));
-    } else {
-        o->bundle->mapping = mapping;
-        o->bundle->mapping_bytes = size;
-        o->sizes[FILE_WEIGHTS] = size;
-    }
-    close(fd);
-    return status;
+    return br_file_load(&o->contents[file], &o->sizes[file], o->paths[file], files[file].bytes_max, o->error);
 }
 
 static br_status make_paths(opening *o, const char *folder)
@@ -163,29 +84,48 @@ static br_str file_text(const opening *o, int file)
     return (br_str){o->contents[file], o->sizes[file]};
 }
 
-/* name, its terminator, size as 8 bytes little-endian, content. */
-static bool hash_file(EVP_MD_CTX *context, const char *name, const void *content, size_t size)
+static bool add_to_hash(void *hash, const void *bytes, size_t size)
+{
+    return EVP_DigestUpdate(hash, bytes, size) == 1;
+}
+
+/* name, its terminator, size as 8 bytes little-endian; the content follows. */
+static bool hash_name(EVP_MD_CTX *context, const char *name, size_t size)
 {
     unsigned char length[8];
     for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)size >> (8 * i));
-    return EVP_DigestUpdate(context, name, strlen(name) + 1) == 1 &&
-           EVP_DigestUpdate(context, length, sizeof length) == 1 &&
-           EVP_DigestUpdate(context, content, size) == 1;
+    return add_to_hash(context, name, strlen(name) + 1) && add_to_hash(context, length, sizeof length);
+}
+
+/* The weights are read here, after everything else about them was checked. */
+static br_status hash_file(opening *o, EVP_MD_CTX *context, int file)
+{
+    const bool weights = file == FILE_WEIGHTS;
+    const size_t size = weights ? o->weights.file.size : o->sizes[file];
+    bool good = hash_name(context, files[file].name, size);
+    if (good && weights) return weights_file_read(&o->weights, add_to_hash, context, o->stop, o->error);
+    good = good && add_to_hash(context, o->contents[file], size);
+    return good ? BR_OK : br_fail(o->error, BR_ENOMEM, "bundle: cannot compute its SHA-256");
+}
+
+static br_status hash_files(opening *o, EVP_MD_CTX *context, unsigned char digest[32])
+{
+    br_status status = BR_OK;
+    bool good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+    for (int i = 0; good && status == BR_OK && i < FILE_COUNT; i++)
+        if (has_file(o, i)) status = hash_file(o, context, i);
+    if (status != BR_OK) return status;
+    good = good && EVP_DigestFinal_ex(context, digest, NULL) == 1;
+    return good ? BR_OK : br_fail(o->error, BR_ENOMEM, "bundle: cannot compute its SHA-256");
 }
 
 static br_status hash_bundle(opening *o)
 {
     unsigned char digest[32];
     EVP_MD_CTX *context = EVP_MD_CTX_new();
-    bool good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
-    for (int i = 0; i < FILE_COUNT; i++) {
-        if (!has_file(o, i)) continue;
-        const void *content = i == FILE_WEIGHTS ? o->bundle->mapping : o->contents[i];
-        good = good && hash_file(context, files[i].name, content, o->sizes[i]);
-    }
-    good = good && EVP_DigestFinal_ex(context, digest, NULL) == 1;
+    const br_status status = hash_files(o, context, digest);
     EVP_MD_CTX_free(context);
-    if (!good) return br_fail(o->error, BR_ENOMEM, "bundle: cannot compute its SHA-256");
+    if (status != BR_OK) return status;
 
     for (size_t i = 0; i < sizeof digest; i++) {
         snprintf(o->bundle->hash + 2 * i, 3, "%02x", digest[i]);
@@ -204,9 +144,9 @@ static void write_shape(char *out, size_t size, const int64_t *shape, int32_t ra
     if (at < size) snprintf(out + at, size - at, "]");
 }
 
-/* Fails unless there is a tensor of that name, of a readable type, [rows, columns], or [rows] when columns is
- * 0. */
-static br_status demand(const opening *o, const char *name, int64_t rows, int64_t columns)
+/* A tensor of that name is there, in a type we read, [rows, columns], or [rows] when columns is 0. Its bytes
+ * will be kept. */
+static br_status demand(opening *o, const char *name, int64_t rows, int64_t columns)
 {
     const char *path = o->paths[FILE_WEIGHTS];
     const int64_t shape[2] = {rows, columns};
@@ -227,13 +167,13 @@ static br_status demand(const opening *o, const char *name, int64_t rows, int64_
         return br_fail(o->error, BR_EINVAL, "%s: tensor %s: found shape %s, expected %s", path, name, found,
                        expected);
     }
+    weights_file_keep(&o->weights, tensor);
     if (tensor->readable) return BR_OK;
     return br_fail(o->error, BR_ENOTSUP, "%s: tensor %s: found type %s, expected F32, F16 or BF16", path,
                    name, tensor->type_name);
 }
 
-static br_status demand_weight(const opening *o, int64_t outputs, int64_t inputs, br_module module,
-                               int32_t layer)
+static br_status demand_weight(opening *o, int64_t outputs, int64_t inputs, br_module module, int32_t layer)
 {
     char name[BR_TENSOR_NAME_BYTES];
     br_tensor_name(name, o->bundle, module, layer, "weight");
@@ -241,8 +181,7 @@ static br_status demand_weight(const opening *o, int64_t outputs, int64_t inputs
 }
 
 /* The weight [outputs, inputs] and the bias [outputs] of a Linear; a LayerNorm has inputs 0. */
-static br_status demand_pair(const opening *o, int64_t outputs, int64_t inputs, br_module module,
-                             int32_t layer)
+static br_status demand_pair(opening *o, int64_t outputs, int64_t inputs, br_module module, int32_t layer)
 {
     const br_status status = demand_weight(o, outputs, inputs, module, layer);
     if (status != BR_OK) return status;
@@ -251,7 +190,7 @@ static br_status demand_pair(const opening *o, int64_t outputs, int64_t inputs, 
     return demand(o, name, outputs, 0);
 }
 
-static br_status demand_layer(const opening *o, int layer)
+static br_status demand_layer(opening *o, int layer)
 {
     const br_model *m = &o->bundle->model;
     const int64_t width = m->width;
@@ -281,7 +220,7 @@ static br_status demand_layer(const opening *o, int layer)
     return BR_OK;
 }
 
-static br_status demand_embeddings(const opening *o)
+static br_status demand_embeddings(opening *o)
 {
     const br_model *m = &o->bundle->model;
     br_status status = demand_weight(o, m->vocab, m->width, BR_MODULE_WORDS, 0);
@@ -297,7 +236,7 @@ static br_status demand_embeddings(const opening *o)
     return status;
 }
 
-static br_status demand_named_pair(const opening *o, int64_t outputs, int64_t inputs, const char *stem,
+static br_status demand_named_pair(opening *o, int64_t outputs, int64_t inputs, const char *stem,
                                    bool has_bias)
 {
     char name[BR_TENSOR_NAME_BYTES];
@@ -308,7 +247,7 @@ static br_status demand_named_pair(const opening *o, int64_t outputs, int64_t in
     return demand(o, name, outputs, 0);
 }
 
-static br_status demand_heads(const opening *o)
+static br_status demand_heads(opening *o)
 {
     const br_router *router = &o->bundle->router;
     const int32_t width = o->bundle->model.width;
@@ -329,8 +268,8 @@ static br_status demand_heads(const opening *o)
     return BR_OK;
 }
 
-/* Demands every tensor that the encoder and the heads will read. */
-static br_status demand_tensors(const opening *o)
+/* Every tensor that the encoder and the heads will ask for. */
+static br_status demand_tensors(opening *o)
 {
     br_status status = demand_embeddings(o);
     for (int i = 0; i < o->bundle->model.layers && status == BR_OK; i++) status = demand_layer(o, i);
@@ -446,21 +385,33 @@ static br_status read_contents(opening *o)
 {
     br_bundle *b = o->bundle;
     br_status status = read_declarations(o);
-    if (status == BR_OK) status = map_weights(o);
+    if (status == BR_OK) status = weights_file_open(&o->weights, o->paths[FILE_WEIGHTS], o->error);
     for (int i = FILE_TOKENIZER; i < FILE_COUNT && status == BR_OK; i++)
         if (has_file(o, i)) status = read_file(o, i);
     if (status == BR_OK) status = read_tokenizer(o);
     b->source_id = -1;
     if (status == BR_OK && !b->router.pool_first) status = read_added_tokens(o);
-    if (status == BR_OK)
-        status = br_safetensors_create(&b->tensors, b->mapping, b->mapping_bytes, o->paths[FILE_WEIGHTS],
-                                       o->error);
     if (status != BR_OK) return status;
+    b->tensors = o->weights.tensors;
     br_bundle_find_prefix(b);
     return demand_tensors(o);
 }
 
+/* From here on the table and the bytes of the weights are the bundle's. */
+static void take_weights(opening *o)
+{
+    o->bundle->weights = o->weights.memory;
+    o->bundle->weights_bytes = o->weights.file.size;
+    o->weights.memory = NULL;
+    o->weights.tensors = NULL;
+}
+
 br_status br_bundle_open(br_bundle **out, const char *folder, br_error *error)
+{
+    return br_bundle_open_unless(out, folder, NULL, error);
+}
+
+br_status br_bundle_open_unless(br_bundle **out, const char *folder, const atomic_bool *stop, br_error *error)
 {
     *out = NULL;
     br_status status;
@@ -472,6 +423,7 @@ br_status br_bundle_open(br_bundle **out, const char *folder, br_error *error)
     }
     o->bundle = b;
     o->error = error;
+    o->stop = stop;
 
     status = make_paths(o, folder);
     if (status != BR_OK) goto done;
@@ -479,11 +431,14 @@ br_status br_bundle_open(br_bundle **out, const char *folder, br_error *error)
     if (status != BR_OK) goto done;
     status = hash_bundle(o);
     if (status != BR_OK) goto done;
+    take_weights(o);
     *out = b;
     b = NULL;
 
 done:
     for (int i = 0; o != NULL && i < FILE_COUNT; i++) free(o->contents[i]);
+    if (b != NULL) b->tensors = NULL; /* still the opening's */
+    if (o != NULL) weights_file_close(&o->weights);
     free(o);
     br_bundle_close(b);
     return status;
@@ -502,9 +457,9 @@ void br_bundle_drop_weights(br_bundle *bundle)
 {
     br_safetensors_destroy(bundle->tensors);
     bundle->tensors = NULL;
-    if (bundle->mapping != NULL) munmap(bundle->mapping, bundle->mapping_bytes);
-    bundle->mapping = NULL;
-    bundle->mapping_bytes = 0;
+    weights_file_free(bundle->weights, bundle->weights_bytes);
+    bundle->weights = NULL;
+    bundle->weights_bytes = 0;
 }
 
 const br_tensor *br_bundle_tensor(const br_bundle *bundle, const char *format, ...)

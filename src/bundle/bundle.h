@@ -6,16 +6,19 @@
  * added_tokens.json is not part of a bundle whose router.json pools the first token; a BERT or DistilBERT
  * encoder has vocab.txt instead of spm.model, last in the order.
  *
- * Opening maps model.safetensors and checks every tensor that the encoder and the heads need: name, shape,
- * type. br_bundle_drop_weights unmaps it once the engines have their own copies: after that a change of the
- * file has no effect. Everything else stays in memory. A bundle is immutable after opening (but for the
- * drop): threads may share it.
+ * Opening checks every tensor that the encoder and the heads need (name, shape, type), then reads
+ * model.safetensors once, hashing what it reads, and keeps those tensors. No file is mapped: one that is
+ * written to or shortened while it is read is refused, and what changes afterwards harms nobody.
+ * br_bundle_drop_weights frees the tensors once the engines have made their own copies. Everything else stays
+ * for the bundle's life. Immutable after opening (but for the drop): threads may share it.
  *
  * The hash is SHA-256 over its files in the order above, each as name, a zero byte, size in 8 bytes
  * little-endian, content. Other files in the folder (a card, a licence) are not hashed, and other tensors in
  */
 #ifndef BESTROUTE_BUNDLE_BUNDLE_H
 #define BESTROUTE_BUNDLE_BUNDLE_H
+
+#include <stdatomic.h>
 
 #include "bestroute/error.h"
 #include "bundle/tokenizer/tokenizer.h"
@@ -35,18 +38,22 @@ typedef struct br_bundle {
     char hash[65];      /* 64 hex digits */
     uint64_t digest[4]; /* the same as numbers, big-endian */
     br_safetensors *tensors; /* NULL once dropped */
-    void *mapping;
-    size_t mapping_bytes;
+    void *weights; /* the bytes of the demanded tensors, where they lie in the file; NULL once dropped */
+    size_t weights_bytes;
 } br_bundle;
 
-/* BR_EIO: a file is missing or unreadable; BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM.
+/* BR_EIO: a file is missing, unreadable, or changes while it is read; BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM.
  * The error names the file and the key or tensor. On failure *out is NULL. */
 BR_NODISCARD br_status br_bundle_open(br_bundle **out, const char *folder, br_error *error);
+
+/* The same, given up as soon as *stop is true: BR_ECLOSED. `stop` may be NULL. */
+BR_NODISCARD br_status br_bundle_open_unless(br_bundle **out, const char *folder, const atomic_bool *stop,
+                                             br_error *error);
 
 /* Accepts NULL. */
 void br_bundle_close(br_bundle *bundle);
 
-/* Unmaps the weights. Not thread-safe: call it before the bundle is shared. */
+/* Frees the weights. Not thread-safe: call it before the bundle is shared. */
 void br_bundle_drop_weights(br_bundle *bundle);
 
 /* The tensor of that whole name ("pretrained_model.encoder.layer.%d.output.dense.weight", 3).

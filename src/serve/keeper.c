@@ -98,7 +98,9 @@ static void reload(br_server *server, br_call *call, br_str asked)
     if (status == BR_OK) status = reload_bundle(server, folder, &error);
     br_metrics_add(&server->metrics, status == BR_OK ? BR_COUNTER_reloads : BR_COUNTER_reloads_failed, 1);
     if (call == NULL) return;
-    if (status == BR_OK)
+    if (status == BR_ECLOSED)
+        refuse_reload(call);
+    else if (status == BR_OK)
         reply_loaded(call, br_loaded_bundle(server->state.current));
     else
         reply_failed(call, status, error.text);

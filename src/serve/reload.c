@@ -73,6 +73,7 @@ static br_status prepare(br_server *server, br_loaded **out, const char *folder,
         .devices = &server->devices,
         .without = server->workers != NULL ? br_workers_out(server->workers) : 0,
         .seqs_max = (int32_t)server->config->batch_seqs,
+        .stop = &server->state.stop_loading,
     };
     br_status status =
         with_ranks ? ranks_meet(server, &options.ranks, folder, options.without, error) : BR_OK;
@@ -92,7 +93,7 @@ static br_status prepare_alone_if_need_be(br_server *server, br_loaded **out, co
 {
     const bool has_fleet = server->config->ranks > 1;
     br_status status = prepare(server, out, folder, has_fleet, error);
-    if (status == BR_OK || !has_fleet || server->state.current != NULL) return status;
+    if (status == BR_OK || status == BR_ECLOSED || !has_fleet || server->state.current != NULL) return status;
     BR_LOG(server->log, BR_LOG_WARN, "loading_alone", BR_I64("rank", server->config->rank),
            BR_STR("reason", error->text));
     *error = (br_error){0};
@@ -105,6 +106,10 @@ br_status reload_bundle(br_server *server, const char *folder, br_error *error)
     br_error why = {0};
     br_loaded *loaded;
     const br_status status = prepare_alone_if_need_be(server, &loaded, folder, &why);
+    if (status == BR_ECLOSED) {
+        BR_LOG(server->log, BR_LOG_INFO, "loading_stopped", BR_STR("folder", folder));
+        return br_fail(error, status, "%s", why.text);
+    }
     if (status != BR_OK) {
         BR_LOG(server->log, BR_LOG_ERROR, "bundle_refused", BR_STR("folder", folder),
                BR_STR("reason", why.text));

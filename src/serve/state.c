@@ -91,6 +91,7 @@ void state_stop(service_state *state)
 {
     br_lock(&state->lock);
     if (state->stop_wanted) state->stop_hurried = true;
+    if (state->stop_hurried || state->current == NULL) atomic_store(&state->stop_loading, true);
     stop(state);
     br_unlock(&state->lock);
 }

@@ -17,6 +17,7 @@
 #define BESTROUTE_SERVE_STATE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -39,12 +40,13 @@ typedef struct service_state {
     service_phase phase;
     br_loaded *current; /* changed by the keeper's thread alone, which may read it without the lock */
     policy_defaults *defaults;
-    int64_t calls_open;      /* calls admitted and not yet handed to nng */
-    uint64_t drain_until_ns; /* from PHASE_DRAINING on */
-    bool stop_wanted;        /* drain, then leave br_server_run */
-    bool stop_hurried;       /* leave without waiting any longer */
-    bool device_lost;        /* the last one: br_server_run says so */
-    br_loaded *retired;      /* bundles without a pin; linked by br_loaded_link */
+    int64_t calls_open;       /* calls admitted and not yet handed to nng */
+    uint64_t drain_until_ns;  /* from PHASE_DRAINING on */
+    bool stop_wanted;         /* drain, then leave br_server_run */
+    bool stop_hurried;        /* leave without waiting any longer */
+    bool device_lost;         /* the last one: br_server_run says so */
+    atomic_bool stop_loading; /* read without the lock, by whoever reads a bundle's files */
+    br_loaded *retired;       /* bundles without a pin; linked by br_loaded_link */
 } service_state;
 
 /* What a call holds from its admission to its reply. Zeroed: nothing. */
@@ -69,7 +71,8 @@ service_phase state_phase(service_state *state, int64_t *calls_open);
 
 /* Answers `not_ready` from now on. At once: the keeper may be loading a bundle and come to it much later. */
 void state_drain(service_state *state);
-/* Drain, then end; the second time: end at once. */
+/* Drain, then end; the second time: end at once. A bundle that is being loaded is given up: the first one at
+ * once, a later one the second time. */
 void state_stop(service_state *state);
 /* For the loss of the last device, which does not come back within the process: as state_stop, and
  * br_server_run returns BR_EDEVICE. */

@@ -60,7 +60,7 @@ br_status br_loaded_create(br_loaded **out, const br_loaded_options *options, br
     if (loaded->folder == NULL) goto fail;
     loaded->options.folder = loaded->folder;
 
-    status = br_bundle_open(&loaded->bundle, loaded->folder, error);
+    status = br_bundle_open_unless(&loaded->bundle, loaded->folder, options->stop, error);
     if (status != BR_OK) goto fail;
     status = check_tokens_max(loaded, error);
     if (status != BR_OK) goto fail;
@@ -119,7 +119,7 @@ br_status br_loaded_restore(br_loaded *loaded, int32_t device, br_error *error)
 {
     assert(loaded->weights[device] == NULL);
     br_bundle *bundle;
-    br_status status = br_bundle_open(&bundle, loaded->folder, error);
+    br_status status = br_bundle_open_unless(&bundle, loaded->folder, loaded->options.stop, error);
     if (status != BR_OK) return status;
     if (strcmp(bundle->hash, loaded->bundle->hash) == 0)
         status = br_encoder_weights_create(&loaded->weights[device],

@@ -21,6 +21,7 @@
 #ifndef BESTROUTE_WORKERS_LOADED_H
 #define BESTROUTE_WORKERS_LOADED_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,10 +41,12 @@ typedef struct br_loaded_options {
     uint32_t without;          /* a bit for each device that is out: it gets no weights */
     br_comm *ranks;            /* the ranks that the first accelerator gets its weights with; NULL: none */
     int32_t seqs_max;          /* per batch, 1..BR_BATCH_SEQS_MAX */
+    const atomic_bool *stop;   /* borrowed; while it is true files are not read; NULL: always read */
 } br_loaded_options;
 
-/* Opens and checks the bundle, makes the weights and unmaps the files. Holds one reference for the caller.
- * Statuses of br_bundle_open and br_encoder_weights_create; BR_EINVAL: a tokens_max is below max_tokens.
+/* Opens and checks the bundle, makes the weights and frees what was read. Holds one reference for the caller.
+ * Statuses of br_bundle_open and br_encoder_weights_create; BR_EINVAL: a tokens_max is below max_tokens;
+ * BR_ECLOSED: *stop was true.
  * On failure *out is NULL. */
 BR_NODISCARD br_status br_loaded_create(br_loaded **out, const br_loaded_options *options, br_error *error);
 

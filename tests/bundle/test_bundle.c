@@ -1,8 +1,11 @@
 /* test_bundle.c - a bundle folder opened, hashed and refused; and prompts made of its tokenizer. */
 #include "bundle/bundle.h"
 
+#include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -108,6 +111,33 @@ static br_bundle *open_good(const char *folder)
     return bundle;
 }
 
+typedef struct stopper {
+    atomic_bool stop;
+} stopper;
+
+static void *stop_soon(void *argument)
+{
+    stopper *s = argument;
+    (void)usleep(100000);
+    atomic_store(&s->stop, true);
+    return NULL;
+}
+
+typedef struct spoiler {
+    char path[2 * PATH_BYTES];
+    char *bytes;
+    size_t size;
+    atomic_bool leave;
+} spoiler;
+
+/* Reads every byte, so that a sanitizer or the system may object. */
+static void touch(const br_tensor *tensor)
+{
+    unsigned sum = 0;
+    for (size_t i = 0; i < tensor->bytes; i++) sum += ((const unsigned char *)tensor->data)[i];
+    assert_true(sum > 0);
+}
+
 static void test_the_committed_bundle_opens(void **state)
 {
     const fixture *f = *state;
@@ -129,10 +159,104 @@ static void test_the_committed_bundle_opens(void **state)
 
     br_bundle_drop_weights(b);
     assert_null(b->tensors);
-    assert_null(b->mapping);
+    assert_null(b->weights);
     br_bundle_drop_weights(b); /* once more harms nothing */
     br_bundle_close(b);
     br_bundle_close(NULL);
+}
+
+/* What is stopped is an error of its own, and what was set before it began is seen too. */
+static void test_opening_is_given_up_when_told(void **state)
+{
+    const fixture *f = *state;
+    const atomic_bool stop = true;
+    const atomic_bool go = false;
+    br_bundle *b;
+    br_error error = {0};
+    assert_int_equal(br_bundle_open_unless(&b, f->tiny, &stop, &error), BR_ECLOSED);
+    assert_null(b);
+    assert_non_null(strstr(error.text, "reading was stopped"));
+    assert_int_equal(br_bundle_open_unless(&b, f->tiny, &go, NULL), BR_OK);
+    br_bundle_close(b);
+}
+
+/* Other tensors in the file count in the hash and take no memory: here 64 GiB of them, which are not there. */
+static void test_tensors_that_nobody_asks_for_take_no_memory(void **state)
+{
+    const fixture *f = *state;
+    size_t size;
+    char *bytes = load(f->tiny, "model.safetensors", &size);
+    uint64_t header = 0;
+    for (int i = 7; i >= 0; i--) header = header << 8 | (unsigned char)bytes[i];
+    const uint64_t data = size - 8 - header;
+    const uint64_t more = (uint64_t)64 << 30;
+    char entry[160];
+    const int entry_bytes = snprintf(
+        entry, sizeof entry, ",\"spare\":{\"dtype\":\"U8\",\"shape\":[%llu],\"data_offsets\":[%llu,%llu]}",
+        (unsigned long long)more, (unsigned long long)data, (unsigned long long)(data + more));
+    uint64_t end = 8 + header;
+    while (bytes[end - 1] != '}') end--;
+    const uint64_t new_header = end - 1 - 8 + (uint64_t)entry_bytes + 1;
+    char *edited = malloc(size + sizeof entry);
+    assert_non_null(edited);
+    for (int i = 0; i < 8; i++) edited[i] = (char)(new_header >> (8 * i));
+    memcpy(edited + 8, bytes + 8, end - 1 - 8);
+    memcpy(edited + end - 1, entry, (size_t)entry_bytes);
+    edited[8 + new_header - 1] = '}';
+    memcpy(edited + 8 + new_header, bytes + 8 + header, data);
+    store(f->scratch, "model.safetensors", edited, 8 + new_header + data);
+    char path[2 * PATH_BYTES];
+    snprintf(path, sizeof path, "%s/model.safetensors", f->scratch);
+    assert_int_equal(truncate(path, (off_t)(8 + new_header + data + more)), 0);
+
+    stopper s = {.stop = false};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, stop_soon, &s), 0);
+    br_bundle *b;
+    assert_int_equal(br_bundle_open_unless(&b, f->scratch, &s.stop, NULL), BR_ECLOSED);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    restore(f, "model.safetensors");
+    free(edited);
+    free(bytes);
+}
+
+/* Overwrites and shortens the weights of the scratch bundle until it is told to stop. */
+static void *spoil(void *argument)
+{
+    spoiler *s = argument;
+    for (unsigned turn = 0; !atomic_load(&s->leave); turn++) {
+        const int fd = open(s->path, O_WRONLY);
+        assert_true(fd >= 0);
+        if (turn % 3 == 0) (void)!ftruncate(fd, (off_t)(turn * 977 % s->size));
+        if (turn % 3 == 1) (void)!pwrite(fd, "spoilt", 6, (off_t)(turn * 31337 % s->size));
+        if (turn % 3 == 2) (void)!pwrite(fd, s->bytes, s->size, 0);
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+/* Each opening gives the bundle as it was or an error that names the file; none reads what is no longer there. */
+static void test_weights_may_change_while_they_are_read(void **state)
+{
+    enum { OPENINGS = 150 };
+    const fixture *f = *state;
+    spoiler s = {.leave = false};
+    s.bytes = load(f->tiny, "model.safetensors", &s.size);
+    snprintf(s.path, sizeof s.path, "%s/model.safetensors", f->scratch);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, spoil, &s), 0);
+    for (int i = 0; i < OPENINGS; i++) {
+        br_bundle *b;
+        br_error error = {0};
+        const br_status status = br_bundle_open(&b, f->scratch, &error);
+        if (status != BR_OK) assert_non_null(strstr(error.text, "model.safetensors"));
+        if (status == BR_OK) touch(br_bundle_tensor(b, "pretrained_model.embeddings.word_embeddings.weight"));
+        br_bundle_close(b);
+    }
+    atomic_store(&s.leave, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    restore(f, "model.safetensors");
+    free(s.bytes);
 }
 
 /* printf 'name\0<size>content' of the five files | sha256sum; see bundle/bundle.h. */
@@ -655,6 +779,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_committed_bundle_opens),
+        cmocka_unit_test(test_opening_is_given_up_when_told),
+        cmocka_unit_test(test_tensors_that_nobody_asks_for_take_no_memory),
+        cmocka_unit_test(test_weights_may_change_while_they_are_read),
         cmocka_unit_test(test_the_hash_covers_every_byte_of_the_five_files),
         cmocka_unit_test(test_each_file_is_demanded_by_name),
         cmocka_unit_test(test_paths_are_bounded),

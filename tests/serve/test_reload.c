@@ -1,4 +1,5 @@
 /* test_reload.c - switching bundles: under load, with bad ones, and what is freed. */
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -164,6 +165,71 @@ static void test_a_request_in_flight_keeps_the_bundle_it_began_with(void **state
     folder_remove(other);
 }
 
+typedef struct spoiler {
+    char path[96];
+    char *bytes;
+    size_t size;
+    atomic_bool leave;
+} spoiler;
+
+/* Overwrites and shortens a bundle's weights until it is told to stop. */
+static void *spoil(void *argument)
+{
+    spoiler *s = argument;
+    for (unsigned turn = 0; !atomic_load(&s->leave); turn++) {
+        const int fd = open(s->path, O_WRONLY);
+        assert_true(fd >= 0);
+        if (turn % 3 == 0) (void)!ftruncate(fd, (off_t)(turn * 977 % s->size));
+        if (turn % 3 == 1) (void)!pwrite(fd, "spoilt", 6, (off_t)(turn * 31337 % s->size));
+        if (turn % 3 == 2) (void)!pwrite(fd, s->bytes, s->size, 0);
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+static void test_weights_that_change_during_a_reload_harm_nobody(void **state)
+{
+    (void)state;
+    enum { RELOADS = 60 };
+    char other[64];
+    bundle_copy(other, sizeof other, cheap_price, dear_price);
+    spoiler spoils = {.leave = false};
+    (void)snprintf(spoils.path, sizeof spoils.path, "%s/model.safetensors", other);
+    FILE *file = fopen(spoils.path, "rb");
+    assert_non_null(file);
+    spoils.bytes = malloc(1 << 24);
+    assert_non_null(spoils.bytes);
+    spoils.size = fread(spoils.bytes, 1, 1 << 24, file);
+    (void)fclose(file);
+
+    service s;
+    service_start(&s, NULL);
+    peer p;
+    peer admin;
+    peer_open(&p, s.url);
+    peer_open(&admin, s.admin);
+    peer_answer a = {0};
+    br_query query = text_query("hello");
+    br_request request = dear_request(&query, 1);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, spoil, &spoils), 0);
+    for (int i = 0; i < RELOADS; i++) {
+        /* Refused while it is read; or, with numbers that are none, by the probe. */
+        if (!reload_to(&admin, &a, other))
+            assert_true(a.reply.code == BR_CODE_BAD_REQUEST || a.reply.code == BR_CODE_INTERNAL);
+        peer_ask(&p, &a, &request);
+        assert_true(a.reply.ok);
+    }
+    atomic_store(&spoils.leave, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    answer_free(&a);
+    peer_close(&p);
+    peer_close(&admin);
+    service_stop(&s);
+    folder_remove(other);
+    free(spoils.bytes);
+}
+
 static void damage(const char *folder, const char *file, const char *content)
 {
     char path[256];
@@ -256,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_reply_under_load_comes_from_one_bundle),
         cmocka_unit_test(test_a_request_in_flight_keeps_the_bundle_it_began_with),
+        cmocka_unit_test(test_weights_that_change_during_a_reload_harm_nobody),
         cmocka_unit_test(test_a_bad_bundle_leaves_the_old_one_serving),
         cmocka_unit_test(test_a_signal_loads_the_same_folder_again),
         cmocka_unit_test(test_a_first_bundle_that_is_bad_is_an_error_of_loading),
