@@ -38,12 +38,12 @@ typedef struct br_bundle {
     char hash[65];      /* 64 hex digits */
     uint64_t digest[4]; /* the same as numbers, big-endian */
     br_safetensors *tensors; /* NULL once dropped */
-    void *weights; /* the bytes of the demanded tensors, where they lie in the file; NULL once dropped */
+    void *weights;           /* the demanded tensors, where they lie in the file; NULL once dropped */
     size_t weights_bytes;
 } br_bundle;
 
-/* BR_EIO: a file is missing, unreadable, or changes while it is read; BR_EFORMAT, BR_EINVAL, BR_ENOTSUP, BR_ETOOBIG, BR_ENOMEM.
- * The error names the file and the key or tensor. On failure *out is NULL. */
+/* BR_EIO: a file is missing, unreadable, or changes while it is read; BR_EFORMAT, BR_EINVAL, BR_ENOTSUP,
+ * BR_ETOOBIG, BR_ENOMEM. The error names the file and the key or tensor. On failure *out is NULL. */
 BR_NODISCARD br_status br_bundle_open(br_bundle **out, const char *folder, br_error *error);
 
 /* The same, given up as soon as *stop is true: BR_ECLOSED. `stop` may be NULL. */

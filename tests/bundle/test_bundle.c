@@ -180,7 +180,7 @@ static void test_opening_is_given_up_when_told(void **state)
     br_bundle_close(b);
 }
 
-/* Other tensors in the file count in the hash and take no memory: here 64 GiB of them, which are not there. */
+/* Other tensors count in the hash and take no memory: here 64 GiB of them, which are not there. */
 static void test_tensors_that_nobody_asks_for_take_no_memory(void **state)
 {
     const fixture *f = *state;
@@ -235,7 +235,7 @@ static void *spoil(void *argument)
     return NULL;
 }
 
-/* Each opening gives the bundle as it was or an error that names the file; none reads what is no longer there. */
+/* Each opening gives a bundle or an error that names the file; none reads what is no longer there. */
 static void test_weights_may_change_while_they_are_read(void **state)
 {
     enum { OPENINGS = 150 };
