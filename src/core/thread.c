@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "clock.h"
@@ -86,4 +87,29 @@ bool br_thread_start(pthread_t *out, void *(*run)(void *), void *context)
 void br_thread_join(pthread_t thread)
 {
     must(pthread_join(thread, NULL));
+}
+
+/* Lives until it gets the lock. */
+static void *wait_for_lock(void *argument)
+{
+    pthread_mutex_t *lock = argument;
+    br_lock(lock);
+    br_unlock(lock);
+    return NULL;
+}
+
+bool br_threads_available(int count)
+{
+    pthread_t *threads = calloc((size_t)count + 1, sizeof *threads);
+    if (threads == NULL) return false;
+    pthread_mutex_t lock;
+    br_mutex_init(&lock);
+    br_lock(&lock);
+    int started = 0;
+    while (started < count && br_thread_start(&threads[started], wait_for_lock, &lock)) started++;
+    br_unlock(&lock);
+    for (int i = 0; i < started; i++) br_thread_join(threads[i]);
+    br_mutex_destroy(&lock);
+    free(threads);
+    return started == count;
 }

@@ -33,4 +33,8 @@ void br_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t u
 bool br_thread_start(pthread_t *out, void *(*run)(void *), void *context);
 void br_thread_join(pthread_t thread);
 
+/* True when the system gives so many more threads now: for a library that does not survive when it gets
+ * fewer. Starts them and ends them again. */
+bool br_threads_available(int count);
+
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <nng/nng.h> /* first: the two below need it */
 
@@ -13,6 +14,7 @@
 
 #include "call.h"
 #include "core/memory.h"
+#include "core/thread.h"
 #include "dispatch.h"
 #include "ipc_guard.h"
 #include "monitor.h"
@@ -188,14 +190,29 @@ static br_status open_admin(br_server *server, br_error *error)
     return BR_OK;
 }
 
+/* nng starts its threads at the first use, and 1.5 crashes when it gets only some of them. */
+static br_status check_threads(br_error *error)
+{
+    enum { TASKS_MAX = 16, POLLERS_MAX = 8, OTHERS = 8 };
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const long tasks = 2 * cores < TASKS_MAX ? 2 * cores : TASKS_MAX;
+    const long pollers = cores < POLLERS_MAX ? cores : POLLERS_MAX;
+    const int needed = (int)(tasks + 2 * pollers + OTHERS);
+    if (br_threads_available(needed)) return BR_OK;
+    return br_fail(error, BR_EINTERNAL,
+                   "cannot start the %d threads of the transport: the system gives no more", needed);
+}
+
 br_status sockets_open(br_server *server, br_error *error)
 {
+    br_status status = check_threads(error);
+    if (status != BR_OK) return status;
     const br_config *config = server->config;
     const int32_t contexts = (int32_t)config->queue_max + SPARE_CONTEXTS;
     server->calls = calloc((size_t)(contexts + ADMIN_CONTEXTS), sizeof *server->calls);
     if (server->calls == NULL) return br_no_memory(error, "%d contexts", (int)contexts);
 
-    br_status status = ipc_guard_create(&server->ipc_guard, server->log, error);
+    status = ipc_guard_create(&server->ipc_guard, server->log, error);
     if (status != BR_OK) return status;
     status = open_socket(&server->data, &server->data_open, (size_t)config->max_message_bytes, error);
     if (status == BR_OK) status = open_calls(server, server->data, contexts, false, error);

@@ -144,6 +144,29 @@ def test_a_disk_that_hangs_does_not_keep_it(folder):
     assert leave(service, signal.SIGTERM, signal.SIGTERM) < 5
 
 
+def test_threads_that_cannot_be_started_are_an_error_with_a_name(folder):
+    """With every number of threads, until there are enough to serve."""
+    for most in range(200):
+        path = f"{folder}/log"
+        with open(path, "w", encoding="utf-8") as log:
+            service = begin(folder, log=log, LD_PRELOAD=os.environ["FEW_THREADS"], THREADS_MAX=str(most))
+        until = time.monotonic() + PATIENCE_S
+        ready = False
+        while service.poll() is None and not ready:
+            with open(path, encoding="utf-8") as log:
+                ready = " bundle_loaded " in log.read()
+            assert time.monotonic() < until, f"neither an error nor a service with {most} threads"
+            time.sleep(0.005)
+        if ready:
+            leave(service, signal.SIGTERM)
+            assert most > 10
+            return
+        with open(path, encoding="utf-8") as log:
+            last = log.read().splitlines()[-1]
+        assert service.returncode == 1 and "cannot start" in last, (most, service.returncode, last)
+    raise AssertionError("200 threads do not suffice")
+
+
 def serves_after_a_reload(service, folder):
     """A reload is logged."""
     service.send_signal(signal.SIGHUP)
