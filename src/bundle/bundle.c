@@ -144,8 +144,8 @@ static void write_shape(char *out, size_t size, const int64_t *shape, int32_t ra
     if (at < size) snprintf(out + at, size - at, "]");
 }
 
-/* A tensor of that name is there, in a type we read, [rows, columns], or [rows] when columns is 0. Its bytes
- * will be kept. */
+/* Fails unless there is a tensor of that name, of a readable type, [rows, columns], or [rows] when columns is
+ * 0. Its bytes will be kept. */
 static br_status demand(opening *o, const char *name, int64_t rows, int64_t columns)
 {
     const char *path = o->paths[FILE_WEIGHTS];
@@ -268,7 +268,7 @@ static br_status demand_heads(opening *o)
     return BR_OK;
 }
 
-/* Every tensor that the encoder and the heads will ask for. */
+/* Demands every tensor that the encoder and the heads will read. */
 static br_status demand_tensors(opening *o)
 {
     br_status status = demand_embeddings(o);

@@ -47,7 +47,7 @@ static void tell_server(signals *s)
 
 /* How long the process may go on without a further signal; 0: for ever. Lock held.
  * Tidying only frees memory, but nng 1.5 may wait for ever when it closes a connection in the middle of a
- * message (nanomsg/nng issue 1636). After a second signal everything else may hang too: a device, for example,
+ * message (nanomsg/nng issue 1636). After a second signal anything else may hang too: a device, for example,
  * while a bundle is opened. */
 static time_t patience_s(const signals *s)
 {
