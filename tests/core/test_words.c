@@ -49,6 +49,17 @@ static void test_a_long_error_is_cut_not_overrun(void **state)
     assert_int_equal(strlen(error.text), BR_ERROR_TEXT_BYTES - 1);
 }
 
+static void test_the_words_of_precisions_are_their_names_in_order(void **state)
+{
+    (void)state;
+    char names[64] = "";
+    for (br_precision p = BR_PRECISION_AUTO; p <= BR_PRECISION_FP8; p++) {
+        if (p > BR_PRECISION_AUTO) strcat(names, "|");
+        strcat(names, br_precision_name(p));
+    }
+    assert_string_equal(names, BR_PRECISION_WORDS);
+}
+
 static void test_bf16_rounds_to_nearest_even_and_keeps_nan(void **state)
 {
     (void)state;
@@ -171,6 +182,7 @@ int main(void)
         cmocka_unit_test(test_fail_formats_and_returns_the_status),
         cmocka_unit_test(test_control_bytes_never_reach_an_error_text),
         cmocka_unit_test(test_a_long_error_is_cut_not_overrun),
+        cmocka_unit_test(test_the_words_of_precisions_are_their_names_in_order),
         cmocka_unit_test(test_bf16_rounds_to_nearest_even_and_keeps_nan),
         cmocka_unit_test(test_f16_rounds_to_nearest_even_and_overflows_to_infinity),
         cmocka_unit_test(test_e4m3_rounds_to_nearest_even_and_saturates),

@@ -18,6 +18,7 @@ static void test_engines_have_the_names_of_the_command_line(void **state)
     assert_string_equal(br_engine_name(BR_ENGINE_REFERENCE), "reference");
     assert_string_equal(br_engine_name(BR_ENGINE_CPU), "cpu");
     assert_string_equal(br_engine_name(BR_ENGINE_CUDA), "cuda");
+    assert_string_equal(BR_ENGINE_WORDS, "auto|reference|cpu|cuda");
 }
 
 static void test_an_open_backend_says_what_it_is(void **state)

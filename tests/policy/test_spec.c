@@ -44,6 +44,23 @@ static void test_every_fallback_survives_its_word(void **state)
     }
 }
 
+static void test_the_words_of_options_are_the_names_in_order(void **state)
+{
+    (void)state;
+    char kinds[64] = "";
+    for (br_policy_kind kind = BR_POLICY_THRESHOLD; kind <= BR_POLICY_POOL; kind++) {
+        if (kind > BR_POLICY_THRESHOLD) strcat(kinds, "|");
+        strcat(kinds, br_policy_kind_name(kind));
+    }
+    assert_string_equal(kinds, BR_POLICY_KIND_WORDS);
+    char fallbacks[64] = "";
+    for (br_fallback fallback = BR_FALLBACK_BEST; fallback <= BR_FALLBACK_ERROR; fallback++) {
+        if (fallback > BR_FALLBACK_BEST) strcat(fallbacks, "|");
+        strcat(fallbacks, br_fallback_name(fallback));
+    }
+    assert_string_equal(fallbacks, BR_FALLBACK_WORDS);
+}
+
 static void test_other_words_are_refused_and_write_nothing(void **state)
 {
     (void)state;
@@ -179,6 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_kind_survives_its_word),
         cmocka_unit_test(test_every_fallback_survives_its_word),
+        cmocka_unit_test(test_the_words_of_options_are_the_names_in_order),
         cmocka_unit_test(test_other_words_are_refused_and_write_nothing),
         cmocka_unit_test(test_each_written_field_replaces_its_own_and_no_other),
         cmocka_unit_test(test_nothing_written_changes_nothing),
