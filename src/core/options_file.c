@@ -1,22 +1,40 @@
 /* options_file.c - reads options from a file, one `name = value` a line. */
 #include "options.h"
 
-#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "file.h"
 #include "options_inside.h"
 
 enum { FILE_BYTES_MAX = 1 << 16 };
 
-static br_status read_bytes(br_options *options, br_str *out, FILE *file, const char *path, br_error *error)
+/* The file's bytes, in the options' arena; /dev/null is an empty file. */
+static br_status read_bytes(br_options *options, br_str *out, const char *path, br_error *error)
 {
-    char *bytes = br_arena_array(&options->arena, FILE_BYTES_MAX + 1, 1);
-    if (bytes == NULL) return br_no_memory(error, "%s", path);
-    const size_t size = fread(bytes, 1, FILE_BYTES_MAX + 1, file);
-    if (ferror(file) != 0) return br_fail(error, BR_EIO, "%s: cannot read it: %s", path, strerror(errno));
-    if (size > FILE_BYTES_MAX)
-        return br_fail(error, BR_EINVAL, "%s: has more than %d bytes", path, FILE_BYTES_MAX);
-    *out = (br_str){bytes, size};
+    if (strcmp(path, "/dev/null") == 0) return BR_OK;
+    char *bytes;
+    size_t size;
+    br_status status = br_file_load(&bytes, &size, path, FILE_BYTES_MAX, error);
+    if (status != BR_OK) return status == BR_ETOOBIG ? BR_EINVAL : status;
+    char *copy = br_arena_array(&options->arena, size + 1, 1);
+    if (copy != NULL) memcpy(copy, bytes, size);
+    free(bytes);
+    if (copy == NULL) return br_no_memory(error, "%s", path);
+    *out = (br_str){copy, size};
     return BR_OK;
+}
+
+/* Without a byte order mark. BR_EINVAL: a zero byte, in which a value would end unseen. */
+static br_status check_text(br_str *text, const char *path, br_error *error)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    if (text->size >= 3 && memcmp(text->data, mark, 3) == 0) *text = (br_str){text->data + 3, text->size - 3};
+    const char *zero = text->size > 0 ? memchr(text->data, '\0', text->size) : NULL;
+    if (zero == NULL) return BR_OK;
+    int line = 1;
+    for (const char *c = text->data; c < zero; c++) line += *c == '\n';
+    return br_fail(error, BR_EINVAL, "%s:%d: found a zero byte, expected text", path, line);
 }
 
 static const br_option_row *find_key(const br_option_table *table, br_str key)
@@ -73,11 +91,9 @@ static br_status read_line(br_options *options, br_str line, const char *source,
 
 br_status br_options_read_file(br_options *options, const char *path, br_error *error)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) return br_fail(error, BR_EIO, "%s: cannot open it: %s", path, strerror(errno));
     br_str rest = {NULL, 0};
-    br_status status = read_bytes(options, &rest, file, path, error);
-    (void)fclose(file);
+    br_status status = read_bytes(options, &rest, path, error);
+    if (status == BR_OK) status = check_text(&rest, path, error);
     br_str line;
     for (int number = 1; status == BR_OK && br_options_take(&line, &rest, '\n'); number++) {
         const char *source = br_options_text(options, "%s:%d", path, number);

@@ -1,17 +1,20 @@
 /* ipc_guard.c - see ipc_guard.h. */
 #include "ipc_guard.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "core/alarm.h"
 #include "core/clock.h"
+#include "core/file.h"
 #include "core/limits.h"
 #include "core/memory.h"
 #include "core/thread.h"
@@ -59,6 +62,38 @@ static void on_connection(nng_pipe pipe, nng_pipe_ev event, void *argument)
 static uint64_t patience_ends_ns(void)
 {
     return br_clock_now_ns() + PATIENCE_MS * (uint64_t)BR_NS_PER_MS;
+}
+
+static const char *path_of(const char *url)
+{
+    return url + strlen("ipc://");
+}
+
+/* Connects to whoever listens there, without waiting; 0, or errno. */
+static int try_connect(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return errno;
+    const int failed = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
+    (void)close(fd);
+    return failed;
+}
+
+/* Whether nng may take the path. It removes what lies there and refuses connections, and takes a regular file
+ * for a socket that nobody serves. */
+static br_status check_path(const char *url, const char *option, br_error *error)
+{
+    struct stat info;
+    if (stat(path_of(url), &info) != 0) return BR_OK; /* nothing there, or nng says why not */
+    if (!S_ISSOCK(info.st_mode))
+        return br_fail(error, BR_EIO, "%s: \"%.200s\" names %s, expected a socket or nothing", option, url,
+                       S_ISREG(info.st_mode) ? "a regular file" : br_file_kind(info.st_mode));
+    const int failed = try_connect(path_of(url));
+    if (failed != 0 && failed != EAGAIN) return BR_OK;
+    return br_fail(error, BR_EIO, "%s: cannot listen on \"%.200s\": another process serves this socket",
+                   option, url);
 }
 
 static br_status open_listener(watched *w, int *result)
@@ -109,7 +144,7 @@ static bool accepts(ipc_guard *g, watched *w)
     br_lock(&g->lock);
     w->connected = false;
     br_unlock(&g->lock);
-    const int fd = greet(g, w->url + strlen("ipc://"));
+    const int fd = greet(g, path_of(w->url));
     const uint64_t until_ns = patience_ends_ns();
     br_lock(&g->lock);
     while (fd >= 0 && !w->connected && !g->stopping && br_clock_now_ns() < until_ns)
@@ -124,11 +159,13 @@ static void recover(ipc_guard *g, watched *w)
 {
     (void)nng_listener_close(w->listener);
     watched fresh = *w;
-    int result;
-    if (open_listener(&fresh, &result) != BR_OK) {
+    int result = 0;
+    br_error why = {0};
+    const br_status status = check_path(w->url, "listen", &why);
+    if (status != BR_OK || open_listener(&fresh, &result) != BR_OK) {
         /* The next round finds it closed and tries again. */
         BR_LOG(g->log, BR_LOG_ERROR, "listener_lost", BR_STR("url", w->url),
-               BR_STR("reason", nng_strerror(result)));
+               BR_STR("reason", status != BR_OK ? why.text : nng_strerror(result)));
         return;
     }
     br_lock(&g->lock);
@@ -194,6 +231,8 @@ br_status ipc_guard_listen(ipc_guard *g, nng_socket socket, const char *url, int
         return br_fail(error, BR_ETOOBIG, "%s: \"%.200s\" is too long for an ipc address", option, url);
     if (g->count == WATCHED_MAX)
         return br_fail(error, BR_ETOOBIG, "%s: more than %d ipc addresses", option, (int)WATCHED_MAX);
+    const br_status status = check_path(url, option, error);
+    if (status != BR_OK) return status;
     watched fresh = {.socket = socket, .mode = mode};
     memcpy(fresh.url, url, strlen(url) + 1);
     int result = nng_pipe_notify(socket, NNG_PIPE_EV_ADD_POST, on_connection, g);

@@ -1,7 +1,6 @@
 /* sockets.c - see sockets.h. */
 #include "sockets.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include <nng/supplemental/tls/tls.h>
 
 #include "call.h"
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/thread.h"
 #include "dispatch.h"
@@ -29,26 +29,14 @@ enum {
 /* The whole file as a string; release with free. */
 static br_status read_pem(char **out, const char *option, const char *path, br_error *error)
 {
+    br_error why = {0};
+    size_t size;
+    br_status status = br_file_load(out, &size, path, PEM_BYTES_MAX, &why);
+    if (status != BR_OK) return br_fail(error, status, "%s: %s", option, why.text);
+    if (memchr(*out, '\0', size) == NULL) return BR_OK;
+    free(*out);
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return br_fail(error, BR_EIO, "%s: cannot open \"%s\": %s", option, path, strerror(errno));
-    br_status status = BR_OK;
-    char *text = malloc(PEM_BYTES_MAX + 1);
-    if (text == NULL) {
-        status = br_no_memory(error, "the sockets");
-    } else {
-        const size_t size = fread(text, 1, PEM_BYTES_MAX, file);
-        text[size] = '\0';
-        if (ferror(file) != 0)
-            status = br_fail(error, BR_EIO, "%s: cannot read \"%s\": %s", option, path, strerror(errno));
-    }
-    (void)fclose(file);
-    if (status == BR_OK)
-        *out = text;
-    else
-        free(text);
-    return status;
+    return br_fail(error, BR_EFORMAT, "%s: %s: found a zero byte, expected PEM", option, path);
 }
 
 static br_status tls_fail(br_error *error, const char *option, const char *path, int result)

@@ -341,7 +341,7 @@ static void test_a_wrong_value_is_refused_also_where_a_stronger_source_replaces_
     br_error error = {0};
     br_options_init(&o, &table, &s);
     assert_int_equal(br_options_read_file(&o, "/does/not/exist", &error), BR_EIO);
-    assert_string_equal(error.text, "/does/not/exist: cannot open it: No such file or directory");
+    assert_string_equal(error.text, "/does/not/exist: cannot open: No such file or directory");
     br_options_deinit(&o);
 }
 

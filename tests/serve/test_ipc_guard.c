@@ -139,9 +139,69 @@ static void test_creation_survives_every_failing_allocation(void **state)
     ipc_guard_destroy(NULL);
 }
 
+/* Whatever is no socket stays as it is. */
+static void test_what_is_no_socket_is_refused_and_kept(void **state)
+{
+    fixture *f = *state;
+    for (int kind = 0; kind < 3; kind++) {
+        if (kind == 0) assert_int_equal(mknod(f->path, S_IFREG | 0600, 0), 0);
+        if (kind == 1) assert_int_equal(mkfifo(f->path, 0600), 0);
+        if (kind == 2) assert_int_equal(mkdir(f->path, 0700), 0);
+        struct stat before;
+        struct stat after;
+        assert_int_equal(stat(f->path, &before), 0);
+        br_error error = {0};
+        assert_int_equal(ipc_guard_listen(f->ipc_guard, f->socket, f->url, 0, "listen", &error), BR_EIO);
+        static const char *const says[] = {"names a regular file", "names a pipe", "names a folder"};
+        assert_non_null(strstr(error.text, says[kind]));
+        assert_int_equal(stat(f->path, &after), 0);
+        assert_true(before.st_ino == after.st_ino);
+        assert_int_equal(remove(f->path), 0);
+    }
+}
+
+/* A socket, listening when `backlog` is not negative. */
+static int make_socket(const fixture *f, int backlog)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, f->path, strlen(f->path) + 1);
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    if (backlog >= 0) assert_int_equal(listen(fd, backlog), 0);
+    return fd;
+}
+
+static void test_a_socket_that_somebody_serves_is_refused(void **state)
+{
+    fixture *f = *state;
+    const int fd = make_socket(f, 4);
+    br_error error = {0};
+    assert_int_equal(ipc_guard_listen(f->ipc_guard, f->socket, f->url, 0, "admin", &error), BR_EIO);
+    assert_non_null(strstr(error.text, "admin: "));
+    assert_non_null(strstr(error.text, "another process serves this socket"));
+    assert_int_equal(access(f->path, F_OK), 0);
+    (void)close(fd);
+    assert_int_equal(unlink(f->path), 0);
+}
+
+static void test_a_socket_that_nobody_serves_is_taken_over(void **state)
+{
+    fixture *f = *state;
+    (void)close(make_socket(f, 4));
+    assert_int_equal(access(f->path, F_OK), 0);
+    br_error error = {0};
+    if (ipc_guard_listen(f->ipc_guard, f->socket, f->url, 0, "listen", &error) != BR_OK)
+        fail_msg("%s", error.text);
+    assert_answers(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_what_is_no_socket_is_refused_and_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_socket_that_somebody_serves_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_socket_that_nobody_serves_is_taken_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_peers_that_leave_during_the_handshake_do_not_end_the_listener,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_permissions_hold_for_a_listener_opened_again, set_up,
