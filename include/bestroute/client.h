@@ -200,7 +200,7 @@ typedef struct br_answer_model {
     bool has_price;
     double input_price; /* USD per token */
     double output_price;
-    double avg_output_tokens; /* per sample */
+    double avg_output_tokens; /* per sample; NaN where the bundle has none */
     bool input_per_sample;
 } br_answer_model;
 

@@ -106,7 +106,9 @@ static br_status fill_table(cli_scores *s, const cli_options *options, br_error 
         }
         if (isnan(s->table.paid[br_eval_at(&s->table, r, s->info->reference)]))
             return br_fail(error, BR_EINVAL,
-                           "the bundle's reference has no price: there is nothing to save from");
+                           "the bundle's reference has no price, or neither record '%s' nor the bundle tells "
+                           "how long its answer is: there is nothing to save from",
+                           row->id);
     }
     if (measured > 0) return BR_OK;
     return br_fail(error, BR_EINVAL, "no record has a measured candidate of bundle '%s'",

@@ -248,7 +248,10 @@ static void print_model(FILE *to, const br_answer *info, const br_answer_model *
     } else {
         fprintf(to, "  %12s  %12s", "no price", "no price");
     }
-    fprintf(to, "  %13.1f  ", model->avg_output_tokens);
+    if (isfinite(model->avg_output_tokens))
+        fprintf(to, "  %13.1f  ", model->avg_output_tokens);
+    else
+        fprintf(to, "  %13s  ", "unknown");
     const char *separator = "";
     for (size_t i = 0; i < info->candidate_count; i++) {
         if (strcmp(info->candidates[i].model, model->name) != 0) continue;

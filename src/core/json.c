@@ -1,6 +1,7 @@
 /* json.c - typed getters over jansson. */
 #include "json.h"
 #include "memory.h"
+#include "nearest.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -162,6 +163,58 @@ br_status br_json_text(const br_json *scope, const char *key, char *value, size_
     memcpy(value, json_string_value(found), length);
     value[length] = '\0';
     return BR_OK;
+}
+
+static bool is_listed(const json_t *names, const char *key)
+{
+    for (size_t i = 0; i < json_array_size(names); i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        if (name != NULL && strcmp(name, key) == 0) return true;
+    }
+    return false;
+}
+
+static bool is_known(const br_json_keys *keys, const char *key)
+{
+    if (strncmp(key, "x_", 2) == 0 || is_listed(keys->optional, key)) return true;
+    for (size_t i = 0; keys->known[i] != NULL; i++)
+        if (strcmp(keys->known[i], key) == 0) return true;
+    return false;
+}
+
+br_status br_json_known(const br_json *scope, const br_json_keys *keys)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)scope->object, key, value)
+    {
+        if (is_known(keys, key)) continue;
+        const char *nearest = keys->known[0];
+        size_t fewest = SIZE_MAX;
+        for (size_t i = 0; keys->known[i] != NULL; i++) {
+            const size_t edits = br_edit_distance(br_str_from(key), br_str_from(keys->known[i]));
+            if (edits < fewest) nearest = keys->known[i];
+            if (edits < fewest) fewest = edits;
+        }
+        return br_fail(scope->error, BR_EINVAL, "%s: %s%.*s: unknown key; nearest is %s", scope->file,
+                       scope->path, quoted_bytes(key), key, nearest);
+    }
+    return BR_OK;
+}
+
+void br_json_drop_nulls(json_t *value)
+{
+    const char *key;
+    void *next;
+    json_t *member;
+    json_object_foreach_safe(value, next, key, member)
+    {
+        if (json_is_null(member))
+            (void)json_object_del(value, key);
+        else
+            br_json_drop_nulls(member);
+    }
+    for (size_t i = 0; i < json_array_size(value); i++) br_json_drop_nulls(json_array_get(value, i));
 }
 
 br_str br_json_view(const json_t *string)

@@ -6,6 +6,8 @@
  * bound) are refused. A scope is one object of a file with the path that leads to it, so that a
  * getter deep inside says "router.json: candidates[3].n: found 0, expected an integer in 1..1000".
  *
+ * br_json_known refuses the keys that nobody reads, so that a misspelt one is no silent default.
+ *
  * Getters leave *value alone when the key is absent: it holds the default.
  *   BR_EFORMAT: the value has another type; BR_EINVAL: it is out of range.
  */
@@ -64,6 +66,19 @@ BR_NODISCARD br_status br_json_text(const br_json *scope, const char *key, char 
  * is no object. */
 BR_NODISCARD br_status br_json_item(br_json *out, char path[BR_JSON_PATH_BYTES], const br_json *scope,
                                     const char *key, const json_t *list, size_t index);
+
+/* The keys that an object may have. */
+typedef struct br_json_keys {
+    const char *const *known; /* NULL ends it */
+    const json_t *optional; /* an array of names that may stand there though nobody reads them; may be NULL */
+} br_json_keys;
+
+/* BR_EINVAL: the object has another key, which the error names with the nearest known one. Keys that begin
+ * with "x_" are free. */
+BR_NODISCARD br_status br_json_known(const br_json *scope, const br_json_keys *keys);
+
+/* Takes away every member whose value is null, at any depth: null means absent. */
+void br_json_drop_nulls(json_t *value);
 
 /* A view of a string, valid while the JSON value is. */
 br_str br_json_view(const json_t *string);

@@ -46,7 +46,9 @@ double br_candidate_cost(const br_router *router, int32_t candidate, const br_qu
     if (!model->has_price) return NAN;
 
     const double input = model->input_price * (double)costs->prompt_tokens[c->model];
-    const double output = model->output_price * costs->output_tokens[c->model];
+    const double length = costs->output_tokens[c->model];
+    if (isnan(length) && model->output_price > 0) return NAN;
+    const double output = model->output_price > 0 ? model->output_price * length : 0;
     const double cost = input * (model->input_per_sample ? c->n : 1) + output * c->n;
     return cost < DBL_MAX ? cost : DBL_MAX;
 }

@@ -101,7 +101,8 @@ typedef struct br_decision {
     bool met;          /* the policy is satisfied: false for a fallback */
 } br_decision;
 
-/* cost(model, n) in USD; NAN when the model has no price; at most DBL_MAX: a product that overflows
+/* cost(model, n) in USD; NAN when the model has no price, or has a price of output other than 0 and
+ * output_tokens is NAN: a length that nobody tells is never free; at most DBL_MAX: a product that overflows
  * stays comparable, dearer than anything real. */
 double br_candidate_cost(const br_router *router, int32_t candidate, const br_query_costs *costs);
 

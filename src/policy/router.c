@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,10 @@
 #include "core/memory.h"
 
 /* Bounds that keep every cost finite: price * tokens * n stays far below the largest double. */
-static const double price_max = 1e6;  /* USD per token */
+static const double price_max = 1e6; /* USD per token */
+/* Prices that are asked for twice: outside this range a price per million tokens is more likely. */
+static const double usual_price_min = 1e-9;
+static const double usual_price_max = 1e-3;
 static const double tokens_max = 1e9; /* output tokens per sample */
 
 /* Of a head's calibration. A scale above 0 keeps the order of prompts; larger numbers would move log odds to
@@ -49,7 +53,50 @@ static const char *const pooler_words[] = {[BR_POOLER_NONE] = "none",
                                            [BR_POOLER_RELU] = "relu",
                                            NULL};
 
+static const char *const top_keys[] = {
+    "format", "name",         "max_tokens",           "source_prefix", "heads",  "pool",
+    "pooler", "truncate",     "temperature",          "lowercase",     "models", "candidates",
+    "policy", "policy_table", "allow_unusual_prices", "optional",      NULL};
+static const char *const model_keys[] = {"input_price", "output_price", "avg_output_tokens",
+                                         "input_per_sample", NULL};
+static const char *const candidate_keys[] = {"model", "n", "head", "reference", "calibration", NULL};
+static const char *const calibration_keys[] = {"scale", "bias", NULL};
+static const char *const policy_keys[] = {"kind",      "threshold",    "max_cost", "lambda",
+                                          "tolerance", "total_budget", "models",   "exclude",
+                                          "max_n",     "fallback",     NULL};
+static const char *const table_keys[] = {"kind", "rows", "table", NULL};
+static const char *const row_keys[] = {"threshold", "reference_share", "mean_cost", "quality", NULL};
+
 enum { PATH_BYTES = BR_NAME_BYTES_MAX + 32 };
+
+/* router.json on its way into a router. */
+typedef struct reader {
+    br_router *router;
+    br_json top;
+    const json_t *optional; /* names of keys that may be skipped, at every level; NULL: none */
+    bool any_price;
+} reader;
+
+static br_status expect_known(const reader *r, const br_json *scope, const char *const *known)
+{
+    const br_json_keys keys = {.known = known, .optional = r->optional};
+    return br_json_known(scope, &keys);
+}
+
+/* What is said of the file as a whole: the keys that may be skipped, and how its prices are judged. */
+static br_status read_strictness(reader *r)
+{
+    r->optional = json_object_get(r->top.object, "optional");
+    if (r->optional != NULL && !json_is_array(r->optional))
+        return br_json_refuse(&r->top, BR_EFORMAT, "optional", r->optional, "an array of names of keys");
+    for (size_t i = 0; i < json_array_size(r->optional); i++) {
+        const json_t *name = json_array_get(r->optional, i);
+        if (!json_is_string(name))
+            return br_json_refuse(&r->top, BR_EFORMAT, "optional", name, "names of keys");
+    }
+    const br_status status = expect_known(r, &r->top, top_keys);
+    return status == BR_OK ? br_json_bool(&r->top, "allow_unusual_prices", &r->any_price) : status;
+}
 
 /* A string that must be `word`. */
 static br_status expect_word(const br_json *scope, const char *key, const char *word, br_status status)
@@ -145,11 +192,31 @@ static br_status read_head(br_router *router, const br_json *top)
     return read_kind(router, top);
 }
 
-static br_status read_prices(br_priced_model *model, const br_json *scope)
+static br_status read_price(double *price, const reader *r, const br_json *scope, const char *key)
 {
-    br_status status = br_json_number(scope, "input_price", 0, price_max, &model->input_price);
+    const br_status status = br_json_number(scope, key, 0, price_max, price);
+    if (status != BR_OK || r->any_price || *price == 0) return status;
+    if (*price >= usual_price_min && *price <= usual_price_max) return BR_OK;
+    char expected[160];
+    const double per_million = *price / 1e6;
+    const bool likely = per_million >= usual_price_min && per_million <= usual_price_max;
+    if (likely)
+        snprintf(expected, sizeof expected,
+                 "USD per token, 0 or 1e-9 to 1e-3: is it per million tokens? Then write %g, else "
+                 "\"allow_unusual_prices\": true",
+                 per_million);
+    return br_json_refuse(scope, BR_EINVAL, key, json_object_get(scope->object, key),
+                          likely ? expected
+                                 : "USD per token, 0 or 1e-9 to 1e-3, or \"allow_unusual_prices\": true");
+}
+
+static br_status read_prices(br_priced_model *model, const reader *r, const br_json *scope)
+{
+    br_status status = expect_known(r, scope, model_keys);
     if (status != BR_OK) return status;
-    status = br_json_number(scope, "output_price", 0, price_max, &model->output_price);
+    status = read_price(&model->input_price, r, scope, "input_price");
+    if (status != BR_OK) return status;
+    status = read_price(&model->output_price, r, scope, "output_price");
     if (status != BR_OK) return status;
 
     const bool input = br_json_has(scope, "input_price");
@@ -160,13 +227,16 @@ static br_status read_prices(br_priced_model *model, const br_json *scope)
     }
     model->has_price = input;
 
+    model->avg_output_tokens = NAN;
     status = br_json_number(scope, "avg_output_tokens", 0, tokens_max, &model->avg_output_tokens);
     if (status != BR_OK) return status;
     return br_json_bool(scope, "input_per_sample", &model->input_per_sample);
 }
 
-static br_status read_models(br_router *router, const br_json *top)
+static br_status read_models(const reader *r)
 {
+    br_router *router = r->router;
+    const br_json *top = &r->top;
     const json_t *models = json_object_get(top->object, "models");
     if (!json_is_object(models))
         return br_json_refuse(top, BR_EFORMAT, "models", models, "an object of models");
@@ -195,7 +265,7 @@ static br_status read_models(br_router *router, const br_json *top)
         snprintf(path, sizeof path, "models.%s.", name);
         scope.object = value;
         scope.path = path;
-        const br_status status = read_prices(model, &scope);
+        const br_status status = read_prices(model, r, &scope);
         if (status != BR_OK) return status;
         router->model_count++;
     }
@@ -230,8 +300,9 @@ static br_status read_candidate_head(br_candidate *candidate, const br_router *r
 }
 
 /* What training fitted on rows that it had left out: the log odds are stretched and shifted. */
-static br_status read_calibration(br_candidate *candidate, const br_router *router, const br_json *outer)
+static br_status read_calibration(br_candidate *candidate, const reader *r, const br_json *outer)
 {
+    const br_router *router = r->router;
     candidate->scale = 1;
     candidate->bias = 0;
     const json_t *value = json_object_get(outer->object, "calibration");
@@ -250,7 +321,9 @@ static br_status read_calibration(br_candidate *candidate, const br_router *rout
     const br_json scope = {.object = value, .file = outer->file, .path = path, .error = outer->error};
     double scale = 1;
     double bias = 0;
-    br_status status = br_json_number(&scope, "scale", calibration_scale_min, calibration_scale_max, &scale);
+    br_status status = expect_known(r, &scope, calibration_keys);
+    if (status != BR_OK) return status;
+    status = br_json_number(&scope, "scale", calibration_scale_min, calibration_scale_max, &scale);
     if (status != BR_OK) return status;
     status = br_json_number(&scope, "bias", -calibration_bias_max, calibration_bias_max, &bias);
     if (status != BR_OK) return status;
@@ -279,10 +352,13 @@ static br_status check_distinct(const br_router *router, const br_candidate *can
     return BR_OK;
 }
 
-static br_status read_candidate(br_router *router, const br_json *scope)
+static br_status read_candidate(const reader *r, const br_json *scope)
 {
+    br_router *router = r->router;
     br_candidate *candidate = &router->candidates[router->candidate_count];
-    br_status status = read_candidate_model(candidate, router, scope);
+    br_status status = expect_known(r, scope, candidate_keys);
+    if (status != BR_OK) return status;
+    status = read_candidate_model(candidate, router, scope);
     if (status != BR_OK) return status;
     status = br_json_require(scope, "n", "an integer");
     if (status != BR_OK) return status;
@@ -293,7 +369,7 @@ static br_status read_candidate(br_router *router, const br_json *scope)
     if (status != BR_OK) return status;
     status = read_candidate_head(candidate, router, reference, scope);
     if (status != BR_OK) return status;
-    status = read_calibration(candidate, router, scope);
+    status = read_calibration(candidate, r, scope);
     if (status != BR_OK) return status;
     status = check_distinct(router, candidate, scope);
     if (status != BR_OK) return status;
@@ -332,8 +408,10 @@ static br_status check_kind(br_router *router, const br_json *top)
     return BR_OK;
 }
 
-static br_status read_candidates(br_router *router, const br_json *top)
+static br_status read_candidates(const reader *r)
 {
+    br_router *router = r->router;
+    const br_json *top = &r->top;
     const json_t *list = json_object_get(top->object, "candidates");
     if (!json_is_array(list)) {
         return br_json_refuse(top, BR_EFORMAT, "candidates", list, "an array of candidates");
@@ -348,7 +426,7 @@ static br_status read_candidates(br_router *router, const br_json *top)
         char path[BR_JSON_PATH_BYTES];
         br_json scope;
         br_status status = br_json_item(&scope, path, top, "candidates", list, i);
-        if (status == BR_OK) status = read_candidate(router, &scope);
+        if (status == BR_OK) status = read_candidate(r, &scope);
         if (status != BR_OK) return status;
     }
     if (router->reference < 0) {
@@ -449,8 +527,18 @@ static br_status read_policy_numbers(br_policy_spec *policy, const br_json *scop
     return BR_OK;
 }
 
-static br_status read_policy(br_router *router, const br_json *top)
+static br_status settle_policy(br_policy_spec *policy, const br_json *scope)
 {
+    br_policy_clash clash;
+    if (br_policy_spec_settle(policy, &clash)) return BR_OK;
+    return br_fail(scope->error, BR_EINVAL, "%s: %s%s: belongs to the kind %s, not to %s", scope->file,
+                   scope->path, clash.key, br_policy_kind_name(clash.owner), br_policy_kind_name(clash.kind));
+}
+
+static br_status read_policy(const reader *r)
+{
+    br_router *router = r->router;
+    const br_json *top = &r->top;
     br_policy_spec *policy = &router->policy;
     const json_t *value = json_object_get(top->object, "policy");
     if (value == NULL) {
@@ -463,7 +551,9 @@ static br_status read_policy(br_router *router, const br_json *top)
     if (!json_is_object(value)) return br_json_refuse(top, BR_EFORMAT, "policy", value, "an object");
 
     const br_json scope = {.object = value, .file = top->file, .path = "policy.", .error = top->error};
-    br_status status = read_policy_words(policy, &scope);
+    br_status status = expect_known(r, &scope, policy_keys);
+    if (status != BR_OK) return status;
+    status = read_policy_words(policy, &scope);
     if (status != BR_OK) return status;
     status = read_policy_numbers(policy, &scope);
     if (status != BR_OK) return status;
@@ -477,11 +567,13 @@ static br_status read_policy(br_router *router, const br_json *top)
         if (status != BR_OK) return status;
         policy->has |= BR_HAS_EXCLUDE;
     }
-    return BR_OK;
+    return settle_policy(policy, &scope);
 }
 
-static br_status read_policy_row(br_policy_row *row, const br_json *scope, double above)
+static br_status read_policy_row(br_policy_row *row, const reader *r, const br_json *scope, double above)
 {
+    const br_status known = expect_known(r, scope, row_keys);
+    if (known != BR_OK) return known;
     const struct {
         const char *key;
         double high;
@@ -503,8 +595,9 @@ static br_status read_policy_row(br_policy_row *row, const br_json *scope, doubl
                           "more than in the row before");
 }
 
-static br_status read_policy_rows(br_router *router, const br_json *scope)
+static br_status read_policy_rows(const reader *r, const br_json *scope)
 {
+    br_router *router = r->router;
     const json_t *list = json_object_get(scope->object, "table");
     if (!json_is_array(list)) return br_json_refuse(scope, BR_EFORMAT, "table", list, "an array of rows");
     const size_t count = json_array_size(list);
@@ -519,7 +612,7 @@ static br_status read_policy_rows(br_router *router, const br_json *scope)
         char path[BR_JSON_PATH_BYTES];
         br_json row;
         br_status status = br_json_item(&row, path, scope, "table", list, i);
-        if (status == BR_OK) status = read_policy_row(&rows[i], &row, i == 0 ? -1 : rows[i - 1].threshold);
+        if (status == BR_OK) status = read_policy_row(&rows[i], r, &row, i == 0 ? -1 : rows[i - 1].threshold);
         if (status != BR_OK) return status;
     }
     router->measured.rows = rows;
@@ -528,19 +621,22 @@ static br_status read_policy_rows(br_router *router, const br_json *scope)
 }
 
 /* What `bestroute calibrate` wrote beside the default policy. */
-static br_status read_measured(br_router *router, const br_json *top)
+static br_status read_measured(const reader *r)
 {
+    br_router *router = r->router;
+    const br_json *top = &r->top;
     const json_t *value = json_object_get(top->object, "policy_table");
     if (value == NULL) return BR_OK;
     if (!json_is_object(value)) return br_json_refuse(top, BR_EFORMAT, "policy_table", value, "an object");
     const br_json scope = {.object = value, .file = top->file, .path = "policy_table.", .error = top->error};
-    br_status status = br_json_require(&scope, "kind", "\"threshold\"");
+    br_status status = expect_known(r, &scope, table_keys);
+    if (status == BR_OK) status = br_json_require(&scope, "kind", "\"threshold\"");
     if (status == BR_OK) status = expect_word(&scope, "kind", "threshold", BR_ENOTSUP);
     if (status == BR_OK) status = br_json_require(&scope, "rows", "the number of prompts");
     int64_t prompts = 0;
     if (status == BR_OK) status = br_json_int(&scope, "rows", 1, UINT32_MAX, &prompts);
     router->measured.prompts = (uint64_t)prompts;
-    return status == BR_OK ? read_policy_rows(router, &scope) : status;
+    return status == BR_OK ? read_policy_rows(r, &scope) : status;
 }
 
 br_status br_router_parse(br_router *out, br_str json, const char *file, br_error *error)
@@ -551,19 +647,15 @@ br_status br_router_parse(br_router *out, br_str json, const char *file, br_erro
     json_t *value;
     br_status status = br_json_parse(&value, json, BR_JSON_BYTES_MAX, file, error);
     if (status != BR_OK) return status;
-    const br_json top = {.object = value, .file = file, .path = "", .error = error};
+    br_json_drop_nulls(value);
+    reader r = {.router = out, .top = {.object = value, .file = file, .path = "", .error = error}};
 
-    status = read_head(out, &top);
-    if (status != BR_OK) goto done;
-    status = read_models(out, &top);
-    if (status != BR_OK) goto done;
-    status = read_candidates(out, &top);
-    if (status != BR_OK) goto done;
-    status = read_policy(out, &top);
-    if (status != BR_OK) goto done;
-    status = read_measured(out, &top);
-
-done:
+    status = read_head(out, &r.top);
+    if (status == BR_OK) status = read_strictness(&r);
+    if (status == BR_OK) status = read_models(&r);
+    if (status == BR_OK) status = read_candidates(&r);
+    if (status == BR_OK) status = read_policy(&r);
+    if (status == BR_OK) status = read_measured(&r);
     json_decref(value);
     return status;
 }

@@ -20,7 +20,7 @@ typedef struct br_priced_model {
     bool has_price;           /* both prices are written; 0 counts as written */
     double input_price;       /* USD per token */
     double output_price;      /* USD per token */
-    double avg_output_tokens; /* per sample; 0 where the file gives none */
+    double avg_output_tokens; /* per sample; NaN where the file gives none */
     bool input_per_sample;    /* the prompt is billed once per sample */
 } br_priced_model;
 
@@ -107,12 +107,14 @@ typedef struct br_router {
  * Refuses: another format, an unknown kind of heads, pool, pooler or truncation, duplicate candidates, an
  * unknown model, no reference or two, nothing but the reference, a head used twice, given to the reference or
  * missing there against the kind's rule, another number of candidates than the kind's, a calibration where
- * the head is not a sigmoid of its own, non-finite or negative prices, one price without the other, an
- * invalid default policy, an invalid policy_table.
+ * the head is not a sigmoid of its own, non-finite or negative prices, prices other than 0 and outside 1e-9
+ * to 1e-3 USD per token unless "allow_unusual_prices" is true, one price
+ * without the other, an invalid default policy, an invalid policy_table, unknown keys at any level.
  *
- * Allows: heads that no candidate uses (it was taken off the list; the weights still hold them), and unknown
- * keys, so that an older service can load a newer bundle. Whether the default policy is complete is checked
- * in policy.h, because a request may bring what it lacks.
+ * Allows: heads that no candidate uses (it was taken off the list; the weights still hold them); unknown keys
+ * that begin with "x_" or that the list "optional" names, so that an older service can load a newer bundle; a
+ * priced model without avg_output_tokens (see br_candidate_cost). A member whose value is null is absent.
+ * Whether the default policy is complete is checked in policy.h, because a request may bring what it lacks.
  *
  * Absent: source_prefix is "<|source|>"; heads is best_route; policy is threshold 0.5, or where the reference
  * is scored tolerance 0 (the highest quality).

@@ -54,7 +54,7 @@ typedef struct br_info_model {
     bool has_price;
     double input_price;
     double output_price;
-    double avg_output_tokens;
+    double avg_output_tokens; /* NaN: the bundle has none */
     bool input_per_sample;
 } br_info_model;
 

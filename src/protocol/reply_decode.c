@@ -258,7 +258,7 @@ static br_status read_model(br_info_model *out, br_reader *reader, const br_plac
     br_status status = br_fields_read(&fields, reader, keys, KEYS, BR_UNKNOWN_SKIPPED, place, error);
     if (status == BR_OK) status = read_optional_real(&fields, INPUT_PRICE, &out->input_price);
     if (status == BR_OK) status = read_optional_real(&fields, OUTPUT_PRICE, &out->output_price);
-    if (status == BR_OK) status = br_field_real(&fields, AVG_OUTPUT_TOKENS, &out->avg_output_tokens);
+    if (status == BR_OK) status = read_optional_real(&fields, AVG_OUTPUT_TOKENS, &out->avg_output_tokens);
     if (status == BR_OK) status = br_field_bool(&fields, INPUT_PER_SAMPLE, &out->input_per_sample);
     out->has_price = isfinite(out->input_price) && isfinite(out->output_price);
     return status;

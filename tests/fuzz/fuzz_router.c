@@ -46,7 +46,8 @@ static void check_router(const br_router *r)
     for (int32_t i = 0; i < r->model_count; i++) {
         demand(isfinite(r->models[i].input_price) && r->models[i].input_price >= 0);
         demand(isfinite(r->models[i].output_price) && r->models[i].output_price >= 0);
-        demand(isfinite(r->models[i].avg_output_tokens) && r->models[i].avg_output_tokens >= 0);
+        const double average = r->models[i].avg_output_tokens;
+        demand(isnan(average) || (isfinite(average) && average >= 0));
     }
     check_candidates(r);
     demand(r->measured.row_count <= BR_POLICY_TABLE_ROWS_MAX);

@@ -1,6 +1,7 @@
 /* test_router.c - router.json: what it says, and what it may not say. */
 #include "policy/router.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -87,7 +88,7 @@ static void test_the_example_is_read(void **state)
     "\"policy_table\": {\"kind\": \"threshold\", \"rows\": 9, \"table\": [" rows "]}, \"policy\":"
 #define ROW(threshold, quality)                                                                              \
     "{\"threshold\": " threshold ", \"reference_share\": 0.25, \"mean_cost\": 0.001, \"quality\": " quality  \
-    ", \"later\": 1}"
+    ", \"x_later\": 1}"
 
 static void test_a_calibrated_bundle_tells_its_policy_table(void **state)
 {
@@ -145,7 +146,7 @@ static void test_what_may_be_left_out_has_defaults(void **state)
     assert_int_equal(parse(&r, json, &error), BR_OK);
     assert_string_equal(r->source_prefix, "<|source|>");
     assert_false(r->models[0].has_price);
-    assert_true(r->models[0].avg_output_tokens == 0);
+    assert_true(isnan(r->models[0].avg_output_tokens));
     assert_true(r->models[1].has_price); /* a price of 0 is a price */
     assert_int_equal(r->reference, 0);
     assert_int_equal(r->head_count, 256); /* heads that no candidate uses are there all the same */
@@ -160,20 +161,18 @@ static void test_every_key_of_a_policy_is_read(void **state)
     (void)state;
     char json[TEXT_BYTES];
     replace(json, "{\"kind\": \"threshold\", \"threshold\": 0.5}",
-            "{\"kind\": \"pool\", \"threshold\": 1, \"max_cost\": 0.25, \"lambda\": 100, \"tolerance\": 0,"
+            "{\"kind\": \"pool\", \"max_cost\": 0.25,"
             " \"total_budget\": 3, \"models\": [\"gpt-4o\", \"llama-31-8b\"], \"exclude\": [\"gpt-4o\"],"
-            " \"max_n\": 4294967295, \"fallback\": \"reference\", \"later\": {}}");
+            " \"max_n\": 4294967295, \"fallback\": \"reference\", \"x_later\": {}}");
     br_router *r;
     br_error error;
     assert_int_equal(parse(&r, json, &error), BR_OK);
     const br_policy_spec *p = &r->policy;
-    assert_int_equal(p->has, (BR_HAS_FALLBACK << 1) - 1);
+    assert_int_equal(p->has, BR_HAS_KIND | BR_HAS_MAX_COST | BR_HAS_TOTAL_BUDGET | BR_HAS_MODELS |
+                                 BR_HAS_EXCLUDE | BR_HAS_MAX_N | BR_HAS_FALLBACK);
     assert_int_equal(p->kind, BR_POLICY_POOL);
     assert_int_equal(p->fallback, BR_FALLBACK_REFERENCE);
-    assert_true(p->threshold == 1);
     assert_true(p->max_cost == 0.25);
-    assert_true(p->lambda == 100);
-    assert_true(p->tolerance == 0);
     assert_true(p->total_budget == 3);
     assert_true(p->max_n == UINT32_MAX);
     assert_int_equal(p->model_count, 2);
@@ -229,14 +228,101 @@ static void test_calibration_is_refused_where_qualities_are_no_sigmoids_of_their
     }
 }
 
-static void test_unknown_keys_are_ignored(void **state)
+static void test_only_some_unknown_keys_may_be_skipped(void **state)
 {
     (void)state;
-    char json[TEXT_BYTES];
-    replace(json, "\"max_tokens\": 128", "\"max_tokens\": 128, \"maximum\": [1, {}], \"note\": null");
+    static const struct {
+        const char *from;
+        const char *to;
+        const char *text; /* of the error; NULL: it is read */
+    } cases[] = {
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"x_note\": [1, {}], \"x_\": null", NULL},
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"unfamiliar\": null", NULL},
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"optional\": [], \"treshold\": 1",
+         "router.json: treshold: unknown key; nearest is "},
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"polcy\": {}",
+         "router.json: polcy: unknown key; nearest is policy"},
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"selector\": 1, \"optional\": [\"selector\"]", NULL},
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"selector\": 1, \"optional\": [\"selectors\"]",
+         "router.json: selector: unknown key; nearest is "},
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"optional\": \"selector\"",
+         "router.json: optional: found the string"},
+        {"\"max_tokens\": 128", "\"max_tokens\": 128, \"optional\": [1]", "router.json: optional: found 1"},
+        {"\"input_price\": 5.0e-6", "\"input_cost_per_token\": 5.0e-6",
+         "router.json: models.gpt-4o.input_cost_per_token: unknown key; nearest is input_price"},
+        {"\"n\": 1, \"head\": 0", "\"n\": 1, \"head\": 0, \"votes\": 3",
+         "router.json: candidates[0].votes: unknown key; nearest is "},
+        {"\"n\": 1, \"head\": 0}", "\"n\": 1, \"head\": 0, \"x_votes\": 3}", NULL},
+        {"\"head\": 1", "\"head\": 1, \"calibration\": {\"scales\": 2}",
+         "router.json: candidates[1].calibration.scales: unknown key; nearest is scale"},
+        {"\"threshold\": 0.5", "\"treshold\": 0.5",
+         "router.json: policy.treshold: unknown key; nearest is threshold"},
+        {"\"policy\":", "\"policy_table\": {\"kinds\": 1}, \"policy\":",
+         "router.json: policy_table.kinds: unknown key; nearest is kind"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char json[TEXT_BYTES];
+        replace(json, cases[i].from, cases[i].to);
+        br_router *r;
+        br_error error = {0};
+        const br_status status = parse(&r, json, &error);
+        if ((status == BR_OK) != (cases[i].text == NULL)) fail_msg("%s: %s", cases[i].to, error.text);
+        if (cases[i].text != NULL && strstr(error.text, cases[i].text) != error.text)
+            fail_msg("%s: %s", cases[i].to, error.text);
+        drop(r);
+    }
+}
+
+static void test_a_key_may_be_optional_at_any_level(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"format\": \"bestroute-bundle/1\", \"name\": \"x\", \"max_tokens\": 3, \"groups\": {\"votes\": 1},"
+        " \"optional\": [\"votes\", \"groups\", \"n\"], \"models\": {\"a\": {\"votes\": 1}, \"b\": {}},"
+        " \"candidates\": [{\"model\": \"b\", \"n\": 2, \"reference\": true},"
+        " {\"model\": \"a\", \"n\": 7, \"head\": 0, \"votes\": 2}],"
+        " \"policy\": {\"threshold\": 1, \"votes\": 3}}";
     br_router *r;
-    assert_int_equal(parse(&r, json, NULL), BR_OK);
+    br_error error = {0};
+    assert_int_equal(parse(&r, json, &error), BR_OK);
+    assert_int_equal(r->candidates[1].n, 7); /* a key that is known is read all the same */
+    assert_int_equal(r->policy.kind, BR_POLICY_THRESHOLD);
     drop(r);
+}
+
+static void test_unusual_prices_have_to_be_allowed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *price;
+        bool usual;
+        bool hint;
+    } cases[] = {
+        {"0", true, false},       {"1e-9", true, false}, {"1e-3", true, false}, {"9.9e-10", false, false},
+        {"1.01e-3", false, true}, {"2.5", false, true},  {"1000", false, true}, {"1001", false, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (int allowed = 0; allowed <= 1; allowed++) {
+            char to[128];
+            snprintf(to, sizeof to, "\"output_price\": %s", cases[i].price);
+            char json[TEXT_BYTES];
+            replace(json, "\"output_price\": 1.5e-5", to);
+            if (allowed == 1) {
+                char *end = strrchr(json, '}');
+                snprintf(end, (size_t)(json + sizeof json - end), ", \"allow_unusual_prices\": true}");
+            }
+            br_router *r;
+            br_error error = {0};
+            const br_status status = parse(&r, json, &error);
+            assert_int_equal(status, cases[i].usual || allowed == 1 ? BR_OK : BR_EINVAL);
+            if (status != BR_OK) {
+                assert_non_null(strstr(error.text, "models.gpt-4o.output_price: found "));
+                assert_non_null(strstr(error.text, "\"allow_unusual_prices\": true"));
+                assert_int_equal(strstr(error.text, "per million tokens?") != NULL, cases[i].hint);
+            }
+            drop(r);
+        }
+    }
 }
 
 static void test_every_kind_of_heads_is_read(void **state)
@@ -337,7 +423,6 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
          "\"right\", \"left\""},
         {"\"pool\": \"source_prefix\"", "\"pooler\": \"swish\"", BR_ENOTSUP, "pooler", "swish"},
         {"\"pool\": \"source_prefix\"", "\"heads\": \"best\"", BR_ENOTSUP, "heads", "\"hybrid_llm\""},
-        {"\"pool\": \"source_prefix\"", "\"heads\": null", BR_EFORMAT, "heads", "null"},
         {"\"pool\": \"source_prefix\"", "\"temperature\": 1", BR_EINVAL, "temperature", "only router_dc"},
         {"\"pool\": \"source_prefix\"", "\"heads\": \"router_dc\", \"temperature\": 0", BR_EINVAL,
          "temperature", "0"},
@@ -346,20 +431,21 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
         {"\"pool\": \"source_prefix\"", "\"heads\": \"route_llm_bert\"", BR_EINVAL, "candidates",
          "found 3, expected 2"},
         {"\"pool\": \"source_prefix\"", "\"heads\": \"zooter\"", BR_EINVAL, "candidates[2].head", "nothing"},
-        {"\"models\": {", "\"modell\": {", BR_EFORMAT, "models", "nothing"},
+        {"\"models\": {", "\"modell\": {", BR_EINVAL, "modell", "nearest is models"},
+        {"\"models\": {", "\"models\": null, \"x_models\": {", BR_EFORMAT, "models", "nothing"},
         {"\"llama-31-8b\": {", "\"\": {", BR_EINVAL, "models.", "an object"},
         {"\"gpt-4o\": {\"input_price\": 5.0e-6, \"output_price\": 1.5e-5, \"avg_output_tokens\": 294.0}",
          "\"gpt-4o\": 5", BR_EFORMAT, "models.gpt-4o", "5"},
         {"5.0e-6", "-5.0e-6", BR_EINVAL, "models.gpt-4o.input_price", "-"},
         {"5.0e-6", "1e7", BR_EINVAL, "models.gpt-4o.input_price", "10000000"},
-        {"5.0e-6", "null", BR_EFORMAT, "models.gpt-4o.input_price", "null"},
+        {"5.0e-6", "null", BR_EINVAL, "models.gpt-4o.input_price", "nothing"},
         {"\"output_price\": 1.5e-5, ", "", BR_EINVAL, "models.gpt-4o.output_price", "nothing"},
         {"\"input_price\": 5.0e-6, ", "", BR_EINVAL, "models.gpt-4o.input_price", "nothing"},
         {"294.0", "-1", BR_EINVAL, "models.gpt-4o.avg_output_tokens", "-1"},
         {"294.0", "\"many\"", BR_EFORMAT, "models.gpt-4o.avg_output_tokens", "many"},
         {"\"input_per_sample\": true", "\"input_per_sample\": 1", BR_EFORMAT,
          "models.llama-31-8b.input_per_sample", "1"},
-        {"\"candidates\": [", "\"candidate\": [", BR_EFORMAT, "candidates", "nothing"},
+        {"\"candidates\": [", "\"x_candidates\": [", BR_EFORMAT, "candidates", "nothing"},
         {"{\"model\": \"llama-31-8b\", \"n\": 1, \"head\": 0}", "7", BR_EFORMAT, "candidates[0]", "7"},
         {"{\"model\": \"llama-31-8b\", \"n\": 1", "{\"model\": \"llama\", \"n\": 1", BR_EINVAL,
          "candidates[0].model", "llama"},
@@ -367,7 +453,8 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
          "candidates[0].model", "3"},
         {"\"n\": 1", "\"n\": 0", BR_EINVAL, "candidates[0].n", "0"},
         {"\"n\": 1", "\"n\": 1001", BR_EINVAL, "candidates[0].n", "1001"},
-        {"\"n\": 1", "\"m\": 1", BR_EINVAL, "candidates[0].n", "nothing"},
+        {"\"n\": 1", "\"x_n\": 1", BR_EINVAL, "candidates[0].n", "nothing"},
+        {"\"threshold\": 0.5", "\"lambda\": 1", BR_EINVAL, "policy.lambda", "kind utility, not to threshold"},
         {"\"n\": 1", "\"n\": 2", BR_EINVAL, "candidates[1].n", "(llama-31-8b, 2) again"},
         {"\"head\": 1", "\"head\": 0", BR_EINVAL, "candidates[1].head", "the head of candidates[0]"},
         {"\"head\": 1", "\"head\": -1", BR_EINVAL, "candidates[1].head", "-1"},
@@ -405,7 +492,6 @@ static void test_what_makes_no_sense_is_refused_by_name(void **state)
         {"\"threshold\": 0.5", "\"max_n\": 0", BR_EINVAL, "policy.max_n", "0"},
         {"\"threshold\": 0.5", "\"max_n\": 1.0", BR_EFORMAT, "policy.max_n", "1"},
         {"\"threshold\": 0.5", "\"fallback\": \"worst\"", BR_EINVAL, "policy.fallback", "worst"},
-        {"\"threshold\": 0.5", "\"fallback\": null", BR_EFORMAT, "policy.fallback", "null"},
         {"\"threshold\": 0.5", "\"models\": []", BR_EINVAL, "policy.models", "an array of 0"},
         {"\"threshold\": 0.5", "\"models\": \"gpt-4o\"", BR_EFORMAT, "policy.models", "gpt-4o"},
         {"\"threshold\": 0.5", "\"models\": [1]", BR_EFORMAT, "policy.models", "1"},
@@ -607,7 +693,9 @@ int main(void)
         cmocka_unit_test(test_every_key_of_a_policy_is_read),
         cmocka_unit_test(test_a_head_may_bring_its_calibration),
         cmocka_unit_test(test_calibration_is_refused_where_qualities_are_no_sigmoids_of_their_own),
-        cmocka_unit_test(test_unknown_keys_are_ignored),
+        cmocka_unit_test(test_only_some_unknown_keys_may_be_skipped),
+        cmocka_unit_test(test_a_key_may_be_optional_at_any_level),
+        cmocka_unit_test(test_unusual_prices_have_to_be_allowed),
         cmocka_unit_test(test_every_kind_of_heads_is_read),
         cmocka_unit_test(test_heads_that_do_not_fit_their_kind_are_refused),
         cmocka_unit_test(test_what_makes_no_sense_is_refused_by_name),
