@@ -56,7 +56,7 @@ int32_t turns_for(const bench *b, double once, int32_t turns_min);
 /* Seconds of one turn, from `rounds` times of a recording of `count` turns and of one twice as long. */
 double one_turn(double times[2][ROUNDS], int32_t rounds, int32_t count);
 
-/* Whether the run's time is over; if so, says it on standard error. */
+/* True when the run's time is over; then it prints a line that says so. */
 bool is_over(const bench *b, const char *what);
 
 /* Prints one line. `length` is that of each sequence, 0 where it does not matter. */

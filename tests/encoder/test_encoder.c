@@ -1,5 +1,5 @@
-/* test_encoder.c - the life of weights and encoders: refusals, failures, sharing,
- * and what running may not do. */
+/* test_encoder.c - weights and encoders: arguments that are refused, failing allocations, sharing, and what
+ * running must not do. */
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
@@ -19,7 +19,7 @@ enum { TOKENS_MAX = 1024, SEQS_MAX = 16, HEADS_MAX = 8 };
 
 static const br_encoder_options usual = {.tokens_max = TOKENS_MAX, .seqs_max = SEQS_MAX};
 
-/* One that every build has: the machine cannot lack it. */
+/* `engine` is one that every build and machine has. */
 static br_backend *open_backend(br_engine engine)
 {
     br_backend *backend = NULL;
@@ -62,7 +62,7 @@ static void test_calibration_stretches_and_shifts_the_log_odds_of_its_head(void 
     golden_case g;
     golden_open(&g, "one_layer");
     assert_true(g.bundle.router.head_count >= 2);
-    /* Candidates need not stand in the order of their heads. */
+    /* Candidates may be in another order than their heads. */
     g.bundle.router.candidates[0] = (br_candidate){.n = 1, .head = -1};
     g.bundle.router.candidates[1] = (br_candidate){.n = 1, .head = 1, .scale = 0.5F, .bias = 0.75F};
     g.bundle.router.candidates[2] = (br_candidate){.n = 2, .head = 0, .scale = 1, .bias = 0};
@@ -167,7 +167,7 @@ static void test_a_weight_that_is_not_finite_is_refused_by_name(void **state)
         {"own_projections", "single_heads.0.1.bias", 1, INFINITY, "element 1 is infinite"},
         {"hybrid_llm", "head_layer.1.weight", 50, NAN, "element 50 is NaN"},
         {"n_label", "head_layer.1.bias", 4, NAN,
-         "element 4 is NaN"}, /* the reference's own: not used, yet wrong */
+         "element 4 is NaN"}, /* the reference's own label: not used, but checked too */
         {"router_dc", "embeddings.weight", 335, INFINITY, "element 335 is infinite"},
         {"zooter_pooled", "pooler.dense.weight", 7, NAN, "element 7 is NaN"},
         {"route_llm_bert", "classifier.bias", 2, NAN, "element 2 is NaN"},
@@ -243,7 +243,7 @@ static void test_every_allocation_may_fail(void **state)
             br_encoder_weights_destroy(weights);
         });
         assert_int_equal(status, BR_OK);
-        assert_true(failures > 50); /* it did reach into every layer */
+        assert_true(failures > 50); /* allocations of every layer were reached */
         br_backend_close(backend);
     }
     golden_close(&g);
@@ -258,7 +258,7 @@ static void test_the_weights_need_neither_the_file_nor_the_bundle_afterwards(voi
         golden_open(&g, "one_layer");
         br_backend *backend = open_backend(engines[i]);
         br_encoder_weights *weights = load(backend, &g);
-        memset(g.weights, 0xff, g.weights_bytes); /* every float a NaN, and no header left */
+        memset(g.weights, 0xff, g.weights_bytes); /* every float is NaN, and the header is destroyed */
         br_encoder *encoder = make_encoder(weights, &usual);
         br_packing batch;
         assert_int_equal(br_packing_init(&batch, TOKENS_MAX, SEQS_MAX), BR_OK);
@@ -308,7 +308,7 @@ static void test_running_allocates_nothing(void **state)
         assert_int_equal(br_packing_init(&batch, TOKENS_MAX, SEQS_MAX), BR_OK);
         float quality[SEQS_MAX * HEADS_MAX];
         const size_t before = br_oom_count();
-        for (int32_t k = 0; k < 8; k++) { /* shapes it has not seen before, each time */
+        for (int32_t k = 0; k < 8; k++) { /* shapes that were not used before */
             br_packing_clear(&batch);
             for (int32_t b = 0; b <= k; b++) add(&batch, &g, g.lengths[(k + b) % 12]);
             assert_int_equal(br_encoder_run(encoder, &batch, quality), BR_OK);
@@ -409,7 +409,8 @@ static void test_a_failing_device_fails_the_run_and_no_later_one(void **state)
     br_encoder_weights *weights = load(backend, &g);
     for (size_t i = 0; i < 10; i++) {
         backend->table = &broken[i];
-        br_encoder *encoder = make_encoder(weights, &usual); /* keeps the table it was made with */
+        br_encoder *encoder =
+            make_encoder(weights, &usual); /* it keeps the table of functions that it was made with */
         if (br_encoder_run(encoder, &batch, quality) != BR_EDEVICE) fail_msg("failure %zu went unseen", i);
         broken[i] = *sound;
         assert_int_equal(br_encoder_run(encoder, &batch, quality), BR_OK);

@@ -2,12 +2,10 @@
  * test_forward.c - the whole encoder against Hugging Face's DebertaV2Model, on every engine.
  *
  * The bars. float32: 1e-5 of the row's norm on every last hidden state stored, and
- * 1e-5 on every quality. bf16: these models are small, random and sharp, far from
- * a trained one, so the bars only catch a wrong term; what bf16 costs on real prompts is
- * in docs/EXACTNESS.md.
+ * 1e-5 on every quality. bf16: these models are small, random and sharp, unlike a
+ * trained one, so the bars only find a wrong term; docs/EXACTNESS.md has the errors of bf16 on real prompts.
  *
- * A result depends on what else is in the batch by rounding alone: at most 1e-6 of
- * quality in float32 and 5e-3 in bf16; not at all on the reference engine.
+ * The other prompts of a batch change a result by rounding alone: at most 1e-6 of quality in float32 and 5e-3
  */
 #include <math.h>
 #include <stdlib.h>
@@ -24,7 +22,7 @@ typedef struct engine_case {
     double hidden_bar;  /* of a row's norm */
     double quality_bar; /* absolute */
     double batch_bar;   /* absolute, between batchings */
-    int32_t tokens_max; /* longer sequences are left to the other engines: a plain loop takes long */
+    int32_t tokens_max; /* longer sequences are not tested on this engine: plain loops take long */
 } engine_case;
 
 static const engine_case engines[] = {
@@ -50,7 +48,7 @@ typedef struct fixture {
     br_packing batch;
 } fixture;
 
-/* False, having said why, where the build or machine lacks the engine. */
+/* False: the build or machine lacks the engine, which it prints with the reason. */
 static bool set_up(fixture *f, const engine_case *engine, const char *name, bool all_tokens)
 {
     br_error error = {0};
@@ -191,7 +189,7 @@ static void test_computing_the_pooled_token_alone_changes_nothing(void **state)
 {
     (void)state;
     assert_string_equal(golden_names[0],
-                        "log_buckets"); /* by far the longest; own_projections has its buckets too */
+                        "log_buckets"); /* takes by far the longest; own_projections has the same buckets */
     check_cases(golden_names + 1, false);
 }
 
@@ -210,8 +208,7 @@ static void check_batches(const engine_case *engine, const char *name)
         int32_t members[SEQS_MAX];
         int32_t member_count = 0;
         br_packing_clear(&f.batch);
-        for (int32_t i = 0; i < count + round;
-             i++) { /* a stride coprime to no count in particular: repeats occur */
+        for (int32_t i = 0; i < count + round; i++) { /* the same sequence may occur several times */
             const int32_t which = (i * (2 * round + 1) + round) % count;
             if (f.batch.tokens + f.golden.lengths[which] > TOKENS_MAX) continue;
             add_sequence(&f, f.golden.lengths[which]);

@@ -70,7 +70,7 @@ static void sizes_of(size_t *sizes, const plan_case *c)
     sizes[PLAN_quality] = seqs * (size_t)c->shape.heads_count * 4;
 }
 
-/* The pairs that encoder/plan.h lets share bytes. */
+/* True for the pairs that share bytes by encoder/plan.h. */
 static bool may_share(const plan_case *c, size_t a, size_t b)
 {
     const bool aliased = c->shape.residual == c->shape.activation;

@@ -52,7 +52,7 @@ static const op_engine engines[] = {
 
 enum { ENGINES = sizeof engines / sizeof engines[0] };
 
-/* False, with the reason in *error, where this build or machine lacks it. */
+/* False: this build or machine lacks the engine; *error has the reason. */
 static bool open_engine(op_device *device, const op_engine *engine, br_error *error)
 {
     *device = (op_device){.name = engine->name};

@@ -37,11 +37,11 @@ enum {
     OP_HEADS_MAX = 16,
 };
 
-/* Group setup: names each engine and precision, and those that this build or machine lacks. */
+/* Group setup: prints each engine and precision, and which of them this build or machine lacks. */
 int op_name_engines(void **state);
 
-/* Calls body(device, context) for each engine and precision there is. `heads` and `head_size` are the
- * streams' (width is their product); 1 and 64 where the op has none. */
+/* Calls body(device, context) for each engine and precision that this machine has. `heads` and `head_size`
+ * are those of the streams (width is their product); 1 and 64 for an op without heads. */
 void op_on_every_engine(void (*body)(op_device *device, const void *context), const void *context,
                         int32_t heads, int32_t head_size);
 
@@ -56,7 +56,7 @@ typedef struct op_buffer {
  * The caller frees them. */
 float *op_values(size_t count, uint32_t seed, float scale, float offset, br_dtype type);
 
-/* `values` NULL: filled with NaN, so that what an op leaves out shows. */
+/* `values` NULL: filled with NaN, so that an element that an op does not write is found. */
 op_buffer op_put(op_device *device, const float *values, size_t count, br_dtype type);
 int32_t *op_put_ints(op_device *device, const int32_t *values, size_t count);
 

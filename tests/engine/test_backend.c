@@ -1,4 +1,4 @@
-/* test_backend.c - which engines there are, and how those that are not are refused. */
+/* test_backend.c - the names of engines, and errors for engines that are missing. */
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -111,7 +111,8 @@ static void test_cpus_are_served_by_one_stream_per_core_allowed(void **state)
     cpu_set_t one;
     assert_int_equal(sched_getaffinity(0, sizeof allowed, &allowed), 0);
     assert_int_equal(br_engine_streams(BR_ENGINE_CPU), CPU_COUNT(&allowed));
-    assert_int_equal(br_engine_streams(BR_ENGINE_CUDA), 2); /* one computes while the other is fed */
+    assert_int_equal(br_engine_streams(BR_ENGINE_CUDA),
+                     2); /* one computes while the batch of the other is packed and uploaded */
 
     CPU_ZERO(&one);
     for (int core = 0; core < CPU_SETSIZE; core++) {

@@ -1,8 +1,8 @@
 /*
- * test_comm.c - communicators over the CUDA devices at hand: what the first device has, all get; words that
- * differ are noticed; who waits for a rank that does not come, waits no longer than told.
+ * test_comm.c - communicators over the machine's CUDA devices: all devices receive the first one's memory;
+ * words that differ are an error; waiting for a rank that does not join ends at the timeout.
  *
- * Skipped aloud where there is no device or no NCCL; what needs two devices, where there is one.
+ * Skipped with a message where there is no device or no NCCL; tests of two devices also where there is only
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -72,7 +72,7 @@ static float value_at(size_t piece, size_t i)
     return (float)(piece * 1000 + i % 977) + 0.25f;
 }
 
-/* Vectors like weights: the first device's filled, the others' as they come. */
+/* Vectors like weights: the first device's are filled, the others' are not written. */
 static void make_pieces(br_pieces *pieces, int32_t device)
 {
     br_backend *backend = backends[device];
@@ -164,7 +164,7 @@ static void test_a_rank_that_finds_no_id_gives_up_in_time(void **state)
     assert_null(comm);
     assert_non_null(strstr(error.text, file));
 
-    /* One that a dead meeting left counts as none. */
+    /* A file that a dead process left is ignored. */
     FILE *old = fopen(file, "wb");
     assert_non_null(old);
     char id[128] = {0};
@@ -191,8 +191,8 @@ static void test_an_id_that_cannot_be_written_is_named(void **state)
 }
 
 /* Rank 1, a process of its own on the second device: `main FILE MOMENT` below. Its exit status is 0 when all
- * went well. At the moment "kill" or "stop" it does that to itself,
- * when all have agreed and rank 0 is about to send. */
+ * went well. With the moment "kill" or "stop" it kills or stops itself when all ranks have agreed and rank 0
+ * is about to send. */
 static int play_rank_1(const char *file, const char *moment)
 {
     const int32_t device = 1;
@@ -217,14 +217,14 @@ static int play_rank_1(const char *file, const char *moment)
     return status == BR_OK ? 0 : 1;
 }
 
-/* What becomes of rank 0's broadcast when rank 1 does that. */
+/* The status of rank 0's broadcast when rank 1 does that. */
 static br_status broadcast_to(const char *file, const char *moment)
 {
     char *const argv[] = {(char *)"test_comm", (char *)(uintptr_t)file, (char *)(uintptr_t)moment, NULL};
     pid_t other;
     assert_int_equal(posix_spawn(&other, "/proc/self/exe", NULL, NULL, argv, environ), 0);
     br_comm_options options = fleet_of_two(0, file);
-    options.timeout_ms = 5000; /* the other has yet to start */
+    options.timeout_ms = 5000; /* the other process has to start first */
     br_comm *comm;
     br_error error = {0};
     if (br_comm_open(&comm, &options, &error) != BR_OK) fail_msg("%s", error.text);
@@ -237,7 +237,7 @@ static br_status broadcast_to(const char *file, const char *moment)
     const br_status status = br_comm_broadcast(comm, lists, &error);
     br_comm_close(comm);
     assert_true(br_clock_now_ns() - began_ns < 20000 * (uint64_t)BR_NS_PER_MS);
-    check_pieces(&pieces, 0); /* the sender's own are as they were, whatever became of the others */
+    check_pieces(&pieces, 0); /* the sender's own vectors have not changed */
     for (int32_t p = 0; p < pieces.count; p++) backends[0]->table->free(backends[0], pieces.items[p].memory);
     br_pieces_deinit(&pieces);
     int ended;

@@ -1,6 +1,5 @@
 /*
- * test_cpu.c - what the op tests cannot see of the CPU engine: kernels of instruction sets that
- * this machine would not choose, how rows are cut into blocks, and running out of memory.
+ * test_cpu.c - the parts of the CPU engine that the op tests do not reach: kernels of instruction sets that
  */
 #include "op_cases.h"
 
@@ -128,7 +127,7 @@ static void test_every_instruction_set_of_this_machine_computes_the_same(void **
     assert_int_equal(br_backend_open_cpu(&backend, BR_PRECISION_F32, NULL), BR_OK);
     for (size_t k = 0; cpu_kernels_at(k) != NULL; k++) {
         const cpu_kernels *kernels = cpu_kernels_at(k);
-        if (kernels->bf16) continue; /* held to its bar by the op tests */
+        if (kernels->bf16) continue; /* the op tests check these */
         print_message("%s\n", kernels->name);
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
             try_attention(backend, kernels, &cases[i]);

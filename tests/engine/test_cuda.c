@@ -1,8 +1,8 @@
 /*
- * test_cuda.c - what the CUDA engine promises beyond its ops: the same bits twice, nothing allocated once
- * loaded, clear words when memory or a device is missing, and a lost device that says so.
+ * test_cuda.c - what the CUDA engine promises beyond its ops: the same bits twice, no allocation after
+ * loading, clear errors for missing memory and devices, and an error from a lost device.
  *
- * Skipped aloud where there is no CUDA device.
+ * Skipped with a message where there is no CUDA device.
  */
 #include <math.h>
 #include <stdio.h>
@@ -82,7 +82,7 @@ static void test_the_same_batch_gives_the_same_bits(void **state)
         fill(&f, 12, 0);
         assert_int_equal(br_encoder_run(f.encoder, &f.batch, first), BR_OK);
         const size_t bytes = (size_t)f.batch.seqs * heads * sizeof *first;
-        fill(&f, 5, 3); /* something else in between, in the same workspace */
+        fill(&f, 5, 3); /* another batch in between, in the same workspace */
         assert_int_equal(br_encoder_run(f.encoder, &f.batch, again), BR_OK);
         fill(&f, 12, 0);
         assert_int_equal(br_encoder_run(f.encoder, &f.batch, again), BR_OK);
@@ -182,7 +182,8 @@ static void test_a_full_device_is_out_of_memory_and_usable_afterwards(void **sta
     void *ballast[64] = {NULL};
     size_t count = 0;
     set_up(&f, BR_PRECISION_F16, NULL);
-    for (size_t bytes = (size_t)1 << 40; bytes >= 1 << 16 && count < 64;) { /* the largest pieces there are */
+    for (size_t bytes = (size_t)1 << 40;
+         bytes >= 1 << 16 && count < 64;) { /* takes the largest pieces that are free */
         if (cudaMalloc(&ballast[count], bytes) == cudaSuccess)
             count++;
         else
@@ -195,7 +196,7 @@ static void test_a_full_device_is_out_of_memory_and_usable_afterwards(void **sta
     assert_non_null(strstr(error.text, "memory"));
     float quality[SEQS_MAX * HEADS_MAX];
     fill(&f, 4, 0);
-    assert_int_equal(br_encoder_run(f.encoder, &f.batch, quality), BR_OK); /* the first one is untouched */
+    assert_int_equal(br_encoder_run(f.encoder, &f.batch, quality), BR_OK); /* the first encoder still works */
     for (size_t i = 0; i < count; i++) (void)cudaFree(ballast[i]);
     assert_int_equal(br_encoder_create(&second, f.weights, &options, &error), BR_OK);
     br_encoder_destroy(second);
@@ -278,10 +279,10 @@ static void test_measured_products_are_remembered(void **state)
     assert_true(file_size(file) > 20);
     assert_int_equal(unlink(file), 0);
     assert_int_equal(rmdir(folder), 0);
-    run_tuned(file, again); /* cannot be written: measures for itself */
+    run_tuned(file, again); /* the file cannot be written: it measures again each time */
 }
 
-/* In a process of its own, whose context is lost with the fault. Returns 0 when all went as promised. */
+/* Runs in a process of its own, since the fault destroys the context. Returns 0 if all is as promised. */
 static int fault_and_look(void)
 {
     br_error error = {0};
@@ -306,7 +307,7 @@ static int fault_and_look(void)
                                  .width = 64};
     if (backend->table->gather_rows(stream, &args) != BR_OK) return 4;
     if (backend->table->wait(stream) != BR_EDEVICE) return 5;
-    if (backend->table->wait(stream) != BR_EDEVICE) return 6; /* it does not go away */
+    if (backend->table->wait(stream) != BR_EDEVICE) return 6; /* the error stays */
     if (backend->table->upload(stream, offsets, wild, sizeof wild) == BR_OK &&
         backend->table->wait(stream) != BR_EDEVICE)
         return 7;
@@ -339,7 +340,8 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--fault") == 0) {
         const int code = fault_and_look();
         (void)fflush(NULL);
-        _exit(code); /* whatever else watches the device for faults has seen the one that was meant */
+        _exit(
+            code); /* without exit handlers: a tool that watches the device has seen a fault that was meant */
     }
     if (br_engine_devices(BR_ENGINE_CUDA) == 0) {
         print_message("skipped: there is no CUDA device\n");

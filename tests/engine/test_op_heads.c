@@ -154,7 +154,7 @@ static void extremes(op_device *device, const void *context)
     assert_true(quality_of(device, -1000, BR_ACTIVATION_SIGMOID) == 0);
     assert_true(quality_of(device, 1000, BR_ACTIVATION_TANH) == 1);
     assert_true(quality_of(device, 1000, BR_ACTIVATION_SOFTMAX) == 1);
-    /* Policies refuse NaN; it must not turn into a number here. */
+    /* NaN must stay NaN: policies refuse it. */
     for (br_activation a = BR_ACTIVATION_SIGMOID; a <= BR_ACTIVATION_RELU; a++)
         assert_true(isnan(quality_of(device, NAN, a)));
 }

@@ -2,8 +2,7 @@
  * test_op_linear_fp8.c - products of e4m3 factors: precision fp8 of the CUDA engine.
  *
  * The oracle rounds the factors as the engine must (each row of x and of the weight by its own largest
- * element), so that what remains is the bar of any float16 op.
- * How far e4m3 itself is from the exact product is docs/EXACTNESS.md's.
+ * element), so that the bar is that of any float16 op. docs/EXACTNESS.md says how far e4m3 itself is from the
  */
 #include "op_cases.h"
 

@@ -132,7 +132,7 @@ static br_status count_pieces(int32_t *count, br_str bytes, const char *file, br
     while (next_field(&at, &f)) {
         if (at.number != MODEL_PIECE || at.form != FORM_BYTES) continue;
         if (*count == BR_VOCAB_MAX) {
-            return br_fail(error, BR_ETOOBIG, "%s: over %d pieces", file, BR_VOCAB_MAX);
+            return br_fail(error, BR_ETOOBIG, "%s: more than %d pieces", file, BR_VOCAB_MAX);
         }
         *count += 1;
     }

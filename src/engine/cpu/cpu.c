@@ -385,7 +385,7 @@ static br_status open_precision(br_backend **out, bool bf16, br_error *error)
 
     br_status status = onednn_open(&backend->dnn, bf16, error);
     if (status == BR_OK && bf16 && !onednn_is_fast(backend->dnn))
-        status = br_fail(error, BR_ENOTSUP, "engine cpu: oneDNN has only its slow %s for bf16 here",
+        status = br_fail(error, BR_ENOTSUP, "engine cpu: for bf16 oneDNN has only %s here, which is slow",
                          onednn_implementation(backend->dnn));
     if (status != BR_OK) {
         br_backend_close(&backend->base);
