@@ -16,7 +16,7 @@ static br_status parse(br_model *model, const char *json, br_error *error)
     return br_model_parse(model, br_str_from(json), "config.json", error);
 }
 
-/* What deberta-v3-small's own file says, as far as the service reads it. */
+/* The keys of deberta-v3-small's own file that the service reads. */
 static const char small_json[] =
     "{\"model_type\": \"deberta-v2\", \"attention_probs_dropout_prob\": 0.1, \"hidden_act\": \"gelu\","
     " \"hidden_size\": 768, \"intermediate_size\": 3072, \"max_position_embeddings\": 512,"
@@ -110,7 +110,7 @@ static void test_the_span_is_the_buckets_or_the_positions(void **state)
         {"\"position_buckets\": 0, \"max_relative_positions\": 64", 0, 64, 64},
         {"\"max_position_embeddings\": 128", 0, 128, 128},
         {"\"max_relative_positions\": 4096", 0, 4096, 4096},
-        /* With buckets the positions only shape the logarithm. */
+        /* With buckets the positions decide only the logarithm. */
         {"\"position_buckets\": 4096, \"max_relative_positions\": 100000", 4096, 100000, 4096},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -1,4 +1,4 @@
-/* test_safetensors.c - the table of a safetensors file, and every way to write it wrongly. */
+/* test_safetensors.c - the table of a safetensors file, and errors of every kind in it. */
 #include "bundle/safetensors.h"
 
 #include <setjmp.h>
@@ -13,7 +13,7 @@
 
 #include "support/oom.h"
 
-/* A file in memory, exactly as long as it says, so that a sanitizer sees a read past its end. */
+/* A file in memory of exactly its size, so that a sanitizer finds a read past its end. */
 typedef struct image {
     unsigned char *bytes;
     size_t size;
@@ -79,7 +79,7 @@ static void test_tensors_come_in_the_order_of_their_data(void **state)
     free(file.bytes);
 }
 
-/* What the format allows and few writers use. */
+/* Features of the format that few writers use. */
 static void test_unusual_files_are_accepted(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* test_tokenizer.c - text to ids: the fast tokenizer's, whatever the text; and models, right and wrong. */
+/* test_tokenizer.c - text to ids, which equal those of the fast tokenizer; and models, right and wrong. */
 #include "bundle/tokenizer/tokenizer.h"
 
 #include <pthread.h>
@@ -212,7 +212,7 @@ typedef struct published {
     br_tokenizer *bytes;
 } published;
 
-/* Skips the test, aloud, where the published model is absent. */
+/* Skips the test with a message if the published model is absent. */
 static published published_model(void)
 {
     char path[4096];
@@ -231,7 +231,7 @@ static void destroy_published(published *p)
     br_tokenizer_destroy(p->bytes);
 }
 
-/* The same ids with each run of byte pieces as one [UNK]: what unseen characters are by default. */
+/* The same ids with one [UNK] for each run of byte pieces: the default for unseen characters. */
 static size_t without_bytes(int32_t *out, const int32_t *ids, size_t count)
 {
     enum { UNKNOWN = 3, FIRST_BYTE = 4, LAST_BYTE = 259 };
@@ -398,7 +398,7 @@ static void test_the_best_cut_wins_and_ties_go_to_the_one_found_first(void **sta
         {"[[SEP]]", {SPACE, 3, SPACE, 3}},
         {"[CLS]", {SPACE, 3}}, /* ordinary characters, none of which this model has */
         {"a[UNK]", {SPACE, A, 3}},
-        {"<0x41>", {SPACE, FIRST_BYTE + 0x41}}, /* as the fast tokenizer: byte pieces match their spelling */
+        {"<0x41>", {SPACE, FIRST_BYTE + 0x41}}, /* as in the fast tokenizer, a byte piece matches its name */
     };
     br_tokenizer *tokenizer = small_model(pieces, sizeof pieces / sizeof pieces[0], true, NULL, 0);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -643,7 +643,7 @@ static void test_every_failing_allocation_is_survived(void **state)
     spm_end(&model);
     spm_end(&map);
 
-    /* One word that outgrows the stack, twice. */
+    /* One word that needs more room than the stack has, twice. */
     char *text = calloc(1, 20000);
     assert_non_null(text);
     memset(text, 'a', 20000);
@@ -813,7 +813,7 @@ static void test_wrong_models_are_refused_with_a_reason(void **state)
     }
 }
 
-/* A trie that points everywhere: nothing it says may lead out of the map, or to half a character. */
+/* A trie of random indices: no index may lead out of the map, or into the middle of a character. */
 static void test_a_lying_character_map_leads_nowhere(void **state)
 {
     (void)state;
@@ -825,7 +825,7 @@ static void test_a_lying_character_map_leads_nowhere(void **state)
         map[0] = UNITS * sizeof map[0];
         for (size_t i = 1; i <= UNITS; i++) {
             random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-            /* The label a walk expects here, now and then a leaf, and any offset. */
+            /* The label that a walk expects here, sometimes a leaf, and a random offset. */
             map[i] = (uint32_t)(random >> 32 & ~UINT64_C(0x800000FF)) | (uint32_t)((i - 1) & 0xFF);
         }
         memcpy(&map[UNITS + 1],

@@ -1,5 +1,4 @@
-/* test_wordpiece.c - BERT's tokenizer against stored answers of Hugging Face's,
- * and vocabularies that will not do. */
+/* test_wordpiece.c - BERT's tokenizer against stored answers of Hugging Face's, and wrong vocabularies. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,7 +49,7 @@ static void check_answer(const br_tokenizer *t, const json_t *line, const char *
         equal = ids[i] == json_integer_value(json_array_get(expected, i));
     if (!equal) fail_msg("%s: %.*s", key, (int)view.size, view.data);
 
-    /* Cut short, the first ids and the whole count stay. */
+    /* With too little room it writes the first ids, and returns the whole count. */
     int32_t two[3] = {-7, -7, -7};
     size_t all;
     assert_int_equal(br_tokenizer_encode(t, view, two, 2, &all), BR_OK);
