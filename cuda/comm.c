@@ -3,6 +3,7 @@
  *
  * Communicators are non-blocking: every call returns at once, and `settle` polls them, then the streams,
  * until the deadline. A communicator that is late or has failed is aborted, which ends its kernels on the
+ * devices.
  */
 #include "engine/comm.h"
 

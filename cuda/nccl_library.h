@@ -1,5 +1,6 @@
 /*
  * nccl_library.h - NCCL's functions, looked up in libnccl.so.2 when they are first needed: a program that
+ * does not need them also runs where the library is not installed. For comm.c alone.
  */
 #ifndef BESTROUTE_CUDA_NCCL_LIBRARY_H
 #define BESTROUTE_CUDA_NCCL_LIBRARY_H

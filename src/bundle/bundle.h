@@ -7,13 +7,14 @@
  * encoder has vocab.txt instead of spm.model, last in the order.
  *
  * Opening checks every tensor that the encoder and the heads need (name, shape, type), then reads
- * model.safetensors once, hashing what it reads, and keeps those tensors. No file is mapped: one that is
- * written to or shortened while it is read is refused, and what changes afterwards harms nobody.
- * br_bundle_drop_weights frees the tensors once the engines have made their own copies. Everything else stays
- * for the bundle's life. Immutable after opening (but for the drop): threads may share it.
+ * model.safetensors once, hashing what it reads, and keeps those tensors. No file is mapped. A file that is
+ * changed or shortened while it is read is refused; a later change has no effect. br_bundle_drop_weights
+ * frees the tensors once the engines have their own copies. Everything else stays in memory. A bundle is
+ * immutable after opening (but for the drop): threads may share it.
  *
  * The hash is SHA-256 over its files in the order above, each as name, a zero byte, size in 8 bytes
  * little-endian, content. Other files in the folder (a card, a licence) are not hashed, and other tensors in
+ * the weights are ignored.
  */
 #ifndef BESTROUTE_BUNDLE_BUNDLE_H
 #define BESTROUTE_BUNDLE_BUNDLE_H

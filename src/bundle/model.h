@@ -4,6 +4,7 @@
  * Fields and defaults are those of Hugging Face's DebertaV2Config, BertConfig and DistilBertConfig. Features
  * that the engine does not support are refused, and the error names them: conv layers, position-biased input,
  * token types in DeBERTa, an embedding size other than the hidden size, any activation but gelu, another
+ * model_type. Keys that BUNDLE.md does not list are ignored.
  */
 #ifndef BESTROUTE_BUNDLE_MODEL_H
 #define BESTROUTE_BUNDLE_MODEL_H

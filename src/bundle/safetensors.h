@@ -4,10 +4,11 @@
  *   8 bytes little-endian header size | JSON header | tensor data
  *
  * Create checks the whole table: offsets inside the file, in order, without overlap or holes; sizes equal to
- * shape times element size without overflow; no duplicate names. Pure: it borrows the bytes (usually a
- * read-only mapping) and never reads tensor data.
+ * shape times element size without overflow; no duplicate names. Pure: it borrows the bytes and
+ * never reads tensor data.
  *
  * Types: F32, F16 and BF16 are readable. A file may hold tensors of the other types of the format; bundle.c
+ * refuses them only where it needs the tensor.
  */
 #ifndef BESTROUTE_BUNDLE_SAFETENSORS_H
 #define BESTROUTE_BUNDLE_SAFETENSORS_H

@@ -3,6 +3,7 @@
  *
  * A name is the bundle's prefix, the family's stem, then ".weight" or ".bias". The prefix is the name of the
  * encoder within the checkpoint's own module. No file declares it: it is the first known prefix under which
+ * there is a word embedding. Names of heads have no prefix.
  */
 #ifndef BESTROUTE_BUNDLE_TENSOR_NAMES_H
 #define BESTROUTE_BUNDLE_TENSOR_NAMES_H

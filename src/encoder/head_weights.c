@@ -3,6 +3,7 @@
  * them.
  *
  * All rows are read and folded (pairs of logits, calibration, directions, temperature), then copied to the
+ * backend together.
  */
 #include <assert.h>
 #include <math.h>

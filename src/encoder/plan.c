@@ -1,5 +1,6 @@
 /*
  * plan.c - see plan.h. Offsets are given from the front. `ffn` starts where `qkv` starts, since neither qkv
+ * nor context is read after `ffn` is written.
  */
 #include "plan.h"
 

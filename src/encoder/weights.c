@@ -3,6 +3,7 @@
  *
  * Tensors are handled one after the other: widened to float, checked to be finite, folded, copied to the
  * backend, freed. At any time there are at most one layer's query, key and value matrices and its two
+ * position tables besides the backend's own copies.
  */
 #include <assert.h>
 #include <math.h>

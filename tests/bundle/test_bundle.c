@@ -1,4 +1,4 @@
-/* test_bundle.c - a bundle folder opened, hashed and refused; and prompts made of its tokenizer. */
+/* test_bundle.c - opening and hashing a bundle folder, wrong bundles, and prompts. */
 #include "bundle/bundle.h"
 
 #include <fcntl.h>
@@ -28,7 +28,7 @@ enum { NAME_COUNT = sizeof names / sizeof names[0] };
 
 typedef struct fixture {
     char tiny[PATH_BYTES];    /* the committed bundle, read only */
-    char scratch[PATH_BYTES]; /* a copy that a test may spoil */
+    char scratch[PATH_BYTES]; /* a copy that a test may change */
 } fixture;
 
 /* A whole file; the caller frees it. */
@@ -160,7 +160,7 @@ static void test_the_committed_bundle_opens(void **state)
     br_bundle_drop_weights(b);
     assert_null(b->tensors);
     assert_null(b->weights);
-    br_bundle_drop_weights(b); /* once more harms nothing */
+    br_bundle_drop_weights(b); /* a second call has no effect */
     br_bundle_close(b);
     br_bundle_close(NULL);
 }
@@ -269,7 +269,7 @@ static void test_the_hash_covers_every_byte_of_the_five_files(void **state)
     assert_string_equal(b->hash, tiny_hash);
     br_bundle_close(b);
 
-    /* An extra file does not count. */
+    /* Another file does not change the hash. */
     store(f->scratch, "LICENSE", "none", 4);
     b = open_good(f->scratch);
     assert_string_equal(b->hash, tiny_hash);
@@ -278,7 +278,7 @@ static void test_the_hash_covers_every_byte_of_the_five_files(void **state)
     snprintf(path, sizeof path, "%s/LICENSE", f->scratch);
     (void)unlink(path);
 
-    /* A space more in each JSON file does; so does a bit of the weights' last byte. */
+    /* One more space in a JSON file changes it, and so does a bit of the weights' last byte. */
     static const char *const texts[] = {"router.json", "config.json", "added_tokens.json"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         edit(f, texts[i], "{", "{ ");
@@ -311,7 +311,7 @@ static void test_each_file_is_demanded_by_name(void **state)
         assert_null(b);
         assert_non_null(strstr(error.text, names[i]));
 
-        /* A folder and a pipe are no files. */
+        /* A folder and a pipe are refused. */
         assert_int_equal(mkdir(path, 0700), 0);
         assert_int_equal(br_bundle_open(&b, f->scratch, &error), BR_EIO);
         assert_non_null(strstr(error.text, names[i]));
@@ -321,7 +321,7 @@ static void test_each_file_is_demanded_by_name(void **state)
         assert_non_null(strstr(error.text, "regular file"));
         assert_int_equal(unlink(path), 0);
 
-        /* Nor is nothing a file's content; the words are its parser's own. */
+        /* So is an empty file; the error is that of its parser. */
         store(f->scratch, names[i], "", 0);
         assert_int_not_equal(br_bundle_open(&b, f->scratch, &error), BR_OK);
         assert_non_null(strstr(error.text, names[i]));
@@ -493,7 +493,7 @@ static void test_an_id_that_no_text_yields_may_be_the_prefixs(void **state)
 static void test_unneeded_tensors_are_tolerated(void **state)
 {
     const fixture *f = *state;
-    /* Without relative attention nobody asks for rel_embeddings and their LayerNorm. */
+    /* Without relative attention rel_embeddings and their LayerNorm are not needed. */
     edit(f, "config.json", "\"relative_attention\": true", "\"relative_attention\": false");
     br_bundle *b = open_good(f->scratch);
     assert_false(b->model.relative_attention);
@@ -501,7 +501,7 @@ static void test_unneeded_tensors_are_tolerated(void **state)
     br_bundle_close(b);
     restore(f, "config.json");
 
-    /* A candidate taken off the list leaves its head in the file. */
+    /* The head of a candidate that was removed from the list may stay in the file. */
     edit(f, "router.json",
          "    {\n      \"model\": \"llama-31-8b\",\n      \"n\": 1,\n      \"head\": 0\n    },\n", "");
     b = open_good(f->scratch);
@@ -597,7 +597,7 @@ static void restore_all(const fixture *f)
     for (int i = 0; i < NAME_COUNT; i++) restore(f, names[i]);
 }
 
-/* The scratch bundle becomes one of two candidates and one classifier, which is head 0's. */
+/* Changes the scratch bundle to two candidates and one classifier, with the weights of head 0. */
 static void make_pair(const fixture *f, const char *keys)
 {
     restore_all(f);
@@ -638,7 +638,7 @@ static void test_the_first_token_is_pooled_without_a_prefix(void **state)
     make_pair(f, "\"heads\": \"hybrid_llm\", \"pool\": \"first\"");
     char path[2 * PATH_BYTES];
     snprintf(path, sizeof path, "%s/added_tokens.json", f->scratch);
-    assert_int_equal(unlink(path), 0); /* nobody asks for it */
+    assert_int_equal(unlink(path), 0); /* it is not needed */
     br_bundle *b = open_good(f->scratch);
     assert_int_equal(b->source_id, -1);
     int32_t ids[9];
@@ -742,7 +742,7 @@ static void test_special_ids_cannot_come_from_outside(void **state)
     br_prompt prompt;
     const uint32_t bad[] = {0, 1, 2, (uint32_t)b->source_id, 2048, 2063, 2064, UINT32_MAX, 1u << 31};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        /* Also beyond what truncation would keep. */
+        /* Also in the part that truncation drops. */
         uint32_t pieces[200];
         for (size_t k = 0; k < 200; k++) pieces[k] = 300;
         pieces[i % 2 == 0 ? 0 : 199] = bad[i];

@@ -3,6 +3,7 @@
  * words that differ are an error; waiting for a rank that does not join ends at the timeout.
  *
  * Skipped with a message where there is no device or no NCCL; tests of two devices also where there is only
+ * one.
  */
 #include <setjmp.h>
 #include <signal.h>

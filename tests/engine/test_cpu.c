@@ -1,5 +1,6 @@
 /*
  * test_cpu.c - the parts of the CPU engine that the op tests do not reach: kernels of instruction sets that
+ * this machine would not choose, the division of rows into blocks, and failing allocations.
  */
 #include "op_cases.h"
 

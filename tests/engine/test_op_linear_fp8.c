@@ -3,6 +3,7 @@
  *
  * The oracle rounds the factors as the engine must (each row of x and of the weight by its own largest
  * element), so that the bar is that of any float16 op. docs/EXACTNESS.md says how far e4m3 itself is from the
+ * exact product.
  */
 #include "op_cases.h"
 

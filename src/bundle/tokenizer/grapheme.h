@@ -2,6 +2,7 @@
  * grapheme.h - where extended grapheme clusters end (Unicode Standard Annex 29).
  *
  * The caller begins a cluster with its first code point, then asks for each following one whether it belongs
+ * to the cluster. Pure.
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_GRAPHEME_H
 #define BESTROUTE_BUNDLE_TOKENIZER_GRAPHEME_H

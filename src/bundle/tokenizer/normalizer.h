@@ -12,6 +12,7 @@
  * normalizer differs.
  *
  * A text is read part by part, so that nothing is allocated for a text of any size. The normalizer is
+ * immutable: any number of threads may read with it.
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_NORMALIZER_H
 #define BESTROUTE_BUNDLE_TOKENIZER_NORMALIZER_H

@@ -2,6 +2,7 @@
  * spm.h - reads a SentencePiece model file (a protocol buffer) held in memory.
  *
  * It reads what segmenting needs: pieces with their scores and types, and the character map. The whole file
+ * is checked first. Pure: the strings are views into the caller's bytes.
  */
 #ifndef BESTROUTE_BUNDLE_TOKENIZER_SPM_H
 #define BESTROUTE_BUNDLE_TOKENIZER_SPM_H

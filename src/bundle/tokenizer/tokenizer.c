@@ -1,5 +1,6 @@
 /*
  * tokenizer.c - see tokenizer.h. The output of the normalizer is cut into words before each space mark, and
+ * each word into pieces. BERT's tokenizer has a file of its own, wordpiece.c.
  */
 #include "tokenizer.h"
 

@@ -1,5 +1,6 @@
 /*
- * kernels_portable.c - the CPU engine's kernels for any machine: four lanes, which every 64-bit processor
+ * kernels_portable.c - the CPU engine's kernels for any machine: four lanes, as in every 64-bit
+ * processor.
  */
 #define BR_LANES 4
 #define BR_ROWS 4
