@@ -111,6 +111,7 @@ static const br_option_table table = {
     .row_count = sizeof rows / sizeof *rows,
     .takes_arguments = true,
     .empty_is_unset = true,
+    .strict_environment = true,
     .dash_hint = "a prompt that starts with '-' goes after --",
 };
 

@@ -153,11 +153,15 @@ br_status br_options_read_environment(br_options *options, char *const *environm
 {
     const br_option_table *table = options->table;
     br_status status = BR_OK;
+    if (table->strict_environment && environment != NULL)
+        status = br_options_check_variables(environment, error);
     for (size_t i = 0; environment != NULL && i < table->row_count && status == BR_OK; i++) {
         const br_option_row *row = &table->rows[i];
         if ((row->places & BR_OPTION_ENVIRONMENT) == 0) continue;
         char name[BR_OPTION_NAME_BYTES];
         br_option_variable(name, row);
+        if (table->strict_environment && !br_options_variable_known(name))
+            return br_fail(error, BR_EINVAL, "%s is missing in options_variables.c", name);
         const char *text = find_variable(environment, name);
         if (text == NULL || (*text == '\0' && table->empty_is_unset)) continue;
         const char *source = br_options_text(options, "%s", name);

@@ -117,7 +117,8 @@ typedef struct br_option_table {
     size_t row_count;     /* at most BR_OPTION_ROWS_MAX */
     bool takes_arguments; /* words that are no options, and all behind "--", are kept; else they are errors */
     bool once; /* one source may give an option one value; else a later value replaces the earlier one */
-    bool empty_is_unset; /* of a variable in the environment */
+    bool empty_is_unset;     /* of a variable in the environment */
+    bool strict_environment; /* a variable BESTROUTE_... that no program reads is an error */
     const char
         *dash_hint; /* for a word that begins with a dash and is no option; NULL: a pointer to the help */
 } br_option_table;
@@ -141,7 +142,8 @@ void br_options_deinit(br_options *options);
  * failure the fields hold what was read before it. */
 BR_NODISCARD br_status br_options_read_arguments(br_options *options, int argc, char *const *argv,
                                                  br_error *error);
-/* "NAME=value" texts, ended by NULL; the list may be NULL. */
+/* "NAME=value" texts, ended by NULL; the list may be NULL. With `strict_environment` the names are judged by
+ * one list for all programs (options_variables.c), since one environment often serves several. */
 BR_NODISCARD br_status br_options_read_environment(br_options *options, char *const *environment,
                                                    br_error *error);
 /* One `name = value` a line; '#' begins a comment. */

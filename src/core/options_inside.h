@@ -23,6 +23,12 @@ const char *br_options_text(br_options *options, const char *format, ...)
 /* The option whose name is most like `name`, or NULL. */
 const br_option_row *br_options_nearest(const br_option_table *table, br_str name);
 
+/* BR_EINVAL: a variable BESTROUTE_... that no program reads. */
+BR_NODISCARD br_status br_options_check_variables(char *const *environment, br_error *error);
+
+/* Whether "BESTROUTE_..." is on the list of those that a program reads. */
+bool br_options_variable_known(const char *variable);
+
 /* Without white space at its ends. */
 br_str br_options_trim(br_str text);
 

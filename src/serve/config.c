@@ -93,7 +93,8 @@ static const br_option_row rows[] = {
     {"help", NULL, "print this help and exit", SWITCH(help), .letter = 'h'},
 };
 
-static const br_option_table table = {.rows = rows, .row_count = sizeof rows / sizeof *rows, .once = true};
+static const br_option_table table = {
+    .rows = rows, .row_count = sizeof rows / sizeof *rows, .once = true, .strict_environment = true};
 
 static bool starts_with(const char *text, const char *start)
 {

@@ -164,6 +164,12 @@ static void test_each_error_names_option_source_value_and_expectation(void **sta
         {{"--bundle=b", "--max-message-bytes=2000"}, {0}, NULL, {"max_text_bytes", "max_message_bytes"}},
         {{NULL}, {0}, NULL, {"bundle", "--bundle FOLDER"}},
         {{"--bundle=b"}, {"BESTROUTE_WORKERS=many"}, NULL, {"BESTROUTE_WORKERS", "many", "0 to 64"}},
+        {{"--bundle=b"},
+         {"BESTROUTE_LISTN=x"},
+         NULL,
+         {"BESTROUTE_LISTN: no variable", "is BESTROUTE_LISTEN"}},
+        {{"--bundle=b"}, {"BESTROUTE_="}, NULL, {"BESTROUTE_: no variable"}},
+        {{"--bundle=b"}, {NULL}, "listn = tcp://x:1", {"\"listn\" is no option; nearest is listen"}},
         {{"--bundle=b", "--workers=1"}, {"BESTROUTE_WORKERS=many"}, NULL, {"BESTROUTE_WORKERS"}},
         {{"--bundle=b"},
          {"BESTROUTE_CONFIG=/nowhere/x"},
@@ -273,6 +279,24 @@ static void test_the_documentation_has_the_table_of_options(void **state)
     free(page);
 }
 
+/* One environment serves the daemon and the command, and Kubernetes adds names of its own to it. */
+static void test_variables_of_others_are_left_alone(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"BESTROUTE_URL=tcp://x:1",
+                                              "BESTROUTE_SOURCE=/s",
+                                              "BESTROUTE_SERVICE_HOST=10.0.0.1",
+                                              "BESTROUTE_SERVICE_PORT_DATA=5555",
+                                              "BESTROUTE_PORT_5555_TCP_ADDR=10.0.0.1",
+                                              "BESTROUTES=1",
+                                              NULL};
+    static const char *const arguments[] = {"--bundle=b", NULL};
+    br_config c;
+    br_error error = {0};
+    if (load(&c, arguments, environment, &error) != BR_OK) fail_msg("%s", error.text);
+    br_config_deinit(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_a_stronger_list_replaces_a_weaker_one),
         cmocka_unit_test(test_words_become_their_index),
         cmocka_unit_test(test_help_and_version_need_nothing_else),
+        cmocka_unit_test(test_variables_of_others_are_left_alone),
         cmocka_unit_test(test_each_error_names_option_source_value_and_expectation),
         cmocka_unit_test(test_a_seventeenth_listener_is_refused),
         cmocka_unit_test(test_a_file_over_its_limit_is_refused),
