@@ -51,6 +51,25 @@ static br_status check_defaults(br_server *server, const br_loaded *loaded, br_e
     return br_fail(error, status, "the bundle does not fit the policy of set_defaults: %.400s", why.text);
 }
 
+/* The policy of router.json decides by itself; one of kind budget may leave max_cost to each query. Where
+ * there is no policy at all, each request brings its own. */
+static br_status check_policy(const br_loaded *loaded, br_error *error)
+{
+    const br_router *router = &br_loaded_bundle(loaded)->router;
+    br_policy_spec policy = router->policy;
+    if (policy.has == 0) return BR_OK;
+    if (policy.kind == BR_POLICY_BUDGET && (policy.has & BR_HAS_MAX_COST) == 0) {
+        policy.has |= BR_HAS_MAX_COST;
+        policy.max_cost = 0;
+    }
+    br_policy resolved;
+    br_error why = {0};
+    const br_status status = br_policy_resolve(&resolved, router, &policy, &why);
+    if (status == BR_OK) return BR_OK;
+    return br_fail(error, status, "%s/router.json: policy: it cannot decide: %.400s",
+                   br_loaded_folder(loaded), why.text);
+}
+
 /* Makes a bundle ready, up to the switch. */
 static br_status make_ready(br_server *server, br_loaded **out, const br_loaded_options *options,
                             br_error *error)
@@ -59,6 +78,7 @@ static br_status make_ready(br_server *server, br_loaded **out, const br_loaded_
     if (status != BR_OK) return status;
     server->loaded_count++;
     if (server->workers == NULL) status = make_workers(server, *out, error);
+    if (status == BR_OK) status = check_policy(*out, error);
     if (status == BR_OK) status = check_defaults(server, *out, error);
     if (status == BR_OK) status = open_everywhere(server, *out, options->without, error);
     return status;

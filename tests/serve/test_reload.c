@@ -246,6 +246,8 @@ static void test_a_bad_bundle_leaves_the_old_one_serving(void **state)
     char truncated[64];
     char garbled[64];
     char too_long[64];
+    char undecided[64];
+    bundle_copy(undecided, sizeof undecided, "\"threshold\": 0.5", "\"max_n\": 5");
     bundle_copy(truncated, sizeof truncated, cheap_price, dear_price);
     damage(truncated, "model.safetensors", "short");
     bundle_copy(garbled, sizeof garbled, cheap_price, dear_price);
@@ -258,6 +260,7 @@ static void test_a_bad_bundle_leaves_the_old_one_serving(void **state)
         {truncated, "model.safetensors"},
         {garbled, "config.json"},
         {too_long, "started for prompts of at most 128"},
+        {undecided, "policy: it cannot decide"},
         {"/nowhere", "/nowhere"},
     };
     service s;
@@ -279,7 +282,7 @@ static void test_a_bad_bundle_leaves_the_old_one_serving(void **state)
         assert_true(a.reply.ok);
         assert_true(fabs(a.reply.results[0].cost - first_cost) < 1e-9);
     }
-    assert_int_equal(br_metrics_get(&s.server->metrics, BR_COUNTER_reloads_failed), 4);
+    assert_int_equal(br_metrics_get(&s.server->metrics, BR_COUNTER_reloads_failed), 5);
     answer_free(&a);
     peer_close(&p);
     peer_close(&admin);
@@ -287,6 +290,7 @@ static void test_a_bad_bundle_leaves_the_old_one_serving(void **state)
     folder_remove(truncated);
     folder_remove(garbled);
     folder_remove(too_long);
+    folder_remove(undecided);
 }
 
 static void test_a_signal_loads_the_same_folder_again(void **state)
