@@ -8,7 +8,7 @@
 .DEFAULT_GOAL := programs
 .PHONY: programs demo bench build test asan tsan fuzz packages packages-test packages-fuzz clean help
 
-FUZZ_SECONDS ?= 20
+FUZZ_SECONDS ?= 180
 
 # Says no more than whether the CUDA engine is built, unless it fails.
 define configure
@@ -57,7 +57,7 @@ tsan: packages-test ## the tests of threads under ThreadSanitizer
 	@cmake --build --preset tsan
 	@ctest --preset tsan
 
-fuzz: packages-test packages-fuzz ## each fuzzer for FUZZ_SECONDS (20)
+fuzz: packages-test packages-fuzz ## all fuzzers, FUZZ_SECONDS (180) together
 	@cmake --preset fuzz
 	@cmake --build --preset fuzz
 	@tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)

@@ -1,12 +1,19 @@
 #!/bin/sh
-# Runs every fuzzer of a build folder for some seconds: run.sh BUILD_FOLDER SECONDS
+# Runs every fuzzer of a build folder; together they take so many seconds: run.sh BUILD_FOLDER SECONDS
 # New inputs go to a scratch folder, never to the corpus in the tree.
 set -eu
 build=$1
-seconds=$2
+total=$2
 corpus=$(cd "$(dirname "$0")" && pwd)/corpus
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+programs=0
+for program in "$build"/tests/fuzz/fuzz_*; do
+    if [ -x "$program" ] && [ -f "$program" ]; then programs=$((programs + 1)); fi
+done
+[ "$programs" -gt 0 ] || { echo "no fuzzers in $build"; exit 1; }
+seconds=$((total / programs))
+[ "$seconds" -gt 0 ] || seconds=1
 count=0
 for program in "$build"/tests/fuzz/fuzz_*; do
     [ -x "$program" ] && [ -f "$program" ] || continue
