@@ -410,7 +410,8 @@ br_status br_backend_open_reference(br_backend **out, br_precision precision, br
     };
     *out = NULL;
     if (precision == BR_PRECISION_FP8)
-        return br_fail(error, BR_ENOTSUP, "engine reference: precision fp8 is not supported; only engine cuda has it");
+        return br_fail(error, BR_ENOTSUP,
+                       "engine reference: precision fp8 is not supported; engine cuda has it");
     br_backend *backend = calloc(1, sizeof *backend);
     if (backend == NULL) return br_no_memory(error, "the reference engine");
     *backend = (br_backend){
