@@ -81,8 +81,9 @@ static br_status find_models(uint64_t *set, const br_router *router, const char 
         const int32_t model = br_router_find_model(router, names[i]);
         if (model < 0) {
             const size_t shown = names[i].size < BR_NAME_BYTES_MAX ? names[i].size : BR_NAME_BYTES_MAX;
-            return br_fail(error, BR_EINVAL, "%s: unknown model \"%.*s\"", key, (int)shown,
-                           shown > 0 ? names[i].data : "");
+            return br_fail(error, BR_EINVAL, "%s[%zu]: unknown model \"%.*s\"; nearest is \"%s\"", key, i,
+                           (int)shown, shown > 0 ? names[i].data : "",
+                           br_router_nearest_model(router, names[i]));
         }
         *set |= UINT64_C(1) << model;
     }

@@ -9,6 +9,7 @@
 
 #include "core/json.h"
 #include "core/memory.h"
+#include "core/nearest.h"
 
 /* Bounds that keep every cost finite: price * tokens * n stays far below the largest double. */
 static const double price_max = 1e6; /* USD per token */
@@ -671,4 +672,11 @@ int32_t br_router_find_model(const br_router *router, br_str name)
         if (br_str_equal(name, br_str_from(router->models[i].name))) return i;
     }
     return -1;
+}
+
+const char *br_router_nearest_model(const br_router *router, br_str name)
+{
+    br_nearest nearest = br_nearest_to(name);
+    for (int32_t i = 0; i < router->model_count; i++) br_nearest_offer(&nearest, router->models[i].name);
+    return nearest.best != NULL ? nearest.best : router->models[0].name;
 }

@@ -127,4 +127,7 @@ void br_router_deinit(br_router *router);
 /* Index into models, or -1. */
 int32_t br_router_find_model(const br_router *router, br_str name);
 
+/* The name most like one that is no model's; the first model's where none is near. */
+const char *br_router_nearest_model(const br_router *router, br_str name);
+
 #endif

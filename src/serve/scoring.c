@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/clock.h"
@@ -66,6 +67,11 @@ static br_status resolve_request(br_call *call, const br_policy_spec *base, br_e
     return br_policy_resolve(&call->policy, &br_loaded_bundle(call->pin.loaded)->router, &checked, error);
 }
 
+static size_t index_of(const query_state *q)
+{
+    return (size_t)(q - q->call->queries);
+}
+
 static void resolve_query(query_state *q, const br_policy_spec *base)
 {
     const br_query *query = q->query;
@@ -84,7 +90,9 @@ static void resolve_query(query_state *q, const br_policy_spec *base)
     br_error error = {0};
     if (br_policy_resolve(resolved, &br_loaded_bundle(q->call->pin.loaded)->router, &merged, &error) !=
         BR_OK) {
-        fail_query(q, BR_CODE_BAD_REQUEST, error.text);
+        char text[sizeof error.text + 48];
+        (void)snprintf(text, sizeof text, "queries[%zu].policy.%s", index_of(q), error.text);
+        fail_query(q, BR_CODE_BAD_REQUEST, text);
         return;
     }
     /* A query cannot ask for a pool by itself: the decoder refuses that. */
@@ -102,7 +110,8 @@ static void check_counts(query_state *q, const br_counts *counts, const char *ke
         br_error error = {0};
         const int shown = (int)(name.size < BR_NAME_BYTES_MAX ? name.size : BR_NAME_BYTES_MAX);
         const br_status status =
-            br_fail(&error, BR_EINVAL, "%s: the bundle has no model \"%.*s\"", key, shown, name.data);
+            br_fail(&error, BR_EINVAL, "queries[%zu].%s: unknown model \"%.*s\"; nearest is \"%s\"",
+                    index_of(q), key, shown, name.data, br_router_nearest_model(router, name));
         (void)status;
         fail_query(q, BR_CODE_BAD_REQUEST, error.text);
         return;
@@ -159,7 +168,9 @@ static int32_t prepare(tokenizer_queue_entry *entry)
     if (call->request.op == BR_OP_ROUTE) {
         br_error error = {0};
         if (resolve_request(call, &base, &error) != BR_OK) {
-            refuse_admitted(call, BR_CODE_BAD_REQUEST, error.text);
+            char text[sizeof error.text + 16];
+            (void)snprintf(text, sizeof text, "policy.%s", error.text);
+            refuse_admitted(call, BR_CODE_BAD_REQUEST, text);
             return 0;
         }
     }

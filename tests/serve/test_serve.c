@@ -232,10 +232,11 @@ static void test_an_error_of_the_request_computes_nothing(void **state)
         br_policy_spec policy;
         const char *key;
     } cases[] = {
-        {{.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET}, "max_cost"},
-        {{.has = BR_HAS_KIND, .kind = BR_POLICY_UTILITY}, "lambda"},
-        {{.has = BR_HAS_KIND, .kind = BR_POLICY_POOL}, "total_budget"},
-        {{.has = BR_HAS_MODELS, .models = nobody, .model_count = 1}, "models"},
+        {{.has = BR_HAS_KIND, .kind = BR_POLICY_BUDGET}, "policy.max_cost: missing"},
+        {{.has = BR_HAS_KIND, .kind = BR_POLICY_UTILITY}, "policy.lambda: missing"},
+        {{.has = BR_HAS_KIND, .kind = BR_POLICY_POOL}, "policy.total_budget: missing"},
+        {{.has = BR_HAS_MODELS, .models = nobody, .model_count = 1},
+         "policy.models[0]: unknown model \"nobody\"; nearest is "},
         {{.has = BR_HAS_EXCLUDE, .exclude = nobody, .exclude_count = 1}, "exclude"},
     };
     peer_answer a = {0};
@@ -251,6 +252,26 @@ static void test_an_error_of_the_request_computes_nothing(void **state)
     }
     assert_int_equal(br_metrics_get(&shared.server->metrics, BR_COUNTER_queries_scored), scored);
     assert_int_equal(atomic_load(&shared.server->admitted), 0);
+    answer_free(&a);
+}
+
+static void test_an_unknown_model_is_named_with_its_place_and_the_nearest(void **state)
+{
+    (void)state;
+    peer_answer a = {0};
+    static const br_str names[] = {{"gpt-4o", 6}, {"gpt-4", 5}};
+    static const br_count_entry counts[] = {{{"gpt-4", 5}, 3}};
+    br_query queries[3] = {text_query("hello"), text_query("hello"), text_query("hello")};
+    queries[1].policy = (br_policy_spec){.has = BR_HAS_MODELS, .models = names, .model_count = 2};
+    queries[2].output_tokens = (br_counts){.form = BR_COUNTS_BY_MODEL, .entries = counts, .entry_count = 1};
+    br_request request = request_of(BR_OP_ROUTE, queries, 3);
+    peer_ask(&line, &a, &request);
+    assert_true(a.reply.ok);
+    assert_int_equal(a.reply.results[0].code, BR_CODE_NONE);
+    assert_text_is(a.reply.results[1].message,
+                   "queries[1].policy.models[1]: unknown model \"gpt-4\"; nearest is \"gpt-4o\"");
+    assert_text_is(a.reply.results[2].message,
+                   "queries[2].output_tokens: unknown model \"gpt-4\"; nearest is \"gpt-4o\"");
     answer_free(&a);
 }
 
@@ -626,6 +647,7 @@ int main(void)
         cmocka_unit_test(test_ids_come_back_as_they_came),
         cmocka_unit_test(test_a_query_that_fails_leaves_the_others_alone),
         cmocka_unit_test(test_an_error_of_the_request_computes_nothing),
+        cmocka_unit_test(test_an_unknown_model_is_named_with_its_place_and_the_nearest),
         cmocka_unit_test(test_budget_may_take_its_cap_from_every_query),
         cmocka_unit_test(test_a_pool_is_decided_together_and_others_beside_it),
         cmocka_unit_test(test_a_pool_is_for_the_whole_request),
