@@ -145,7 +145,8 @@ static int check(const br_config *config, const br_log *log)
     br_error error = {0};
     br_server *server;
     if (br_server_create(&server, config, log, &error) != BR_OK) return complain(&error);
-    const br_status status = br_server_load(server, &error);
+    br_status status = br_server_check(server, &error);
+    if (status == BR_OK) status = br_server_load(server, &error);
     br_server_destroy(server);
     if (status != BR_OK) return complain(&error);
     (void)printf("bestrouted: the configuration is valid and the bundle %s can be served\n", config->bundle);

@@ -103,6 +103,11 @@ br_status br_server_listen(br_server *server, br_error *error)
     return sockets_open(server, error);
 }
 
+br_status br_server_check(const br_server *server, br_error *error)
+{
+    return sockets_check(server->config, error);
+}
+
 br_status br_server_load(br_server *server, br_error *error)
 {
     return reload_bundle(server, server->config->bundle, error);

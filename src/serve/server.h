@@ -33,6 +33,9 @@ void br_server_destroy(br_server *server);
  * BR_EIO, BR_EINVAL, BR_ENOMEM. */
 BR_NODISCARD br_status br_server_listen(br_server *server, br_error *error);
 
+/* Reads the TLS files and the urls that br_server_listen would use, and opens nothing. Its statuses. */
+BR_NODISCARD br_status br_server_check(const br_server *server, br_error *error);
+
 /* Loads the configured bundle, tries it on a probe, and begins to score. Statuses of br_loaded_create and
  * _open. */
 BR_NODISCARD br_status br_server_load(br_server *server, br_error *error);

@@ -1,9 +1,11 @@
 /* sockets.c - see sockets.h. */
 #include "sockets.h"
 
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <nng/nng.h> /* first: the two below need it */
@@ -208,6 +210,37 @@ br_status sockets_open(br_server *server, br_error *error)
         status = listen_on(server, config->listen.items[i], error);
     if (status == BR_OK && *config->admin != '\0') status = open_admin(server, error);
     if (status == BR_OK && *config->metrics != '\0') status = monitor_open(server, config->metrics, error);
+    return status;
+}
+
+/* Whether the host has an address and the port is one. */
+static br_status check_address(const char *text, br_error *error)
+{
+    nng_url *url;
+    const int result = nng_url_parse(&url, text);
+    if (result != 0) return url_fail(error, "listen", text, result);
+    const struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+    const bool any = *url->u_hostname == '\0' || strcmp(url->u_hostname, "*") == 0;
+    struct addrinfo *addresses = NULL;
+    const int unknown = getaddrinfo(any ? NULL : url->u_hostname, url->u_port, &hints, &addresses);
+    if (unknown == 0) freeaddrinfo(addresses);
+    nng_url_free(url);
+    if (unknown == 0) return BR_OK;
+    return br_fail(error, BR_EIO, "listen: cannot listen on \"%s\": %s", text, gai_strerror(unknown));
+}
+
+br_status sockets_check(const br_config *config, br_error *error)
+{
+    br_status status = BR_OK;
+    for (size_t i = 0; status == BR_OK && i < config->listen.count; i++) {
+        const char *url = config->listen.items[i];
+        const bool is_tls = strncmp(url, "tls+tcp://", 10) == 0;
+        if (is_tls || strncmp(url, "tcp://", 6) == 0) status = check_address(url, error);
+        if (status != BR_OK || !is_tls) continue;
+        nng_tls_config *tls;
+        status = make_tls(&tls, config, error);
+        if (status == BR_OK) nng_tls_config_free(tls);
+    }
     return status;
 }
 

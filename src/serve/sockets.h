@@ -10,6 +10,9 @@ enum { SPARE_CONTEXTS = 64 }; /* beyond queue_max, so that a refusal always find
  * be open. BR_EIO, BR_EINVAL, BR_ENOTSUP, BR_ENOMEM, BR_EINTERNAL. */
 BR_NODISCARD br_status sockets_open(br_server *server, br_error *error);
 
+/* Reads the urls of listeners and their TLS files, and opens nothing. Statuses of sockets_open. */
+BR_NODISCARD br_status sockets_check(const br_config *config, br_error *error);
+
 /* Afterwards no request comes in and no reply is sent. Calls still exist. Accepts that nothing is open. */
 void sockets_close(br_server *server);
 

@@ -167,6 +167,25 @@ def test_threads_that_cannot_be_started_are_an_error_with_a_name(folder):
     raise AssertionError("200 threads do not suffice")
 
 
+def test_check_tries_urls_and_tls_files(folder):
+    """Without opening anything: an address that is in use is no error."""
+    pem = f"{folder}/no.pem"
+    with open(pem, "w", encoding="ascii") as file:
+        file.write("not PEM")
+    tls = "tls+tcp://127.0.0.1:5"
+    for arguments, says in (
+            (["--listen", "tcp://127.0.0.1:1"], None),
+            (["--listen", "tcp://127.0.0.1:no-port"], "tcp://127.0.0.1:no-port"),
+            (["--listen", tls, "--tls-cert", f"{folder}/x", "--tls-key", pem], f"tls_cert: {folder}/x"),
+            (["--listen", tls, "--tls-cert", pem, "--tls-key", pem], "was refused"),
+            (["--listen", tls, "--tls-cert", folder, "--tls-key", pem], "a folder")):
+        done = subprocess.run([os.environ["BESTROUTED"], "--check", "--engine", "noop",
+                               "--bundle", f"{ROOT}/weights/tiny", *arguments],
+                              capture_output=True, text=True, timeout=PATIENCE_S)
+        assert done.returncode == (0 if says is None else 1), (arguments, done)
+        assert says is None or says in done.stderr, (arguments, done.stderr)
+
+
 def serves_after_a_reload(service, folder):
     """A reload is logged."""
     service.send_signal(signal.SIGHUP)
