@@ -188,23 +188,38 @@ static br_status read_reference(br_records_row *row, bool *known, const json_t *
     return br_json_number(&own, "output_tokens", 0, 1e9, &row->reference_output_tokens);
 }
 
+/* A whole number is taken for its digits. */
+static br_status read_id(br_records_row *row, const br_json *top)
+{
+    const json_t *id = json_object_get(top->object, "id");
+    char digits[32];
+    if (json_is_integer(id)) {
+        (void)snprintf(digits, sizeof digits, "%lld", (long long)json_integer_value(id));
+    } else {
+        const br_status status = require_text(top, "id", &id);
+        if (status != BR_OK) return status;
+    }
+    row->id = strdup(json_is_integer(id) ? digits : json_string_value(id));
+    return row->id == NULL ? br_no_memory(top->error, "records") : BR_OK;
+}
+
 static br_status read_texts(br_records *r, br_records_row *row, const br_json *top)
 {
-    const json_t *id = NULL;
     const json_t *task = NULL;
     const json_t *prompt = NULL;
-    br_status status = require_text(top, "id", &id);
+    br_status status = read_id(row, top);
     if (status == BR_OK) status = require_text(top, "task", &task);
-    if (status == BR_OK) status = require_text(top, "prompt", &prompt);
+    /* A file of prompts for `route` says "text". */
+    const bool text = !br_json_has(top, "prompt") && br_json_has(top, "text");
+    if (status == BR_OK) status = require_text(top, text ? "text" : "prompt", &prompt);
     if (status != BR_OK) return status;
     int64_t tokens = 0;
     status = br_json_require(top, "prompt_tokens", "an integer");
     if (status == BR_OK) status = br_json_int(top, "prompt_tokens", 0, INT32_MAX, &tokens);
     if (status != BR_OK) return status;
     row->prompt_tokens = (uint64_t)tokens;
-    row->id = strdup(json_string_value(id));
     row->prompt = strdup(json_string_value(prompt));
-    if (row->id == NULL || row->prompt == NULL) return br_no_memory(top->error, "records");
+    if (row->prompt == NULL) return br_no_memory(top->error, "records");
     row->prompt_bytes = strlen(row->prompt);
     return find_task(r, &row->task, json_string_value(task), top->error);
 }

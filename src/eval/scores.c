@@ -37,8 +37,11 @@ static br_status read_qualities(float *out, size_t count, const br_json *top)
 static br_status read_entry(br_score_file_entry *entry, size_t candidates, const br_json *top)
 {
     const json_t *id = json_object_get(top->object, "id");
-    if (!json_is_string(id)) return br_json_refuse(top, BR_EFORMAT, "id", id, "the id of a record");
-    entry->id = strdup(json_string_value(id));
+    if (!json_is_string(id) && !json_is_integer(id))
+        return br_json_refuse(top, BR_EFORMAT, "id", id, "the id of a record");
+    char digits[32]; /* as in records: a whole number is taken for its digits */
+    (void)snprintf(digits, sizeof digits, "%lld", (long long)json_integer_value(id));
+    entry->id = strdup(json_is_integer(id) ? digits : json_string_value(id));
     entry->qualities = calloc(candidates + 1, sizeof *entry->qualities);
     if (entry->id == NULL || entry->qualities == NULL) return br_no_memory(top->error, "scores");
     return read_qualities(entry->qualities, candidates, top);

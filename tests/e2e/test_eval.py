@@ -287,7 +287,14 @@ class Eval(Case):
                                      "--scores", flat).out)["all"]["curves"]["threshold"]
         # all to the cheapest, or all to the reference
         self.assertEqual(len({point["cost"] for point in curve}), 2)
-        for change, word in (({"id": 3}, "bad.jsonl:2: id"), ({"quality": [0.5]}, "bad.jsonl:2: quality"),
+        # A number for an id is its digits, and a record may say "text" for its prompt, as for route.
+        numbered = [{**{k: v for k, v in r.items() if k != "prompt"}, "id": i, "text": r["prompt"]}
+                    for i, r in enumerate(records)]
+        numbers = write("numbers.jsonl", numbered)
+        by_number = write("scores-by-number.jsonl", [{**line, "id": i} for i, line in enumerate(lines)])
+        again = json.loads(self.eval("--json", "--data", numbers, "--scores", by_number).out)
+        self.assertEqual(again["all"], own["all"])
+        for change, word in (({"id": 3.5}, "bad.jsonl:2: id"), ({"quality": [0.5]}, "bad.jsonl:2: quality"),
                              ({"quality": [2] * len(lines[0]["quality"])}, "bad.jsonl:2: quality[0]"),
                              ({"id": lines[0]["id"]}, f"two lines have the id '{lines[0]['id']}'"),
                              ({"id": "another"}, f"no line has the id '{lines[1]['id']}'")):
