@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "policy/spec.h"
 
 enum { KEEP_BYTES_MAX = 1 << 16 }; /* an empty prompt's arena */
@@ -166,6 +167,15 @@ static void read_policy(reader *r, const json_t *object)
 {
     const json_t *value = expect(r, object, "policy", is_object, "an object");
     if (value == NULL) return;
+    static const char *const known[] = {"kind",      "threshold",    "max_cost", "lambda",
+                                        "tolerance", "total_budget", "models",   "exclude",
+                                        "max_n",     "fallback",     NULL};
+    br_error error = {0};
+    const br_json scope = {.object = value, .file = "\"policy\"", .path = "", .error = &error};
+    if (br_json_known(&scope, &(br_json_keys){.known = known}) != BR_OK) {
+        cli_prompt_refuse(r->prompt, "bad_request", "%s", error.text);
+        return;
+    }
     br_client_policy *policy = take_array(r, 1, sizeof *policy);
     if (policy == NULL) return;
     read_word(r, value, "kind", &policy->kind);
